@@ -1,0 +1,1 @@
+"""Clients for the ccd daemon: `Client` (blocking), `AsyncClient` (asyncio) and `TrioClient`."""

@@ -1,0 +1,1 @@
+"""The ccd daemon: a warm pool of Claude Code CLI processes behind a Unix socket."""

@@ -1,0 +1,1 @@
+"""The ccd gateway: OpenAI-compatible HTTP in front of the ccd daemon."""

@@ -1,0 +1,163 @@
+"""The catalogue of RPC methods: their names, parameters and results.
+
+The types are `TypedDict`s because they *are* the wire form (msgpack maps). The daemon validates calls against
+them, the clients and the gateway type-check against them; there is no second description to drift.
+
+A chat takes the shape of the Messages API, because that is what the CLI finally sends: system prompt, messages of
+content blocks, and sampling parameters, under the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NotRequired, Required, TypedDict
+
+
+class Message(TypedDict):
+    """One turn of a conversation: role `user` or `assistant`; content is text or content blocks."""
+
+    role: str
+    content: str | list[dict[str, Any]]
+
+
+class ChatParams(TypedDict, total=False):
+    """Parameters of `chat.stream` and `chat.complete`. Absent keys mean the profile's or model's default."""
+
+    messages: Required[list[Message]]
+    profile: str
+    model: str
+    system: str | list[dict[str, Any]]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    stop_sequences: list[str]
+    metadata: dict[str, Any]
+    tenant: str  # only peers that may speak for others (the gateway) can set it
+
+
+class Usage(TypedDict, total=False):
+    """Token counts of one turn, as the model API reported them."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+
+
+class ChatResult(TypedDict):
+    """Result of `chat.stream`: what is known once the turn has ended. The text itself came as ITEMs."""
+
+    stop_reason: str | None  # the Messages API's word: end_turn, max_tokens, stop_sequence, tool_use, refusal …
+    stop_sequence: str | None
+    model: str
+    usage: Usage
+    cost_usd: float
+    duration_ms: int
+    api_calls: int  # calls that the CLI made for this turn; more than 1 is reported as surplus in status
+    worker: str
+    mode: str  # full or replay: how the request reached the CLI
+    ignored: list[str]  # parameters that this mode cannot honour
+
+
+class ChatAnswer(ChatResult):
+    """Result of `chat.complete`: `ChatResult` and the whole answer."""
+
+    content: list[dict[str, Any]]  # content blocks of the Messages API
+    text: str  # the text blocks, joined
+
+
+class PingResult(TypedDict):
+    """Result of `daemon.ping`."""
+
+    pid: int
+    version: str
+
+
+class HealthResult(TypedDict):
+    """Result of `daemon.health`, which any peer may ask."""
+
+    ready: bool  # a chat sent now would be accepted
+    state: str  # starting, ready, degraded, draining
+    reason: str | None
+    version: str
+    cli_version: str | None
+    retry_after_ms: NotRequired[int]
+
+
+class Model(TypedDict):
+    """One model that the CLI offers."""
+
+    id: str  # resolved name, for example claude-sonnet-5-5
+    alias: str | None  # what the CLI calls it: sonnet, opus, haiku …
+    display_name: str
+
+
+class ModelsResult(TypedDict):
+    """Result of `model.list`. Any profile may be asked for any of them as `profile/model`."""
+
+    models: list[Model]
+    profiles: list[str]
+
+
+class WorkerRow(TypedDict):
+    """One line of `admin.workers`."""
+
+    id: str
+    profile: str
+    tenant: str | None
+    mode: str
+    state: str
+    pid: int | None
+    age_s: float
+    turns: int
+    rss_bytes: int
+    cli_version: str | None
+
+
+class WorkersResult(TypedDict):
+    """Result of `admin.workers`."""
+
+    workers: list[WorkerRow]
+
+
+class StatusResult(TypedDict):
+    """Result of `admin.status`: everything that an operator asks first."""
+
+    version: str
+    pid: int
+    state: str
+    reason: str | None
+    uptime_s: float
+    socket: str
+    cli: dict[str, Any]
+    login: dict[str, Any]
+    pool: dict[str, Any]
+    counters: dict[str, int]
+    memory: dict[str, Any]
+    connections: int
+
+
+class Method(NamedTuple):
+    """How a method is called."""
+
+    params: type
+    result: type
+    streams: bool  # sends ITEMs, so the caller gives a window
+    admin: bool  # needs the daemon's uid, root or the admin group
+    summary: str
+
+
+class NoParams(TypedDict):
+    """No parameters."""
+
+
+METHODS: Mapping[str, Method] = {
+    "chat.stream": Method(ChatParams, ChatResult, True, False, "One answer, as the CLI's lines while they come."),
+    "chat.complete": Method(ChatParams, ChatAnswer, False, False, "One answer, when it is complete."),
+    "model.list": Method(NoParams, ModelsResult, False, False, "The models and profiles that can be asked for."),
+    "daemon.ping": Method(NoParams, PingResult, False, False, "Answers at once."),
+    "daemon.health": Method(NoParams, HealthResult, False, False, "Whether a chat sent now would be accepted."),
+    "admin.status": Method(NoParams, StatusResult, False, True, "The daemon's state, counters and settings in force."),
+    "admin.workers": Method(NoParams, WorkersResult, False, True, "The CLI processes, one row each."),
+}

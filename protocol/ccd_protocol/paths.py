@@ -1,0 +1,26 @@
+"""Where the daemon's socket is, decided the same way by every program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+SYSTEM_SOCKET = Path("/run/ccd/ccd.sock")
+
+
+def socket_path(environ: Mapping[str, str] | None = None) -> Path:
+    """The socket to use when none is named.
+
+    `$CCD_SOCKET`, else the system service's socket where it exists, else one in `$XDG_RUNTIME_DIR`, else one in a
+    directory of this user's own under `/tmp`.
+    """
+    env = os.environ if environ is None else environ
+    if env.get("CCD_SOCKET"):
+        return Path(env["CCD_SOCKET"])
+    if SYSTEM_SOCKET.exists():
+        return SYSTEM_SOCKET
+    runtime = env.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / "ccd" / "ccd.sock"
+    return Path(f"/tmp/ccd-{os.getuid()}") / "ccd.sock"
