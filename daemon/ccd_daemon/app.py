@@ -1,0 +1,228 @@
+"""The composition root: builds the daemon from its parts, runs it, and takes it down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+import uvloop
+
+from . import argv, logs, reaper
+from .cli_binary import check_supported
+from .cli_binary import find as find_cli
+from .cli_binary import version as cli_version
+from .config import Settings
+from .connection import Handler
+from .memory import tree_rss_bytes
+from .methods.admin import Admin
+from .methods.chat import Chat
+from .pool import Pool
+from .server import Server, SocketLock, bind
+from .worker import Worker
+
+log = logging.getLogger("ccd")
+
+_FDS_PER_WORKER = 4
+_FDS_SPARE = 64
+
+
+def version() -> str:
+    """ccd's own version."""
+    return metadata.version("ccdaemon")
+
+
+class Daemon:
+    """A running daemon."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self.version = version()
+        self.settings = settings
+        self._environ = environ
+        self._loop = asyncio.get_running_loop()
+        self._born = self._loop.time()
+        self._stopping = asyncio.Event()
+        self._home = Path(tempfile.mkdtemp(prefix="ccd-workers-"))
+        self._owner = str(settings.socket)
+        self.login = argv.login_kind(self._login_env(), credentials_file=self._credentials().is_file())
+        self.mode = argv.body_mode(settings.engine.body, self.login)
+        self.command = self._find_cli()
+        self.pool = Pool(settings, self.mode, self._launch)
+        self.server = Server(settings.server, {}, f"ccd/{self.version}")
+        self.server.handlers.update(self._handlers())
+
+    def _login_env(self) -> dict[str, str]:
+        env = dict(self._environ)
+        env.update(self.settings.cli.env)
+        return env
+
+    def _credentials(self) -> Path:
+        env = self._login_env()
+        folder = env.get("CLAUDE_CONFIG_DIR") or f"{env.get('HOME', '/nonexistent')}/.claude"
+        return Path(folder) / ".credentials.json"
+
+    def _find_cli(self) -> Path:
+        path = find_cli(self.settings.cli.command, self.settings.data_dir, self._environ.get("PATH", ""))
+        self.cli_version = cli_version(path, self._environ)
+        check_supported(self.cli_version)
+        return path
+
+    def _handlers(self) -> dict[str, Handler]:
+        chat = Chat(self.pool, self.server, dict(self.settings.profiles))
+        admin = Admin(self)
+        return {
+            "chat.stream": Handler(chat.stream, streams=True),
+            "chat.complete": Handler(chat.complete),
+            "daemon.ping": Handler(admin.ping, at_once=True),
+            "daemon.health": Handler(admin.health, at_once=True),
+            "model.list": Handler(admin.models, at_once=True),
+            "admin.status": Handler(admin.status, at_once=True, admin=True),
+            "admin.workers": Handler(admin.workers, at_once=True, admin=True),
+        }
+
+    # --- workers ---
+
+    def _launch(self, worker: Worker) -> None:
+        home = self._home / worker.id
+        # With a key each worker has its own configuration: processes that share one tear it.
+        private = self.login in ("api_key", "token", "provider")
+        mark = f"{worker.id}/{os.getpid()}"
+        env = argv.worker_env(
+            self._environ,
+            login=self.login,
+            extra=(self.settings.cli.env, self.settings.profiles[worker.profile].env),
+            marks={reaper.DAEMON_MARK: self._owner, reaper.WORKER_MARK: mark},
+            max_retries=self.settings.cli.max_retries,
+            config_dir=str(home) if private else None,
+        )
+        worker.start(self.command, argv.LEAN_ARGV, env, f"{reaper.WORKER_MARK}={mark}", home)
+
+    def uptime_s(self) -> float:
+        """Seconds since start."""
+        return self._loop.time() - self._born
+
+    def status(self) -> dict[str, object]:
+        """The parts of `admin.status` that only the root knows."""
+        settings = self.settings
+        return {
+            "socket": str(settings.socket),
+            "connections": len(self.server.connections),
+            "cli": {"command": str(self.command), "version": self.cli_version},
+            "login": {"kind": self.login, "mode": self.mode},
+            "settings": {
+                "file": str(settings.source) if settings.source else None,
+                "data_dir": str(settings.data_dir),
+                "max_workers": settings.max_workers,
+                "spares": settings.pool.spares,
+                "spawn_concurrency": settings.spawn_concurrency,
+            },
+        }
+
+    # --- life ---
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serve until told to stop. `ready` is called once, when the socket answers and a worker is warm."""
+        lock = SocketLock(self.settings.socket)
+        lock.acquire()
+        try:
+            reaper.become_subreaper()
+            reaper.sweep_leftovers(self._owner)
+            sock = bind(self.settings.socket, self.settings.server.group)
+            await self.server.start(sock, self.settings.socket)
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                self._loop.add_signal_handler(signum, self._stopping.set)
+            log.info("serving %s: CLI %s, login %s, mode %s", self._owner, self.cli_version, self.login, self.mode)
+            self.pool.start()
+            async with asyncio.TaskGroup() as tasks:
+                keeping = tasks.create_task(self._housekeeping())
+                announcing = tasks.create_task(self._announce(ready))
+                await self._stopping.wait()
+                keeping.cancel()
+                announcing.cancel()
+            await self._stop()
+        finally:
+            self.server.close()
+            shutil.rmtree(self._home, ignore_errors=True)
+            lock.release()
+
+    async def _announce(self, ready: Callable[[], None]) -> None:
+        while not any(shelf.spares for shelf in self.pool.shelves.values()):
+            if self.pool.broken() or not any(shelf.spare_target for shelf in self.pool.shelves.values()):
+                break  # up, though degraded: what is wrong is said to whoever asks
+            await asyncio.sleep(0.01)
+        gc.collect()
+        gc.freeze()  # what is alive now stays; the collector need not look at it again
+        ready()
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.pool.poll_s)
+            self._tick()
+
+    def _tick(self) -> None:
+        workers = self.pool.workers
+        for worker in workers:
+            if worker.pid is not None:
+                worker.measured(tree_rss_bytes(worker.pid))
+        self.sweep()
+        if self.server.lost_socket():
+            log.error("the socket %s was removed or replaced; stopping, so that a supervisor can start afresh", self._owner)
+            self._stopping.set()
+
+    def sweep(self) -> int:
+        """Reap and kill what workers left behind."""
+        workers = self.pool.workers
+        known = {worker.pid for worker in workers if worker.pid is not None}
+        return reaper.sweep_strays(known, {f"{worker.id}/{os.getpid()}" for worker in workers})
+
+    async def _stop(self) -> None:
+        log.info("stopping")
+        for signum in (signal.SIGTERM, signal.SIGINT):  # a second one does not wait for running answers
+            self._loop.add_signal_handler(signum, self._hurry)
+        self.server.drain()
+        with contextlib.suppress(TimeoutError):
+            await self.pool.stop(self.settings.deadlines.shutdown_s)
+        for _ in range(100):
+            if not self.sweep():
+                break
+            await asyncio.sleep(0.01)
+
+    def _hurry(self) -> None:
+        self.pool.hurry()
+
+
+def raise_fd_limit(settings: Settings) -> None:
+    """Use all file descriptors that the hard limit allows, and say so when they are too few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = _FDS_PER_WORKER * settings.max_workers + settings.server.max_connections_per_uid + _FDS_SPARE
+    if hard < needed:
+        log.warning("at most %d open files, but up to %d may be needed; raise LimitNOFILE", hard, needed)
+
+
+def serve(settings: Settings, environ: Mapping[str, str], *, ready: Callable[[], None]) -> None:
+    """Run the daemon in this process until SIGTERM or SIGINT.
+
+    Raises:
+        SocketError: the socket cannot be had. CliNotFound, CliTooOld: there is no usable CLI.
+    """
+    logs.configure(settings.log.level, settings.log.format)
+    raise_fd_limit(settings)
+    sys.setswitchinterval(0.05)  # helper threads only delete directories; they need not share the loop's time
+
+    async def main() -> None:
+        await Daemon(settings, environ).run(ready)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

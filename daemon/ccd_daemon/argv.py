@@ -1,0 +1,121 @@
+"""The argument list and the environment of a CLI process: all that is fixed for its life.
+
+Nothing of a request is ever here (arguments are world-readable). The environment is an enumerated list: a daemon
+started from inside another CLI session would otherwise pass on that session's identity and messaging variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+LEAN_ARGV = (
+    "-p",
+    "--input-format",
+    "stream-json",
+    "--output-format",
+    "stream-json",
+    "--verbose",
+    "--include-partial-messages",
+    "--tools",
+    "",
+    "--setting-sources",
+    "",
+    "--strict-mcp-config",
+    "--no-session-persistence",
+    "--max-turns",
+    "1",
+)
+
+#: Passed on from the daemon's own environment, by exact name.
+HOST_ENV = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "TMPDIR"),
+    *("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_COLLATE", "LC_MESSAGES", "LC_NUMERIC", "LC_TIME", "LC_MONETARY"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"),
+)
+
+#: The CLI's documented login, provider and endpoint variables.
+LOGIN_ENV = (
+    *("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "ANTHROPIC_CUSTOM_HEADERS"),
+    *("ANTHROPIC_MODEL", "ANTHROPIC_SMALL_FAST_MODEL", "ANTHROPIC_DEFAULT_OPUS_MODEL"),
+    *("ANTHROPIC_DEFAULT_SONNET_MODEL", "ANTHROPIC_DEFAULT_HAIKU_MODEL"),
+    *("CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR"),
+    *("CLAUDE_CODE_USE_BEDROCK", "ANTHROPIC_BEDROCK_BASE_URL", "CLAUDE_CODE_SKIP_BEDROCK_AUTH"),
+    *("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"),
+    *("AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"),
+    *("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME"),
+    *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+    *("CLAUDE_CODE_USE_VERTEX", "ANTHROPIC_VERTEX_BASE_URL", "ANTHROPIC_VERTEX_PROJECT_ID", "CLOUD_ML_REGION"),
+    *("CLAUDE_CODE_SKIP_VERTEX_AUTH", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"),
+    *("CLAUDE_CODE_USE_FOUNDRY", "ANTHROPIC_FOUNDRY_RESOURCE", "ANTHROPIC_FOUNDRY_BASE_URL"),
+    *("ANTHROPIC_FOUNDRY_API_KEY", "CLAUDE_CODE_SKIP_FOUNDRY_AUTH"),
+)
+
+#: What every worker runs with. Compaction is off and its block lifted because a large usage figure would otherwise
+#: make hidden API calls, or refuse the next request as too long, on a history that is not even sent.
+WORKER_ENV: Mapping[str, str] = {
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DISABLE_ERROR_REPORTING": "1",
+    "ENABLE_TOOL_SEARCH": "0",
+    "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
+    "DISABLE_COMPACT": "1",
+    "CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "1000000000",
+}
+
+_PROVIDERS = ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY")
+
+
+def login_kind(environ: Mapping[str, str], *, credentials_file: bool) -> str:
+    """Which login the CLI will use: `api_key`, `token`, `provider`, `oauth` or `none`.
+
+    It is told from variables and the presence of the credentials file alone. No command is ever run to find out:
+    a short-lived CLI command can start a token refresh, exit before saving it, and so destroy the login.
+    """
+    if any(environ.get(name) not in (None, "", "0", "false") for name in _PROVIDERS):
+        return "provider"
+    if environ.get("ANTHROPIC_AUTH_TOKEN"):
+        return "token"
+    if environ.get("ANTHROPIC_API_KEY"):
+        return "api_key"
+    if environ.get("CLAUDE_CODE_OAUTH_TOKEN") or credentials_file:
+        return "oauth"
+    return "none"
+
+
+def body_mode(setting: str, login: str) -> str:
+    """How requests reach the CLI: `full` or `replay`. An OAuth login gets only the documented knobs by default."""
+    if setting != "auto":
+        return setting
+    return "full" if login in ("api_key", "token", "provider") else "replay"
+
+
+def worker_env(
+    environ: Mapping[str, str],
+    *,
+    login: str,
+    extra: Iterable[Mapping[str, str]],
+    marks: Mapping[str, str],
+    max_retries: int,
+    config_dir: str | None,
+) -> dict[str, str]:
+    """The whole environment of a worker.
+
+    Args:
+        environ: the daemon's own; only the listed names are taken from it.
+        extra: settings that win over it (`[cli].env`, then the profile's).
+        marks: names that let a start-up sweep find the worker should the daemon be killed.
+        config_dir: a private configuration directory, or None to use the login in the home directory.
+    """
+    env = {name: environ[name] for name in (*HOST_ENV, *LOGIN_ENV) if name in environ}
+    env.update(WORKER_ENV)
+    env["CLAUDE_CODE_MAX_RETRIES"] = str(max_retries)
+    if login in ("api_key", "token"):
+        env["CLAUDE_CODE_SIMPLE"] = "1"
+    if config_dir is not None:
+        env["CLAUDE_CONFIG_DIR"] = config_dir
+    for values in extra:
+        env.update(values)
+    env.update(marks)
+    return env

@@ -1,0 +1,193 @@
+"""Turns the parameters of a chat into what the CLI is told: the engine's request body, or a replayed history.
+
+Engine (`full`): the whole request travels in `CLAUDE_CODE_EXTRA_BODY`, which the CLI merges over its own API
+request. The CLI *reports success and sends its own transcript* when that variable is not a valid JSON object, so
+nothing is written before the body has been encoded strictly and read back.
+
+Replay: only documented knobs. The history is typed in turn by turn; what has no knob is named in `ignored`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+import msgspec
+from ccd_protocol.errors import Code, RpcError
+from ccd_protocol.methods import ChatParams
+
+from . import control
+
+#: Parameters that go into the API request under their own names.
+_BODY_KEYS = ("messages", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "metadata")
+_REPLAY_IGNORES = ("temperature", "top_p", "top_k", "stop_sequences", "metadata")
+_KNOWN = frozenset(get_type_hints(ChatParams))
+_MAX_NAME_CHARS = 200
+
+
+def validate(params: object) -> ChatParams:
+    """The parameters of a chat call, checked for known names, types and ranges.
+
+    Raises:
+        RpcError: BAD_PARAMS; `data["param"]` names the culprit.
+    """
+    if not isinstance(params, dict):
+        raise bad("", "the parameters of a chat are a map")
+    for key in params:
+        if key not in _KNOWN:
+            raise bad(str(key)[:80], f"there is no parameter {str(key)[:80]!r}, or it is not supported yet")
+    if "messages" not in params:
+        raise bad("messages", "messages is missing")
+    try:
+        chat = msgspec.convert(params, type=ChatParams)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `$.")
+        raise bad(path.rstrip("`") or "messages", reason) from None
+    _check_names(chat)
+    _check_ranges(chat)
+    _check_messages(chat)
+    return chat
+
+
+def _check_names(chat: ChatParams) -> None:
+    for key, name in (("model", chat.get("model")), ("profile", chat.get("profile")), ("tenant", chat.get("tenant"))):
+        if name is not None and not (0 < len(name) <= _MAX_NAME_CHARS and name.isprintable()):
+            raise bad(key, f"{key} must be 1 to {_MAX_NAME_CHARS} printable characters")
+
+
+def _check_ranges(chat: ChatParams) -> None:
+    if "max_tokens" in chat and chat["max_tokens"] < 1:
+        raise bad("max_tokens", "max_tokens must be at least 1")
+    if "temperature" in chat and not 0 <= chat["temperature"] <= 1:
+        raise bad("temperature", "temperature must be from 0 to 1")
+    if "top_p" in chat and not 0 <= chat["top_p"] <= 1:
+        raise bad("top_p", "top_p must be from 0 to 1")
+    if "top_k" in chat and chat["top_k"] < 0:
+        raise bad("top_k", "top_k must not be negative")
+    for index, stop in enumerate(chat.get("stop_sequences", [])):
+        if not stop:
+            raise bad(f"stop_sequences[{index}]", "a stop sequence must not be empty")
+
+
+def _check_messages(chat: ChatParams) -> None:
+    messages = chat["messages"]
+    if not messages:
+        raise bad("messages", "messages must not be empty")
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        if message["role"] not in ("user", "assistant"):
+            raise bad(f"{where}.role", f"role must be user or assistant, not {message['role'][:40]!r}")
+        if not message["content"]:
+            raise bad(f"{where}.content", "content must not be empty")
+        if isinstance(message["content"], list) and not all(
+            isinstance(block.get("type"), str) for block in message["content"]
+        ):
+            raise bad(f"{where}.content", "every content block needs a type")
+
+
+def bad(param: str, message: str) -> RpcError:
+    """A BAD_PARAMS error that names the parameter."""
+    return RpcError(Code.BAD_PARAMS, message, {"param": param})
+
+
+def engine_body(chat: ChatParams) -> str:
+    """The JSON text for `CLAUDE_CODE_EXTRA_BODY`: every key of the request that the client may decide.
+
+    Raises:
+        RpcError: BAD_PARAMS, when a value has no JSON form (NaN, Infinity, a lone surrogate, bytes).
+    """
+    body: dict[str, Any] = {"system": _system_blocks(chat.get("system")), "metadata": {}}
+    body.update({key: chat[key] for key in _BODY_KEYS if key in chat})  # type: ignore[literal-required]
+    try:
+        text = json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        back = msgspec.json.decode(text)
+    except (ValueError, TypeError, RecursionError, msgspec.DecodeError) as error:
+        raise bad("messages", f"the request has a value without a JSON form: {error}") from None
+    if not (isinstance(back, dict) and back.get("messages")):
+        raise bad("messages", "messages must not be empty")
+    return text
+
+
+def _system_blocks(system: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """An absent or empty system prompt is an empty list, which replaces the CLI's own."""
+    if not system:
+        return []
+    return [{"type": "text", "text": system}] if isinstance(system, str) else system
+
+
+@dataclass(frozen=True)
+class Script:
+    """What to write for one turn.
+
+    `first` goes out in one write; each of `rest` after the CLI has acknowledged the one before with a `result`.
+    """
+
+    first: bytes
+    rest: tuple[bytes, ...] = ()
+    ignored: tuple[str, ...] = ()
+    request_ids: frozenset[str] = field(default_factory=frozenset)
+
+
+def engine_script(chat: ChatParams, model: str | None, request_id: str) -> Script:
+    """Binding and the user line of an engine turn, in one write. The user line's own text is never sent on."""
+    env = {"CLAUDE_CODE_EXTRA_BODY": engine_body(chat), "CLAUDE_CODE_DISABLE_THINKING": "1"}
+    first = control.flags(request_id, env=env, model=model) + control.user_line(".")
+    return Script(first, request_ids=frozenset((request_id,)))
+
+
+def replay_script(chat: ChatParams, model: str | None, request_id: str) -> Script:
+    """The documented way: system prompt by `initialize`, then the history, then the last user message.
+
+    Assistant lines are appended at once but user lines are queued, so every past user line waits for its
+    acknowledgement before the assistant line after it may be written.
+
+    Raises:
+        RpcError: BAD_PARAMS, when the last message is not the user's (there is no knob for a prefilled answer).
+    """
+    messages = chat["messages"]
+    if messages[-1]["role"] != "user":
+        raise bad(f"messages[{len(messages) - 1}].role", "with this login the last message must be the user's")
+    env = {"CLAUDE_CODE_DISABLE_THINKING": "1"}
+    if "max_tokens" in chat:
+        env["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(chat["max_tokens"])
+    ids = (request_id, f"{request_id}s")
+    head = control.request(ids[1], "initialize", systemPrompt=_system_texts(chat.get("system")))
+    head += control.flags(ids[0], env=env, model=model)
+    chunks = _history_chunks(messages)
+    ignored = tuple(key for key in _REPLAY_IGNORES if key in chat)
+    return Script(head + chunks[0], tuple(chunks[1:]), ignored, frozenset(ids))
+
+
+def _history_chunks(messages: list[Any]) -> list[bytes]:
+    """Lines between two acknowledgements: assistant lines, then the user line that will be acknowledged."""
+    chunks: list[bytes] = []
+    pending = b""
+    last = len(messages) - 1
+    for index, message in enumerate(messages):
+        content = message["content"]
+        if message["role"] == "assistant":
+            pending += control.assistant_history_line(_blocks(content))
+            continue
+        chunks.append(pending + control.user_line(content, query=index == last))
+        pending = b""
+    return chunks
+
+
+def _blocks(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:
+    if not system:
+        return []
+    return [system] if isinstance(system, str) else [str(block.get("text", "")) for block in system]
+
+
+def script(mode: str, chat: ChatParams, model: str | None, request_id: str) -> Script:
+    """The turn's script for a worker of `mode` (`full` or `replay`)."""
+    return SCRIPTS[mode](chat, model, request_id)
+
+
+SCRIPTS: Mapping[str, Any] = {"full": engine_script, "replay": replay_script}

@@ -1,0 +1,230 @@
+"""Every setting of the daemon, with its default, bounds and meaning. The loader is `ccd_protocol.settings`.
+
+Order, later wins: defaults, TOML file, `CCD_<SECTION>__<KEY>` variables, flags. `CCD_SOCKET` names the socket and
+`CCD_CONFIG` the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ccd_protocol.paths import socket_path
+from ccd_protocol.settings import SettingsError, config_path, load
+
+MIB = 1024 * 1024
+_PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+
+
+def setting(default: Any, help: str, **bounds: Any) -> Any:
+    """A field with its help text and, for numbers, its bounds."""
+    metadata = {"help": help, **bounds}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Server:
+    """`[server]`: the socket and who may use it."""
+
+    socket: Path | None = setting(None, "path of the Unix socket; default: $CCD_SOCKET or the usual places")
+    group: str | None = setting(None, "group that may connect, besides the daemon's user")
+    allow_uids: list[int] = setting([], "user ids that may connect, besides root and the daemon's user")
+    admin_uids: list[int] = setting([], "user ids that may use admin methods, besides root and the daemon's user")
+    tenant_uids: list[int] = setting([], "user ids that may speak for other tenants (the gateway's user)")
+    max_connections_per_uid: int = setting(64, "open connections per user", min=1, max=10000)
+    max_calls_per_connection: int = setting(256, "open calls per connection", min=1, max=100000)
+    max_frame_bytes: int = setting(64 * MIB, "largest frame accepted", min=65536, max=1024 * MIB)
+
+
+@dataclass(frozen=True)
+class Cli:
+    """`[cli]`: the Claude Code CLI."""
+
+    command: str | None = setting(None, "the executable; default: `claude` on PATH, then ccd's own copy")
+    env: dict[str, str] = setting({}, "variables set for every worker", secret=True)
+    max_retries: int = setting(2, "times the CLI itself retries a failed API call", min=0, max=20)
+    retry_patience_ms: int = setting(5000, "longest wait for one such retry before the caller is told", min=0)
+    max_line_bytes: int = setting(256 * MIB, "longest line of output", min=64 * MIB, max=1024 * MIB)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """`[pool]`: how many CLI processes, and how large."""
+
+    spares: int = setting(2, "processes kept warm per profile in use", min=0, max=64)
+    max_workers: int = setting(0, "most CLI processes at once; 0: twice the cores, at least 4", min=0, max=1024)
+    spawn_concurrency: int = setting(0, "processes started at the same time; 0: one per core", min=0, max=64)
+    max_idle_s: float = setting(1800.0, "an idle process ends after this long", min=1)
+    rss_soft_bytes: int = setting(600 * MIB, "a process larger than this ends when its turn does", min=MIB)
+    rss_hard_bytes: int = setting(2048 * MIB, "a process larger than this is killed at once", min=MIB)
+    poll_s: float = setting(1.0, "how often memory is looked at", min=0.05, max=60)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """`[engine]`: how requests reach the CLI, and how long a process is used."""
+
+    body: Literal["auto", "full", "replay"] = setting(
+        "auto", "full: the exact request; replay: documented knobs only; auto: by the kind of login"
+    )
+    reset_turns: int = setting(20, "turns until a process must forget what it heard", min=1)
+    reset_input_tokens: int = setting(100_000, "input tokens until it must forget", min=1)
+    max_turns: int = setting(500, "turns until a process is replaced", min=1)
+    max_age_s: float = setting(6 * 3600.0, "age at which a process is replaced", min=1)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """`[queue]`: requests that wait for a process."""
+
+    max_waiting: int = setting(64, "requests of one tenant that may wait", min=0, max=100000)
+    timeout_s: float = setting(30.0, "longest wait", min=0.05)
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """`[deadlines]`: how long each part of a worker's life may take."""
+
+    spawn_timeout_s: float = setting(10.0, "starting a process", min=0.1)
+    warm_timeout_s: float = setting(60.0, "until a started process answers its first ping", min=0.1)
+    first_output_s: float = setting(90.0, "from the request to the first output", min=0.1)
+    stall_s: float = setting(120.0, "silence in the middle of an answer", min=0.1)
+    turn_s: float = setting(900.0, "a whole answer", min=0.1)
+    parked_tool_s: float = setting(600.0, "waiting for a client's tool results", min=0.1)
+    hold_timeout_s: float = setting(30.0, "between lease and turn", min=0.1)
+    interrupt_grace_s: float = setting(5.0, "until an interrupted turn has ended", min=0.1)
+    reset_timeout_s: float = setting(5.0, "until a reset is confirmed", min=0.1)
+    drain_grace_s: float = setting(5.0, "until a process whose stdin was closed has ended", min=0.1)
+    kill_grace_s: float = setting(2.0, "from TERM to KILL", min=0.05)
+    shutdown_s: float = setting(20.0, "for running answers when ccd is stopped", min=0)
+
+
+@dataclass(frozen=True)
+class BreakerSettings:
+    """`[breaker]`: when starting processes is paused."""
+
+    deaths: int = setting(5, "processes that died before they were ready", min=1, max=100)
+    window_s: float = setting(30.0, "within this time", min=0.1)
+    backoff_s: float = setting(1.0, "first pause", min=0.05)
+    max_backoff_s: float = setting(60.0, "longest pause", min=0.05)
+
+
+@dataclass(frozen=True)
+class Log:
+    """`[log]`: to stderr. Never contains what was asked or answered."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe level shown")
+    format: Literal["text", "json"] = setting("text", "text for people, json for machines")
+
+
+@dataclass(frozen=True)
+class Data:
+    """`[data]`: where ccd keeps files."""
+
+    dir: Path | None = setting(None, "default: /var/lib/ccd for root's service, else ~/.local/share/ccd")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """`[profiles.NAME]`: a kind of worker. `chat` always exists: a plain model without any built-in tools."""
+
+    model: str | None = setting(None, "model when the request names none; default: the CLI's own default")
+    spares: int | None = setting(None, "overrides pool.spares", min=0, max=64)
+    env: dict[str, str] = setting({}, "variables set for this profile's workers", secret=True)
+    prefork: bool = setting(False, "start its spares with the daemon instead of at first use")
+
+
+SECTIONS: Mapping[str, Any] = {
+    "server": Server,
+    "cli": Cli,
+    "pool": Pool,
+    "engine": Engine,
+    "queue": Queue,
+    "deadlines": Deadlines,
+    "breaker": BreakerSettings,
+    "log": Log,
+    "data": Data,
+    "profiles": dict[str, Profile],
+    # The gateway reads its own section; here it only has to be a table.
+    "gateway": dict[str, Any],
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings in force."""
+
+    server: Server
+    cli: Cli
+    pool: Pool
+    engine: Engine
+    queue: Queue
+    deadlines: Deadlines
+    breaker: BreakerSettings
+    log: Log
+    data: Data
+    profiles: Mapping[str, Profile]
+    socket: Path
+    data_dir: Path
+    source: Path | None  # the file that was read
+
+    @property
+    def max_workers(self) -> int:
+        """The limit on CLI processes, worked out."""
+        return self.pool.max_workers or max(4, 2 * (os.cpu_count() or 1))
+
+    @property
+    def spawn_concurrency(self) -> int:
+        """The limit on processes being started, worked out."""
+        return self.pool.spawn_concurrency or os.cpu_count() or 1
+
+
+def read(
+    environ: Mapping[str, str],
+    *,
+    path: Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> Settings:
+    """Read and check all settings.
+
+    Raises:
+        SettingsError: the message names the file, variable or flag and the key.
+    """
+    source = path or config_path(environ)
+    values = load(SECTIONS, toml_path=source, environ=environ, overrides=overrides)
+    values.pop("gateway")
+    profiles = {"chat": Profile(prefork=True)} | dict(values.pop("profiles"))
+    profiles["chat"] = replace(profiles["chat"], prefork=True)
+    for name in profiles:
+        if not _PROFILE_NAME.fullmatch(name):
+            raise SettingsError(f"profiles.{name}: a profile's name is lower-case letters, digits, - and _")
+    settings = Settings(
+        **values,
+        profiles=profiles,
+        socket=values["server"].socket or socket_path(environ),
+        data_dir=values["data"].dir or default_data_dir(environ),
+        source=source,
+    )
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    pool = settings.pool
+    if pool.rss_hard_bytes <= pool.rss_soft_bytes:
+        raise SettingsError("pool.rss_hard_bytes: must be larger than pool.rss_soft_bytes")
+
+
+def default_data_dir(environ: Mapping[str, str]) -> Path:
+    """Where ccd keeps files when no setting says so."""
+    system = Path("/var/lib/ccd")
+    if os.access(system, os.W_OK):
+        return system
+    home = environ.get("XDG_DATA_HOME")
+    return Path(home) / "ccd" if home else Path(environ.get("HOME", "/nonexistent")) / ".local" / "share" / "ccd"

@@ -1,0 +1,273 @@
+"""One client's connection: bytes to peer events to method calls, and back.
+
+A method that answers at once runs inside the read that brought it, without a task; the others get a task each,
+which is cancelled when the caller cancels, its deadline passes, or the connection is lost. The one place where an
+exception becomes a CCDP code is `_settle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, cast
+
+from ccd_protocol import frames
+from ccd_protocol import peer as p
+from ccd_protocol.errors import Code, RpcError
+
+log = logging.getLogger("ccd.connection")
+
+_UCRED = struct.Struct("3i")
+_WRITE_HIGH_BYTES = 1024 * 1024
+
+
+class Identity(NamedTuple):
+    """Who is at the other end, as the kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class Source(Protocol):
+    """What produces a stream and can be held back."""
+
+    def pause(self) -> None:
+        """Produce nothing more."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+
+@dataclass(frozen=True)
+class Handler:
+    """A method's implementation: a plain function answers at once, a coroutine function gets a task."""
+
+    run: Callable[[Call], Any]
+    streams: bool = False
+    admin: bool = False
+    at_once: bool = False
+
+
+class Host(Protocol):
+    """What a connection asks of the server."""
+
+    handlers: dict[str, Handler]
+    limits: frames.Limits
+    agent: str
+
+    def admit(self, connection: Connection) -> RpcError | None:
+        """Why the peer may not connect, or None."""
+
+    def gone(self, connection: Connection) -> None:
+        """The connection has ended."""
+
+    def may_administer(self, identity: Identity) -> bool:
+        """Whether the peer may use admin methods."""
+
+
+class Call:
+    """A call that is being served."""
+
+    __slots__ = ("_connection", "_source", "id", "method", "params", "task", "timeout_ms", "window")
+
+    def __init__(self, connection: Connection, event: p.Called) -> None:
+        self.id = event.id
+        self.method = event.method
+        self.params = event.params
+        self.timeout_ms = event.timeout_ms
+        self.window = event.window
+        self.task: asyncio.Task[None] | None = None
+        self._connection = connection
+        self._source: Source | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Who calls."""
+        return self._connection.identity
+
+    def feed_from(self, source: Source | None) -> None:
+        """Name what is to be held back when the caller's window is used up."""
+        self._source = source
+
+    def send(self, payload: bytes) -> None:
+        """Pass one payload on; holds the source back when the caller cannot take more."""
+        connection = self._connection
+        window = connection.peer.item(self.id, payload)
+        connection.flush()
+        if (window <= 0 or connection.choked) and self._source is not None:
+            self._source.pause()
+
+    def resume(self) -> None:
+        """The caller can take more."""
+        if self._source is not None:
+            self._source.resume()
+
+
+class Connection(asyncio.Protocol):
+    """A connected client."""
+
+    def __init__(self, host: Host) -> None:
+        self.peer = p.Peer("accepting", host.agent, limits=host.limits)
+        self.identity = Identity(0, -1, -1)
+        self.choked = False  # the client does not read: nothing more may be buffered for it
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._calls: dict[int, Call] = {}
+        self._hello: asyncio.TimerHandle | None = None
+        self._on: dict[type, Callable[[Any], None]] = {
+            p.Called: self._on_called,
+            p.Cancelled: self._on_cancelled,
+            p.Credited: self._on_credited,
+            p.Closed: self._on_closed,
+            p.Greeted: self._on_greeted,
+        }
+
+    # --- transport ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected: find out who it is before a byte is read."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
+        sock = self._transport.get_extra_info("socket")
+        self.identity = Identity(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+        refusal = self._host.admit(self)
+        if refusal is not None:
+            self.peer.goaway(refusal.code, refusal.message)
+            self.flush()
+            self._transport.close()
+            return
+        self.flush()
+        self._hello = self._loop.call_later(frames.HELLO_TIMEOUT_S, self._no_hello)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        for event in self.peer.receive(data):
+            act = self._on.get(type(event))
+            if act is not None:
+                act(event)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the peer has queued."""
+        out = self.peer.outgoing()
+        if out and not self._transport.is_closing():
+            self._transport.writelines(out)
+
+    def pause_writing(self) -> None:
+        """The client does not read: hold back every stream of this connection."""
+        self.choked = True
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self.choked = False
+        for call in list(self._calls.values()):
+            call.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: whatever it asked for is no longer wanted."""
+        if self._hello is not None:
+            self._hello.cancel()
+        for event in self.peer.lost():
+            if isinstance(event, p.Cancelled):
+                self._on_cancelled(event)
+        self._host.gone(self)
+
+    def goaway(self, message: str) -> None:
+        """Take no new calls; the connection closes when the last open one is answered."""
+        self.peer.goaway(Code.DRAINING, message)
+        self.flush()
+        self._close_if_done()
+
+    def abort(self) -> None:
+        """Close without waiting for what is still buffered."""
+        self._transport.abort()
+
+    def _close_if_done(self) -> None:
+        if not self.peer.open_calls:
+            self._transport.close()
+
+    def _no_hello(self) -> None:
+        self.peer.goaway(Code.PROTOCOL, f"no HELLO within {frames.HELLO_TIMEOUT_S:g} s")
+        self.flush()
+        self._transport.close()
+
+    # --- events ---
+
+    def _on_greeted(self, event: p.Greeted) -> None:
+        if self._hello is not None:
+            self._hello.cancel()
+            self._hello = None
+
+    def _on_called(self, event: p.Called) -> None:
+        handler = self._host.handlers.get(event.method)
+        refusal = self._refusal(event, handler)
+        if handler is None or refusal is not None:
+            assert refusal is not None
+            self.peer.fail(event.id, refusal.code, refusal.message, refusal.data)
+            return
+        call = Call(self, event)
+        if handler.at_once:
+            try:
+                self.peer.end(event.id, handler.run(call))
+            except Exception as error:
+                self._fail(call, error)
+            return
+        self._calls[event.id] = call
+        call.task = self._loop.create_task(self._serve(call, handler.run))
+
+    def _refusal(self, event: p.Called, handler: Handler | None) -> RpcError | None:
+        if handler is None:
+            return RpcError(Code.NO_METHOD, f"there is no method {event.method[:80]!r}")
+        if handler.admin and not self._host.may_administer(self.identity):
+            return RpcError(Code.FORBIDDEN, f"{event.method} is for the daemon's user, root and server.admin_uids")
+        if handler.streams and not event.window:
+            return RpcError(Code.BAD_PARAMS, f"{event.method} sends ITEMs: the call must give a window", {"param": "window"})
+        return None
+
+    def _on_cancelled(self, event: p.Cancelled) -> None:
+        call = self._calls.get(event.id)
+        if call is not None and call.task is not None:
+            call.task.cancel()
+
+    def _on_credited(self, event: p.Credited) -> None:
+        call = self._calls.get(event.id)
+        if call is not None and not self.choked:
+            call.resume()
+
+    def _on_closed(self, event: p.Closed) -> None:
+        log.info("closing the connection of pid %d (uid %d): %s", self.identity.pid, self.identity.uid, event.message)
+        self.flush()
+        self._transport.close()
+
+    # --- calls ---
+
+    async def _serve(self, call: Call, run: Callable[[Call], Awaitable[Any]]) -> None:
+        try:
+            async with asyncio.timeout(call.timeout_ms / 1000 if call.timeout_ms else None):
+                result = await run(call)
+            self.peer.end(call.id, result)
+        except asyncio.CancelledError:
+            self._fail(call, RpcError(Code.CANCELLED))
+        except Exception as error:
+            self._fail(call, error)
+        finally:
+            self._calls.pop(call.id, None)
+            self.flush()
+            if self.peer.closed or not self.peer.usable:
+                self._close_if_done()
+
+    def _fail(self, call: Call, error: Exception) -> None:
+        """The one place where an exception becomes a code on the wire."""
+        if isinstance(error, RpcError):
+            self.peer.fail(call.id, error.code, error.message, error.data)
+        elif isinstance(error, TimeoutError):
+            self.peer.fail(call.id, Code.DEADLINE, f"not answered within {call.timeout_ms} ms")
+        else:
+            log.error("%s failed", call.method, exc_info=error)
+            self.peer.fail(call.id, Code.INTERNAL, "a fault inside ccd; its log says more")

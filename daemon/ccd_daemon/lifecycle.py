@@ -1,0 +1,230 @@
+"""The life of one CLI process, as a table: `(state, event) -> (next state, actions)`.
+
+Theory of operation. A worker is spawned and warmed without knowing whom it will serve (SPAWNING, WARMING), waits
+in the pool (READY), is leased (HELD), answers one turn at a time (BUSY), may wait for a client's tool results
+(PARKED) or for an interrupted turn to end (CANCELLING), forgets what it heard (RESETTING), and ends either in
+peace (DRAINING: stdin closed, the CLI finishes and exits) or by force (KILLING: TERM, then KILL, to the whole
+process tree). DEAD is final.
+
+The table is pure: it knows no clock, process or pool. The worker feeds it events and carries out the actions in
+order. Every state but DEAD has one clock, named in `CLOCK`; when it runs out the worker feeds `TIMEOUT`.
+Membership follows state: a worker is in a ready list exactly while READY, through OFFER and WITHDRAW.
+
+Every pair is decided. A pair that is neither in `TABLE` nor in `IGNORED` is a bug of ours and raises
+`IllegalTransition`; the worker then logs it and kills the process, because a process in an unknown state must
+not answer anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, auto
+
+
+class State(Enum):
+    """Where a worker is in its life."""
+
+    SPAWNING = "spawning"
+    WARMING = "warming"
+    READY = "ready"
+    HELD = "held"
+    BUSY = "busy"
+    PARKED = "parked"
+    CANCELLING = "cancelling"
+    RESETTING = "resetting"
+    DRAINING = "draining"
+    KILLING = "killing"
+    DEAD = "dead"
+
+
+class Event(Enum):
+    """What can happen to a worker."""
+
+    SPAWNED = auto()
+    SPAWN_FAILED = auto()
+    WARMED = auto()  # the control ping was answered
+    LEASE = auto()
+    TURN = auto()
+    RESULT = auto()  # the CLI's result line: the end of a turn
+    PARK = auto()  # every block of the turn so far waits for the client's tool results
+    TOOL_RESULTS = auto()
+    CANCEL = auto()
+    RELEASE = auto()  # given back, clean
+    RELEASE_RESET = auto()  # given back, and must forget first
+    RELEASE_RETIRE = auto()  # given back for the last time
+    REKEY = auto()  # idle, and wanted by another tenant: must forget first
+    RESET_OK = auto()
+    RSS_SOFT = auto()
+    RSS_HARD = auto()
+    BAD_FRAME = auto()  # stdout that is not the protocol, or a line over the limit
+    EOF = auto()  # stdout closed while the process lives
+    STOP = auto()
+    TIMEOUT = auto()
+    EXITED = auto()
+
+
+class Action(Enum):
+    """What the worker must do, in the order given."""
+
+    PING = auto()
+    OFFER = auto()
+    WITHDRAW = auto()
+    WRITE_TURN = auto()
+    WRITE_RESULTS = auto()
+    INTERRUPT = auto()
+    RESET = auto()
+    CLOSE_STDIN = auto()
+    TERMINATE = auto()
+    KILL = auto()
+    FAIL_STUCK = auto()
+    FAIL_OOM = auto()
+    FAIL_BAD_OUTPUT = auto()
+    FAIL_DRAINING = auto()
+    FAIL_CRASHED = auto()
+    BURY = auto()  # close the pipes, sweep the tree, tell the pool
+
+
+class IllegalTransition(Exception):
+    """An event that cannot happen in this state, so either the table or its user is wrong."""
+
+
+S, E, A = State, Event, Action
+Step = tuple[State, tuple[Action, ...]]
+
+#: The setting that bounds each state's stay. BUSY has two more clocks, for the first output and for silence.
+CLOCK: Mapping[State, str] = {
+    S.SPAWNING: "spawn_timeout_s",
+    S.WARMING: "warm_timeout_s",
+    S.READY: "max_idle_s",
+    S.HELD: "hold_timeout_s",
+    S.BUSY: "turn_s",
+    S.PARKED: "parked_tool_s",
+    S.CANCELLING: "interrupt_grace_s",
+    S.RESETTING: "reset_timeout_s",
+    S.DRAINING: "drain_grace_s",
+    S.KILLING: "kill_grace_s",
+}
+
+DRAIN: Step = (S.DRAINING, (A.CLOSE_STDIN,))
+TERM: Step = (S.KILLING, (A.TERMINATE,))
+BURIED: Step = (S.DEAD, (A.BURY,))
+
+
+def _failing(step: Step, action: Action) -> Step:
+    """The same step, but the open turn is answered first."""
+    return step[0], (action, *step[1])
+
+
+TABLE: Mapping[tuple[State, Event], Step] = {
+    (S.SPAWNING, E.SPAWNED): (S.WARMING, (A.PING,)),
+    (S.SPAWNING, E.SPAWN_FAILED): BURIED,
+    (S.SPAWNING, E.STOP): TERM,
+    (S.SPAWNING, E.TIMEOUT): TERM,
+    (S.SPAWNING, E.EXITED): BURIED,
+    #
+    (S.WARMING, E.WARMED): (S.READY, (A.OFFER,)),
+    (S.WARMING, E.EOF): DRAIN,
+    (S.WARMING, E.STOP): DRAIN,
+    (S.WARMING, E.TIMEOUT): TERM,
+    (S.WARMING, E.BAD_FRAME): TERM,
+    (S.WARMING, E.RSS_HARD): TERM,
+    (S.WARMING, E.EXITED): BURIED,
+    #
+    (S.READY, E.LEASE): (S.HELD, (A.WITHDRAW,)),
+    (S.READY, E.REKEY): (S.RESETTING, (A.WITHDRAW, A.RESET)),
+    (S.READY, E.TIMEOUT): (S.DRAINING, (A.WITHDRAW, A.CLOSE_STDIN)),
+    (S.READY, E.STOP): (S.DRAINING, (A.WITHDRAW, A.CLOSE_STDIN)),
+    (S.READY, E.EOF): (S.DRAINING, (A.WITHDRAW, A.CLOSE_STDIN)),
+    (S.READY, E.RSS_SOFT): (S.DRAINING, (A.WITHDRAW, A.CLOSE_STDIN)),
+    (S.READY, E.BAD_FRAME): (S.KILLING, (A.WITHDRAW, A.TERMINATE)),
+    (S.READY, E.RSS_HARD): (S.KILLING, (A.WITHDRAW, A.TERMINATE)),
+    (S.READY, E.EXITED): (S.DEAD, (A.WITHDRAW, A.BURY)),
+    #
+    (S.HELD, E.TURN): (S.BUSY, (A.WRITE_TURN,)),
+    (S.HELD, E.RELEASE): (S.READY, (A.OFFER,)),
+    (S.HELD, E.RELEASE_RESET): (S.RESETTING, (A.RESET,)),
+    (S.HELD, E.RELEASE_RETIRE): DRAIN,
+    (S.HELD, E.TIMEOUT): DRAIN,
+    (S.HELD, E.STOP): DRAIN,
+    (S.HELD, E.EOF): DRAIN,
+    (S.HELD, E.BAD_FRAME): TERM,
+    (S.HELD, E.RSS_HARD): TERM,
+    (S.HELD, E.EXITED): BURIED,
+    #
+    (S.BUSY, E.RESULT): (S.HELD, ()),
+    (S.BUSY, E.PARK): (S.PARKED, ()),
+    (S.BUSY, E.CANCEL): (S.CANCELLING, (A.INTERRUPT,)),
+    (S.BUSY, E.STOP): (S.DRAINING, (A.FAIL_DRAINING, A.INTERRUPT, A.CLOSE_STDIN)),
+    (S.BUSY, E.RELEASE_RETIRE): (S.DRAINING, (A.INTERRUPT, A.CLOSE_STDIN)),
+    (S.BUSY, E.EOF): DRAIN,
+    (S.BUSY, E.TIMEOUT): _failing(TERM, A.FAIL_STUCK),
+    (S.BUSY, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
+    (S.BUSY, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
+    (S.BUSY, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
+    #
+    (S.PARKED, E.TOOL_RESULTS): (S.BUSY, (A.WRITE_RESULTS,)),
+    (S.PARKED, E.CANCEL): (S.CANCELLING, (A.INTERRUPT,)),
+    (S.PARKED, E.RELEASE_RETIRE): DRAIN,
+    (S.PARKED, E.STOP): _failing(DRAIN, A.FAIL_DRAINING),
+    (S.PARKED, E.TIMEOUT): _failing(DRAIN, A.FAIL_STUCK),
+    (S.PARKED, E.EOF): _failing(DRAIN, A.FAIL_CRASHED),
+    (S.PARKED, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
+    (S.PARKED, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
+    (S.PARKED, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
+    #
+    (S.CANCELLING, E.RESULT): (S.HELD, ()),
+    (S.CANCELLING, E.RELEASE_RETIRE): DRAIN,
+    (S.CANCELLING, E.STOP): _failing(DRAIN, A.FAIL_DRAINING),
+    (S.CANCELLING, E.EOF): DRAIN,
+    (S.CANCELLING, E.TIMEOUT): _failing(TERM, A.FAIL_STUCK),
+    (S.CANCELLING, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
+    (S.CANCELLING, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
+    (S.CANCELLING, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
+    #
+    (S.RESETTING, E.RESET_OK): (S.READY, (A.OFFER,)),
+    (S.RESETTING, E.STOP): TERM,
+    (S.RESETTING, E.EOF): TERM,
+    (S.RESETTING, E.TIMEOUT): TERM,
+    (S.RESETTING, E.RSS_HARD): TERM,
+    (S.RESETTING, E.BAD_FRAME): TERM,
+    (S.RESETTING, E.RESULT): TERM,  # a result without the confirmation that precedes it: not reset
+    (S.RESETTING, E.EXITED): BURIED,
+    #
+    # A turn can still be open here: when the CLI closed stdout, or its holder left, before the result.
+    (S.DRAINING, E.TIMEOUT): _failing(TERM, A.FAIL_STUCK),
+    (S.DRAINING, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
+    (S.DRAINING, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
+    (S.DRAINING, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
+    #
+    (S.KILLING, E.TIMEOUT): (S.KILLING, (A.KILL,)),
+    (S.KILLING, E.SPAWNED): TERM,  # stopped while the spawn was under way
+    (S.KILLING, E.SPAWN_FAILED): BURIED,
+    (S.KILLING, E.EXITED): BURIED,
+}
+
+_GIVEN_BACK = (E.RELEASE, E.RELEASE_RESET, E.RELEASE_RETIRE)
+_ENDING = (*_GIVEN_BACK, E.STOP, E.EOF, E.CANCEL, E.RESULT, E.WARMED, E.RESET_OK, E.RSS_SOFT, E.PARK)
+
+#: Late, duplicate or remembered elsewhere: nothing happens. A soft memory limit is noted by the worker and acted
+#: on when it is released; a cancel may cross the result; whatever a process still says while it ends is moot.
+IGNORED: frozenset[tuple[State, Event]] = frozenset(
+    {(state, E.RSS_SOFT) for state in (S.SPAWNING, S.WARMING, S.HELD, S.BUSY, S.PARKED, S.CANCELLING, S.RESETTING)}
+    | {(state, E.CANCEL) for state in (S.READY, S.HELD, S.CANCELLING, S.RESETTING)}
+    | {(S.DRAINING, event) for event in _ENDING}
+    | {(S.KILLING, event) for event in (*_ENDING, E.RSS_HARD, E.BAD_FRAME)}
+    | {(S.DEAD, event) for event in (*_ENDING, E.TIMEOUT, E.RSS_HARD, E.BAD_FRAME, E.EXITED)}
+)
+
+
+def step(state: State, event: Event) -> Step:
+    """What follows from `event` in `state`.
+
+    Raises:
+        IllegalTransition: the pair cannot occur.
+    """
+    found = TABLE.get((state, event))
+    if found is not None:
+        return found
+    if (state, event) in IGNORED:
+        return state, ()
+    raise IllegalTransition(f"{event.name} in {state.name}")

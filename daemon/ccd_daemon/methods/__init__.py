@@ -1,0 +1,1 @@
+"""What the RPC methods do, one module per noun."""

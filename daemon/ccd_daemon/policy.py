@@ -1,0 +1,145 @@
+"""The pool's decisions, pure: they take the time as `now` and never read a clock.
+
+What happens to a worker that is given back; when spawning must pause; whose turn it is in the queue; how many
+processes to start.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from random import Random
+from typing import Generic, TypeVar
+
+from .lifecycle import Event
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Wear:
+    """What a worker has been through when it is given back."""
+
+    turns: int  # since it was spawned
+    turns_since_reset: int
+    input_tokens_since_reset: int
+    age_s: float
+    over_soft_limit: bool
+    tainted: bool  # its last turn failed, was cancelled, or made surplus calls
+
+
+@dataclass(frozen=True)
+class WearLimits:
+    """When a worker must forget (reset) and when it must go (retire)."""
+
+    reset_turns: int
+    reset_input_tokens: int
+    max_turns: int
+    max_age_s: float
+
+
+def release_event(wear: Wear, limits: WearLimits, *, reusable: bool) -> Event:
+    """What giving a worker back means for it."""
+    worn_out = wear.turns >= limits.max_turns or wear.age_s >= limits.max_age_s
+    if not reusable or wear.over_soft_limit or worn_out:
+        return Event.RELEASE_RETIRE
+    forget = wear.turns_since_reset >= limits.reset_turns or wear.input_tokens_since_reset >= limits.reset_input_tokens
+    return Event.RELEASE_RESET if wear.tainted or forget else Event.RELEASE
+
+
+def jittered(seconds: float, random: Random, spread: float = 0.1) -> float:
+    """`seconds`, give or take a tenth, so that workers born together do not end together."""
+    return seconds * (1 + random.uniform(-spread, spread))
+
+
+class Breaker:
+    """Stops spawning after too many workers died before they were ever ready, and lets one probe through at a time."""
+
+    def __init__(self, deaths: int, window_s: float, backoff_s: float, max_backoff_s: float, random: Random) -> None:
+        self._limit = deaths
+        self._window_s = window_s
+        self._first_backoff_s = backoff_s
+        self._max_backoff_s = max_backoff_s
+        self._random = random
+        self._deaths: deque[float] = deque(maxlen=deaths)
+        self._backoff_s = 0.0
+        self._open_until = 0.0
+        self.reason: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether spawning has been found not to work; closes with the first worker that gets ready."""
+        return self._backoff_s > 0
+
+    def died(self, now: float, reason: str) -> None:
+        """A worker ended before it was ready."""
+        self._deaths.append(now)
+        if self.is_open or (len(self._deaths) == self._limit and now - self._deaths[0] <= self._window_s):
+            self.reason = reason
+            grown = self._backoff_s * 2 or self._first_backoff_s
+            self._backoff_s = min(grown, self._max_backoff_s)
+            self._open_until = now + jittered(self._backoff_s, self._random)
+
+    def warmed(self) -> None:
+        """A worker became ready: all is well."""
+        self._deaths.clear()
+        self._backoff_s = 0.0
+        self.reason = None
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until the next spawn may be tried; 0 when it may be tried now."""
+        return max(0.0, self._open_until - now) if self.is_open else 0.0
+
+
+class FairQueue(Generic[T]):
+    """First come, first served within a tenant; tenants take turns."""
+
+    def __init__(self, max_per_tenant: int) -> None:
+        self.max_per_tenant = max_per_tenant
+        self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(len(queue) for queue in self._queues.values())
+
+    def full_for(self, tenant: Hashable) -> bool:
+        """Whether the tenant has used up its places."""
+        return len(self._queues.get(tenant, ())) >= self.max_per_tenant
+
+    def push(self, tenant: Hashable, item: T) -> None:
+        """Queue behind the tenant's own items."""
+        self._queues.setdefault(tenant, deque()).append(item)
+
+    def peek(self) -> T | None:
+        """The item whose turn it is."""
+        for queue in self._queues.values():
+            return queue[0]
+        return None
+
+    def pop(self) -> T:
+        """Take the item whose turn it is; its tenant goes to the end of the line."""
+        tenant, queue = next(iter(self._queues.items()))
+        item = queue.popleft()
+        del self._queues[tenant]
+        if queue:
+            self._queues[tenant] = queue
+        return item
+
+    def remove(self, tenant: Hashable, item: T) -> None:
+        """Take out an item that no longer waits; one that is not there is left alone."""
+        queue = self._queues.get(tenant)
+        if queue is not None and item in queue:
+            queue.remove(item)
+            if not queue:
+                del self._queues[tenant]
+
+
+def spawns_wanted(*, waiting: int, spares: int, spare_target: int, starting: int, alive: int, max_workers: int) -> int:
+    """How many processes to start now, before the limit on concurrent spawns: one per waiter, and the spares."""
+    wanted = waiting + max(0, spare_target - spares) - starting
+    return max(0, min(wanted, max_workers - alive))
+
+
+def refused_retry_ms(waiting: int, workers: int, turn_s: float) -> int:
+    """How long a refused caller should wait: the time the queue before it takes, at least one second."""
+    return max(1000, int(1000 * turn_s * (waiting + 1) / max(1, workers)))

@@ -1,0 +1,316 @@
+"""One CLI process: spawned without forking the daemon, watched by pidfd, ended with its whole tree.
+
+Why not the loop's own subprocess support: uvloop forks, which stalls every stream for tens of milliseconds in a
+large daemon; `subprocess.Popen` uses vfork. Exit is noticed by pidfd and never by end of file, so neither a paused
+pipe nor a grandchild that holds stdout open can hide a death. Signals go through pidfds, so a recycled pid is never
+hit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+_PIPE_BYTES = 256 * 1024
+_STDERR_RING_BYTES = 64 * 1024
+_STDERR_TAIL_CHARS = 4000
+_PIPE_GRACE_S = 0.25  # for output still in the pipe when the process has ended
+
+
+class Listener(Protocol):
+    """Who is told what the process does; called on the event loop, `on_exit` last and exactly once."""
+
+    def on_stdout(self, data: bytes) -> None:
+        """Bytes as they were read."""
+
+    def on_stdout_eof(self) -> None:
+        """Stdout was closed; the process may still live."""
+
+    def on_exit(self, status: int) -> None:
+        """The process has ended; `status` as in `subprocess.Popen.returncode`."""
+
+
+def death_wrapper() -> list[str]:
+    """A command prefix that makes the kernel kill the process when the daemon dies (PDEATHSIG).
+
+    The flag must be set after exec in the child; `setpriv` does that without the daemon having to fork.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv:
+        return [setpriv, "--pdeathsig", "KILL", "--"]
+    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("pdeathsig.py"))]
+
+
+class _StdoutPipe(asyncio.Protocol):
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        # Bound once: this is the hottest call of the daemon.
+        self.data_received = process.listener.on_stdout  # type: ignore[method-assign]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._process._stdout_closed()
+
+
+class _StderrPipe(asyncio.Protocol):
+    """Keeps the last bytes, so that a chatty process neither blocks nor grows the daemon."""
+
+    def __init__(self) -> None:
+        self._ring: deque[bytes] = deque()
+        self._size = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._ring.append(data[-_STDERR_RING_BYTES:])
+        self._size += len(self._ring[-1])
+        while self._size - len(self._ring[0]) >= _STDERR_RING_BYTES:
+            self._size -= len(self._ring.popleft())
+
+    def tail(self) -> str:
+        return b"".join(self._ring).decode(errors="replace").strip()[-_STDERR_TAIL_CHARS:]
+
+
+class Process:
+    """A running CLI process and its three pipes."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], listener: Listener) -> None:
+        self.pid = popen.pid
+        self.listener = listener
+        self._popen = popen
+        self._loop = asyncio.get_running_loop()
+        self._pidfd = os.pidfd_open(popen.pid)
+        self._stderr = _StderrPipe()
+        self._stdin: asyncio.WriteTransport | None = None
+        self._stdout: asyncio.ReadTransport | None = None
+        self._stderr_pipe: asyncio.ReadTransport | None = None
+        self._paused = False
+        self._stdout_open = True
+        self._exit_status: int | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self._loop.add_reader(self._pidfd, self._exited)
+
+    @classmethod
+    async def spawn(
+        cls, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, listener: Listener
+    ) -> Process:
+        """Start `argv` in a session and process group of its own.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        popen = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+            close_fds=True,
+            bufsize=0,
+        )
+        process = cls(popen, listener)
+        await process._connect()
+        return process
+
+    async def _connect(self) -> None:
+        assert self._popen.stdin and self._popen.stdout and self._popen.stderr
+        with contextlib.suppress(OSError):  # over the user's pipe quota: the default size works too
+            fcntl.fcntl(self._popen.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        loop = self._loop
+        self._stdin, _ = await loop.connect_write_pipe(asyncio.Protocol, self._popen.stdin)
+        self._stderr_pipe, _ = await loop.connect_read_pipe(lambda: self._stderr, self._popen.stderr)
+        self._stdout, _ = await loop.connect_read_pipe(lambda: _StdoutPipe(self), self._popen.stdout)
+
+    # --- talking ---
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes for stdin; dropped when stdin is closed (the exit will be reported)."""
+        if self._stdin is not None and not self._stdin.is_closing():
+            self._stdin.write(data)
+
+    def close_stdin(self) -> None:
+        """End of input: the CLI finishes its turn and exits."""
+        if self._stdin is not None:
+            self._stdin.close()
+
+    def pause(self) -> None:
+        """Stop reading stdout; the pipe fills and the CLI blocks."""
+        if not self._paused and self._stdout is not None and self._stdout_open:
+            self._paused = True
+            self._stdout.pause_reading()
+
+    def resume(self) -> None:
+        """Read stdout again."""
+        if self._paused and self._stdout is not None and self._stdout_open:
+            self._paused = False
+            self._stdout.resume_reading()
+
+    @property
+    def paused(self) -> bool:
+        """Whether stdout is not being read."""
+        return self._paused
+
+    def stderr_tail(self) -> str:
+        """The last of what it wrote to stderr, for error reports."""
+        return self._stderr.tail()
+
+    # --- ending ---
+
+    def terminate(self, marker: str) -> None:
+        """Ask the whole tree to end (SIGTERM)."""
+        self._signal_tree(signal.SIGTERM, marker)
+
+    def kill(self, marker: str) -> None:
+        """End the whole tree (SIGKILL)."""
+        self._signal_tree(signal.SIGKILL, marker)
+
+    def _signal_tree(self, signum: signal.Signals, marker: str) -> None:
+        strays = [pid for pid in descendants(self.pid) if has_marker(pid, marker)]
+        if self._exit_status is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signum)  # our own unreaped child: its pid cannot have been recycled
+        signal_each(strays, signum, marker)
+
+    def _stdout_closed(self) -> None:
+        self._stdout_open = False
+        if self._exit_status is not None:
+            self._finish()
+        else:
+            self.listener.on_stdout_eof()
+
+    def _exited(self) -> None:
+        status = self._popen.poll()
+        if status is None:
+            return
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._exit_status = status
+        if not self._stdout_open:
+            self._finish()
+            return
+        # What it wrote last may still be in the pipe; whoever holds the pipe open may hold it for ever.
+        self.resume()
+        self._grace = self._loop.call_later(_PIPE_GRACE_S, self._finish)
+
+    def _finish(self) -> None:
+        if self._exit_status is None or self._popen is None:
+            return
+        if self._grace is not None:
+            self._grace.cancel()
+        self._stdout_open = False
+        status, self._exit_status = self._exit_status, None
+        for pipe in (self._stdin, self._stdout, self._stderr_pipe):
+            if pipe is not None:
+                cast(asyncio.BaseTransport, pipe).close()
+        self._popen = cast("subprocess.Popen[bytes]", None)
+        self.listener.on_exit(status)
+
+
+# --- the process table ---
+
+
+def descendants(pid: int) -> list[int]:
+    """All living descendants of a process, from the kernel's per-thread child lists (no scan of all processes)."""
+    found: list[int] = []
+    todo = [pid]
+    while todo:
+        for child in children(todo.pop()):
+            found.append(child)
+            todo.append(child)
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """The direct children of all threads of a process; empty when it is gone."""
+    found: list[int] = []
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - called every second for every worker
+    except OSError:
+        return found
+    for task in tasks:
+        try:
+            with open(f"/proc/{pid}/task/{task}/children", "rb", buffering=0) as file:  # noqa: PTH123
+                found.extend(map(int, file.read(65536).split()))
+        except OSError:
+            continue
+    return found
+
+
+def ancestors(pid: int) -> list[int]:
+    """A process's parent, grandparent and so on; empty when it is gone."""
+    found: list[int] = []
+    while pid > 1 and len(found) < 256:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_bytes()
+        except OSError:
+            break
+        pid = int(stat.rpartition(b")")[2].split()[1])  # the name in parentheses may itself contain one
+        found.append(pid)
+    return found
+
+
+def has_marker(pid: int, marker: str) -> bool:
+    """Whether a process was started with `marker` (`NAME=value`) in its environment."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
+            return marker.encode() in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def marked(marker_prefix: str) -> list[int]:
+    """Every process whose environment has a variable that starts with `marker_prefix`; scans all processes."""
+    prefix = marker_prefix.encode()
+    found = []
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123
+                environ = file.read()
+        except OSError:
+            continue
+        if any(entry.startswith(prefix) for entry in environ.split(b"\0")):
+            found.append(int(name))
+    return found
+
+
+def signal_each(pids: Iterable[int], signum: signal.Signals, marker: str = "") -> int:
+    """Signal processes by pidfd; with a marker, only those that still carry it. Returns how many were hit."""
+    hit = 0
+    for pid in pids:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            # The pidfd pins the process, so what is checked after opening it is what gets signalled.
+            if not marker or has_marker(pid, marker):
+                signal.pidfd_send_signal(pidfd, signum)
+                hit += 1
+        except OSError:
+            continue
+        finally:
+            os.close(pidfd)
+    return hit
+
+
+def exit_words(status: int) -> str:
+    """An exit status for people: `exit status 1`, `killed by SIGKILL`."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"killed by signal {-status}"
+
+

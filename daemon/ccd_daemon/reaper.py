@@ -1,0 +1,85 @@
+"""Nothing outlives its owner: adopt what workers leave behind, and sweep what an earlier daemon left.
+
+The daemon is the reaper of its subtree (PR_SET_CHILD_SUBREAPER), so a grandchild that left its process group and
+session becomes the daemon's own child when its parent ends, and is found here. After a crash of the daemon itself,
+the next one on the same socket finds the leftovers by the marker in their environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import time
+from collections.abc import Collection
+
+from .process import children, marked, signal_each
+
+log = logging.getLogger("ccd.reaper")
+
+DAEMON_MARK = "CCD_OWNER"  # =<socket path>: which daemon started it
+WORKER_MARK = "CCD_WORKER"  # =<worker id>/<daemon pid>
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_subreaper() -> None:
+    """Orphans of this process's descendants become its own children."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent(expected_parent: int) -> None:
+    """Have the kernel kill this process when its parent ends; at once, when that has already happened."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != expected_parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def sweep_leftovers(owner: str, *, grace_s: float = 2.0) -> int:
+    """Kill what an earlier daemon of this socket left running; call only while holding the socket's lock.
+
+    Returns how many processes there were.
+    """
+    marker = f"{DAEMON_MARK}={owner}"
+    leftovers = [pid for pid in marked(marker) if pid != os.getpid()]
+    if not leftovers:
+        return 0
+    log.warning("killing %d process(es) that an earlier ccd left behind", len(leftovers))
+    signal_each(leftovers, signal.SIGKILL, marker)
+    deadline = time.monotonic() + grace_s
+    while marked(marker) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return len(leftovers)
+
+
+def sweep_strays(known: Collection[int], live_workers: Collection[str]) -> int:
+    """Reap adopted children, and kill those whose worker is gone. Returns how many are still there.
+
+    Args:
+        known: pids of running workers, which are reaped by their own `Process`.
+        live_workers: marker values of workers that still run, whose background processes may live.
+    """
+    left = 0
+    for pid in children(os.getpid()):
+        if pid in known:
+            continue
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                continue
+        if _worker_of(pid) not in live_workers:
+            signal_each([pid], signal.SIGKILL)
+        left += 1
+    return left
+
+
+def _worker_of(pid: int) -> str | None:
+    prefix = f"{WORKER_MARK}=".encode()
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
+            entries = file.read().split(b"\0")
+    except OSError:
+        return None
+    return next((entry[len(prefix) :].decode() for entry in entries if entry.startswith(prefix)), None)

@@ -1,0 +1,138 @@
+"""One turn of a worker: what was asked, what has been seen of the answer, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from ccd_protocol.errors import Code, RpcError
+from ccd_protocol.methods import ChatResult, Usage
+
+from . import control
+from .body import Script
+
+Sink = Callable[[bytes], None]
+
+_USAGE_KEYS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+#: Ends of a message after which the CLI would make another call by itself, unless it is interrupted.
+_CONTINUED_BY_CLI = frozenset({"max_tokens", "refusal", "model_context_window_exceeded"})
+
+
+class Turn:
+    """The open turn of a worker. `future` gets a `ChatResult`, or an `RpcError`, exactly once.
+
+    Args:
+        sink: called with whole output lines as they come; None to collect the answer instead (`content`).
+    """
+
+    __slots__ = (
+        "abandoned",
+        "api_calls",
+        "content",
+        "future",
+        "last_output",
+        "message_done",
+        "model",
+        "output_started",
+        "pending",
+        "script",
+        "sink",
+        "started",
+        "stop_reason",
+        "stop_sequence",
+        "usage",
+    )
+
+    def __init__(self, script: Script, model: str, sink: Sink | None, now: float) -> None:
+        self.script = script
+        self.pending = list(script.rest)
+        self.sink = sink
+        self.model = model
+        self.started = self.last_output = now
+        self.future: asyncio.Future[ChatResult] = asyncio.get_running_loop().create_future()
+        self.abandoned = False
+        self.output_started = False
+        self.message_done = False
+        self.api_calls = 0
+        self.stop_reason: str | None = None
+        self.stop_sequence: str | None = None
+        self.usage: dict[str, Any] = {}
+        self.content: list[dict[str, Any]] = []
+
+    @property
+    def over(self) -> bool:
+        """Whether its caller has already been answered."""
+        return self.future.done()
+
+    def saw_event(self, event: control.StreamEvent) -> bool:
+        """Note the start or end of a message; True when the CLI must be kept from continuing by itself.
+
+        Raises:
+            RpcError: the CLI began the answer again after part of it had been passed on.
+        """
+        if event.type == "message_start":
+            self._begin(event.message or {})
+        elif event.type == "message_delta":
+            self.usage.update(event.usage or {})
+            if event.delta is not None and event.delta.stop_reason:
+                self.message_done = True
+                self.stop_reason = event.delta.stop_reason
+                self.stop_sequence = event.delta.stop_sequence
+                return self.stop_reason in _CONTINUED_BY_CLI
+        return False
+
+    def _begin(self, message: dict[str, Any]) -> None:
+        self.api_calls += 1
+        if self.message_done:
+            return  # a surplus call of the CLI's: counted, never passed on
+        if self.output_started:
+            raise self.failure(
+                Code.UPSTREAM_ERROR, "the model API broke off in the middle of the answer", retry_after_ms=1000
+            )
+        self.model = message.get("model") or self.model
+        self.usage.update(message.get("usage") or {})
+
+    def add_content(self, blocks: list[dict[str, Any]]) -> None:
+        """A finished content block, kept when the caller wants the whole answer."""
+        if self.sink is None and not self.message_done:
+            self.content.extend(blocks)
+
+    def result(self, line: control.ResultLine, *, worker: str, mode: str, cost_usd: float, now: float) -> ChatResult:
+        """The turn's result once the CLI has reported its end."""
+        usage = self.usage if self.message_done else (line.usage or {})
+        return ChatResult(
+            stop_reason=self.stop_reason or line.stop_reason,
+            stop_sequence=self.stop_sequence,
+            model=self.model,
+            usage=_counts(usage),
+            cost_usd=cost_usd,
+            duration_ms=int(1000 * (now - self.started)),
+            api_calls=max(1, self.api_calls),
+            worker=worker,
+            mode=mode,
+            ignored=list(self.script.ignored),
+        )
+
+    def failure(self, code: Code, message: str, **data: Any) -> RpcError:
+        """A failure of this turn, saying whether part of the answer has already been passed on."""
+        return RpcError(code, message, {**data, "output_started": self.output_started})
+
+    def resolve(self, result: ChatResult) -> None:
+        """Hand the result over, unless the turn has already ended another way."""
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def reject(self, error: RpcError) -> None:
+        """Fail the turn, unless it has already ended. A failure nobody waits for is not an error of the loop's."""
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()
+
+
+def _counts(usage: dict[str, Any]) -> Usage:
+    counts: Usage = {}
+    for key in _USAGE_KEYS:
+        value = usage.get(key)
+        counts[key] = value if isinstance(value, int) else 0  # type: ignore[literal-required]
+    return counts
