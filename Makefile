@@ -1,0 +1,44 @@
+# Two commands for newcomers: `make run` shows an answer and goes on serving, `make test` runs every test.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+
+.PHONY: run test lint type bench check clean
+
+run: $(VENV)/.all
+	@$(BIN)/ccd cli path >/dev/null 2>&1 || $(BIN)/ccd cli install
+	@exec $(BIN)/ccd up --try
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/.dev
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench
+
+check: lint type test
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# A system Python may come without the part of venv that installs pip; then the outer pip fills the environment.
+$(VENV)/bin/python:
+	@echo "Setting up a virtual environment in $(VENV) …"
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --without-pip $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m pip --python $(BIN)/python install --quiet pip
+
+$(VENV)/.all: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing ccd and what it needs …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing ccd and what its tests need …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.all

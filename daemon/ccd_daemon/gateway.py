@@ -1,0 +1,27 @@
+"""Starts the gateway from the `ccd` command. The daemon's package never imports the gateway: it is a neighbour."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+
+GATEWAY_SERVER = "ccd_gateway.server"
+GATEWAY_SETTINGS = "ccd_gateway.settings"
+
+
+def serve_gateway(environ: Mapping[str, str], flags: Mapping[str, object]) -> int:
+    """Run the gateway in this process; returns its exit status.
+
+    Raises:
+        SettingsError: a setting of its section is wrong. ModuleNotFoundError: the extra is not installed.
+    """
+    server = importlib.import_module(GATEWAY_SERVER)
+    settings = importlib.import_module(GATEWAY_SETTINGS).load_settings(environ, flags)
+
+    def ready() -> None:
+        print(f"ccd gateway is ready: http://{settings.bind}", flush=True)
+
+    status: int = server.run(settings, ready)
+    sys.stdout.flush()
+    return status
