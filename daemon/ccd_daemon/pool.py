@@ -26,6 +26,7 @@ log = logging.getLogger("ccd.pool")
 Launch = Callable[[Worker], None]
 _STARTING = (State.SPAWNING, State.WARMING)
 _TURN_GUESS_S = 2.0  # before any turn was measured
+_REFILL_DELAY_S = 0.25  # a start costs a core for 0.3 s, which the turn just begun needs more
 
 
 @dataclass(eq=False)
@@ -132,7 +133,7 @@ class Pool:
         if worker is None:
             return await self._wait(shelf, tenant)
         self._hand_over(worker, tenant)
-        self._refill()
+        self._wake_in(_REFILL_DELAY_S)
         return worker
 
     def _hand_over(self, worker: Worker, tenant: str) -> None:
@@ -317,9 +318,12 @@ class Pool:
         return count
 
     def _wake_in(self, wait_s: float) -> None:
-        if self._wake is not None:
-            self._wake.cancel()
-        self._wake = self._loop.call_later(wait_s + 0.01, self._refill)
+        """Refill later; a wake-up that comes sooner stays."""
+        when = self._loop.time() + wait_s + 0.01
+        if self._wake is None or self._wake.cancelled() or not self._loop.time() < self._wake.when() <= when:
+            if self._wake is not None:
+                self._wake.cancel()
+            self._wake = self._loop.call_at(when, self._refill)
 
     def _spawn(self, shelf: Shelf) -> None:
         self._next_id += 1

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def cli() -> Path:
+    from fakes.stack import real_cli
+
+    return real_cli()
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    from fakes.stack import running_api
+
+    with running_api(tmp_path_factory.mktemp("api")) as api:
+        yield api
