@@ -1,0 +1,102 @@
+"""The life of one call, as data: what each side of it may do in which state.
+
+A call is seen from two sides. The side that opened it has *asked*; the other one *serves* it. Each table
+decides every pair of state and event. Done is no state: a call that is done is forgotten, and its id is known
+to be used only because ids increase.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Final
+
+
+class State(Enum):
+    """Where a call is, on either side."""
+
+    OPEN = auto()
+    CANCELLED = auto()  # CANCEL was sent or received, the answer is still due
+    FLUSHING = auto()  # served only: answered by the application, items still wait for credit
+
+
+class Event(Enum):
+    """What can happen to a call."""
+
+    ITEM = auto()
+    ANSWER = auto()  # END or FAIL
+    CANCEL = auto()
+    CREDIT = auto()  # asked: the application consumed bytes. served: the other side said so
+    CHILD = auto()  # asked only: the other side calls back on behalf of this call
+
+
+class Act(Enum):
+    """What the peer then does."""
+
+    PASS = auto()  # send it, or hand it to the application
+    DROP = auto()
+    REFUSE = auto()  # answer it at once with FAIL CANCELLED
+    FLUSH = auto()  # send held items as credit allows, then the answer
+    SKIP = auto()  # forget held items, send the answer now
+
+
+_O, _C, _F = State.OPEN, State.CANCELLED, State.FLUSHING
+
+ASKED: Final[Mapping[tuple[State, Event], tuple[State | None, Act]]] = {
+    (_O, Event.ITEM): (_O, Act.PASS),
+    (_O, Event.ANSWER): (None, Act.PASS),
+    (_O, Event.CANCEL): (_C, Act.PASS),
+    (_O, Event.CREDIT): (_O, Act.PASS),
+    (_O, Event.CHILD): (_O, Act.PASS),
+    (_C, Event.ITEM): (_C, Act.DROP),
+    (_C, Event.ANSWER): (None, Act.PASS),
+    (_C, Event.CANCEL): (_C, Act.DROP),
+    (_C, Event.CREDIT): (_C, Act.DROP),
+    (_C, Event.CHILD): (_C, Act.REFUSE),
+}
+
+SERVED: Final[Mapping[tuple[State, Event], tuple[State, Act]]] = {
+    (_O, Event.ITEM): (_O, Act.PASS),
+    (_O, Event.ANSWER): (_F, Act.FLUSH),
+    (_O, Event.CANCEL): (_C, Act.PASS),
+    (_O, Event.CREDIT): (_O, Act.FLUSH),
+    (_C, Event.ITEM): (_C, Act.DROP),
+    (_C, Event.ANSWER): (_F, Act.FLUSH),
+    (_C, Event.CANCEL): (_C, Act.DROP),
+    (_C, Event.CREDIT): (_C, Act.DROP),
+    (_F, Event.ITEM): (_F, Act.DROP),
+    (_F, Event.ANSWER): (_F, Act.DROP),
+    (_F, Event.CANCEL): (_F, Act.SKIP),
+    (_F, Event.CREDIT): (_F, Act.FLUSH),
+}
+
+
+class AskedCall:
+    """A call that this side opened and the other side answers."""
+
+    __slots__ = ("children", "left_bytes", "owed_bytes", "parent", "state", "window")
+
+    def __init__(self, window: int, parent: int) -> None:
+        self.state = State.OPEN
+        self.window = window
+        self.left_bytes = window  # what the other side may still send
+        self.owed_bytes = 0  # consumed, credit not yet returned
+        self.parent = parent
+        self.children: set[int] | None = None  # served here on behalf of this call; most calls never have one
+
+
+class ServedCall:
+    """A call that the other side opened and this side answers."""
+
+    __slots__ = ("answer", "children", "held", "left_bytes", "parent", "prefix", "state", "window")
+
+    def __init__(self, window: int, parent: int, prefix: bytes) -> None:
+        self.state = State.OPEN
+        self.window = window
+        self.left_bytes = window  # what this side may still send
+        self.parent = parent
+        self.prefix = prefix  # the start of each of its ITEM frames
+        self.held: deque[bytes | memoryview] | None = None  # items that wait for credit
+        self.answer: bytes | None = None  # END or FAIL that waits for them
+        self.children: set[int] | None = None  # asked from here on behalf of this call
