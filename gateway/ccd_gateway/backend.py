@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from ccd_client import AsyncClient
-from ccd_gateway.translate import Delta, LineReader
+from ccd_gateway.turn import ChatTurn, Lane
 from ccd_protocol.errors import Code, RpcError
-from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult
+from ccd_protocol.methods import ChatAnswer, ChatParams
 
 _CALLS_PER_CONNECTION = 240  # the daemon takes 256
 _REFUSED_S = 0.8  # after so long without anybody listening the daemon counts as down
@@ -22,17 +22,6 @@ _PROBE_EVERY_S = 0.05
 _PROBE_TIMEOUT_S = 2.0
 _WINDOW_BYTES = 262144
 _RESENDABLE = frozenset({Code.LOST, Code.DRAINING})
-
-
-class PayloadStream(Protocol):
-    """What the gateway needs of a client's stream."""
-
-    result: Any
-
-    async def __anext__(self) -> bytes: ...
-
-    async def close(self) -> None:
-        """Cancel the call unless it has ended."""
 
 
 class Backend:
@@ -49,7 +38,7 @@ class Backend:
         self, socket: str | os.PathLike[str], *, max_calls: int, timeout_s: float, reconnect_wait_s: float
     ) -> None:
         self._socket = socket
-        self._lanes: list[_Lane] = []
+        self._lanes: list[Lane] = []
         self._max_lanes = max(1, -(-max_calls // _CALLS_PER_CONNECTION))
         self._timeout_s = timeout_s
         self._reconnect_wait_s = reconnect_wait_s
@@ -95,23 +84,22 @@ class Backend:
 
     async def _start_once(self, params: ChatParams, silence_s: float) -> ChatTurn:
         lane = self._lane()
-        lane.open_calls += 1
         stream = lane.client.stream(
             "chat.stream", params, timeout_s=self._timeout_s, window_bytes=_WINDOW_BYTES
         )
-        turn = ChatTurn(cast(PayloadStream, stream), lane)
+        turn = ChatTurn(stream, lane)
         try:
             await turn.begin(silence_s)
         except BaseException:
-            await asyncio.shield(turn.close())
+            turn.close()
             raise
         return turn
 
-    def _lane(self) -> _Lane:
+    def _lane(self) -> Lane:
         """The connection to use next: the fullest that has room, so that a few do for most loads."""
         lane = next((lane for lane in self._lanes if lane.open_calls < _CALLS_PER_CONNECTION), None)
         if lane is None and len(self._lanes) < self._max_lanes:
-            lane = _Lane(AsyncClient(self._socket, reconnect_wait_s=0))
+            lane = Lane(AsyncClient(self._socket, reconnect_wait_s=0))
             self._lanes.append(lane)
         return lane or min(self._lanes, key=lambda lane: lane.open_calls)
 
@@ -142,75 +130,3 @@ class Backend:
         except RpcError as error:
             return error.code
         return None
-
-
-class _Lane:
-    """One connection and the number of calls on it."""
-
-    def __init__(self, client: AsyncClient) -> None:
-        self.client = client
-        self.open_calls = 0
-
-    def __enter__(self) -> _Lane:
-        self.open_calls += 1
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.open_calls -= 1
-
-
-class ChatTurn:
-    """One open `chat.stream`.
-
-    Attributes:
-        first: the deltas that came while waiting for the answer to begin.
-        silent: the last wait passed without a payload.
-    """
-
-    def __init__(self, stream: PayloadStream, lane: _Lane) -> None:
-        self._stream = stream
-        self._lane: _Lane | None = lane
-        self._reader = LineReader()
-        self._ended = False
-        self.first: list[Delta] = []
-        self.silent = False
-
-    @property
-    def result(self) -> ChatResult:
-        """Valid once `deltas` has returned None."""
-        return cast(ChatResult, self._stream.result)
-
-    async def begin(self, silence_s: float) -> None:
-        """Wait for the answer's first line; retries of the CLI that come before it are not yet an answer."""
-        while not self._reader.started and not self.silent:
-            deltas = await self.deltas(silence_s)
-            if deltas is None:
-                return
-            self.first += deltas
-
-    async def deltas(self, silence_s: float) -> list[Delta] | None:
-        """What the next payload says; an empty list also after `silence_s` without one; None at the end.
-
-        Raises:
-            RpcError: the turn failed.
-        """
-        if self._ended:
-            return None
-        self.silent = False
-        try:
-            async with asyncio.timeout(silence_s):
-                payload = await self._stream.__anext__()
-        except TimeoutError:
-            self.silent = True
-            return []
-        except StopAsyncIteration:
-            self._ended = True
-            return None
-        return self._reader.feed(payload)
-
-    async def close(self) -> None:
-        """Cancel the turn unless it has ended; once is enough, more does no harm."""
-        lane, self._lane = self._lane, None
-        if lane is not None:
-            lane.open_calls -= 1
-            await self._stream.close()

@@ -13,7 +13,7 @@ import falcon.asgi
 import msgspec
 from ccd_client.messages import conversation
 
-from ccd_gateway.backend import Backend, ChatTurn
+from ccd_gateway.backend import Backend
 from ccd_gateway.body import read_body
 from ccd_gateway.errors import JSON, ApiError, bad_request, from_rpc
 from ccd_gateway.parameters import header_value, ignored_names, refuse_ignored, refuse_unsupported
@@ -29,6 +29,7 @@ from ccd_gateway.translate import (
     target,
     usage,
 )
+from ccd_gateway.turn import ChatTurn
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 
@@ -132,7 +133,7 @@ class Events:
     async def close(self) -> None:
         """Called by the framework however the response ended."""
         await self._events.aclose()
-        await self._turn.close()
+        self._turn.close()
 
 
 async def _events(

@@ -91,6 +91,19 @@ class Call:
         self._connection.flush()
 
 
+class Gate:
+    """Opened by the test's thread, passed on the stand-in's loop."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def open(self) -> None:
+        self._event.set()
+
+    async def passed(self) -> None:
+        assert await asyncio.to_thread(self._event.wait, 20)
+
+
 Script = Callable[[Call], Awaitable[Any]]
 
 
