@@ -1,1 +1,49 @@
-"""Clients for the ccd daemon: `Client` (blocking), `AsyncClient` (asyncio) and `TrioClient`."""
+"""Clients for the ccd daemon: `Client` (blocking), `AsyncClient` (asyncio) and `TrioClient`.
+
+The asynchronous ones are imported when they are asked for; `TrioClient` needs trio (`pip install
+'ccdaemon[trio]'`).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ccd_client import events
+from ccd_client._sync import Client, Stream
+from ccd_client.events import Answer
+from ccd_protocol.errors import Code, RpcError
+
+if TYPE_CHECKING:
+    from ccd_client._async import AsyncStream
+    from ccd_client._asyncio import AsyncClient
+    from ccd_client._trio import TrioClient
+
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "AsyncStream",
+    "Client",
+    "Code",
+    "RpcError",
+    "Stream",
+    "TrioClient",
+    "events",
+]
+
+_LAZY = {
+    "AsyncClient": "ccd_client._asyncio",
+    "AsyncStream": "ccd_client._async",
+    "TrioClient": "ccd_client._trio",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(_LAZY[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "trio":
+            raise
+        raise ImportError("TrioClient needs trio: pip install 'ccdaemon[trio]'") from error

@@ -1,0 +1,207 @@
+"""What the two asynchronous clients share: calls and streams over a connection that can wait.
+
+A `Waiter` is a connection of one framework; everything else here is the same under asyncio, uvloop and trio.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Generator, Mapping
+from typing import Any, Protocol, Self
+
+from ccd_client import _core
+from ccd_client._api import AsyncApi
+from ccd_client._core import DEFAULT_WINDOW_BYTES, Exchange, Handlers, Link
+from ccd_protocol.errors import Code, RpcError
+
+
+class Waiter(Protocol):
+    """A connection, as calls and streams use it."""
+
+    link: Link
+
+    def flush(self) -> None:
+        """Write what the link has to say."""
+
+    def now_s(self) -> float:
+        """The clock of deadlines."""
+
+    async def changed(self, exchange: Exchange, deadline_s: float | None) -> None:
+        """Wait until something happens to a call, or until the deadline."""
+
+    def sweep_soon(self) -> None:
+        """Have orphaned streams cancelled by the event loop; called from finalisers, in any thread."""
+
+
+def _abandon(connection: Waiter, exchange: Exchange, reason: str, error: RpcError | None = None) -> None:
+    connection.link.abandon(exchange, reason, error)
+    connection.flush()
+
+
+def _guard_s(connection: Waiter, timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else connection.now_s() + timeout_s + _core.GUARD_S
+
+
+async def _wait(
+    connection: Waiter, exchange: Exchange, timeout_s: float | None, deadline_s: float | None
+) -> None:
+    """Wait for a change; being cancelled meanwhile, or the deadline, cancels the call."""
+    try:
+        await connection.changed(exchange, deadline_s)
+    except BaseException:
+        _abandon(connection, exchange, "the caller was cancelled")
+        raise
+    if deadline_s is not None and not exchange.done and connection.now_s() >= deadline_s:
+        _abandon(connection, exchange, "deadline", _core.deadline_error(timeout_s))
+
+
+class AsyncStream(AsyncIterator[bytes]):
+    """A streaming call. Iterate for payloads; awaiting it only opens it.
+
+    It is sent when first awaited or iterated. Taking a payload returns its credit to the daemon. Leaving the
+    `async with` block early, `cancel`, or being cancelled while waiting cancels the call.
+    """
+
+    def __init__(self, client: AsyncCalls, handlers: Handlers | None, request: tuple[Any, ...]) -> None:
+        self._client = client
+        self._exchange = Exchange(handlers)
+        self._request = request
+        self._connection: Waiter | None = None
+        self._deadline_s: float | None = None
+
+    async def open(self) -> Self:
+        """Send the call, unless it was sent.
+
+        Raises:
+            RpcError: LOST when the daemon cannot be reached, or what `Peer.call` raises.
+        """
+        if self._connection is None and not self._exchange.done:
+            connection = await self._client._connected()
+            method, params, timeout_s, window = self._request
+            connection.link.start(self._exchange, method, params, timeout_s, window)
+            self._connection = connection
+            self._deadline_s = _guard_s(connection, timeout_s)
+            connection.flush()
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._connection is None:
+            await self.open()
+        connection, exchange = self._connection, self._exchange
+        while connection is not None:
+            payload = connection.link.take(exchange)
+            if payload is not None:
+                connection.flush()
+                return payload
+            if exchange.done:
+                break
+            await _wait(connection, exchange, self._request[2], self._deadline_s)
+        exchange.outcome()
+        raise StopAsyncIteration
+
+    @property
+    def result(self) -> Any:
+        """What the call ended with. Raises RuntimeError before the end, RpcError after a failure."""
+        return self._exchange.final()
+
+    def cancel(self, reason: str = "the caller cancelled") -> None:
+        """Stop the call; iterating it further raises CANCELLED. The connection stays usable."""
+        if self._connection is not None:
+            _abandon(self._connection, self._exchange, reason)
+        elif not self._exchange.done:
+            self._exchange.settle(None, RpcError(Code.CANCELLED, reason))
+
+    async def close(self) -> None:
+        """Cancel the call unless it has ended."""
+        self.cancel("the stream was closed")
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.open().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        if self._connection is not None and not self._exchange.done:
+            self._connection.link.orphan(self._exchange)
+            self._connection.sweep_soon()
+
+
+class AsyncCalls(AsyncApi):
+    """`call` and `stream` of an asynchronous client.
+
+    Args:
+        path: the socket; by default `ccd_protocol.paths.socket_path()`.
+        timeout_s: the deadline of calls that name none; None is none.
+        reconnect_wait_s: how long a call waits for a daemon that was there before and is gone.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        timeout_s: float | None = None,
+        reconnect_wait_s: float = 1.0,
+    ) -> None:
+        self.path = _core.resolved(path)
+        self._timeout_s = timeout_s
+        self._reconnect_wait_s = reconnect_wait_s
+
+    @abstractmethod
+    async def _connected(self) -> Waiter:
+        """A connection that takes new calls."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connection; calls in progress fail LOST."""
+
+    async def call(
+        self, method: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> Any:
+        """Call a method that answers once. Cancelling the task cancels the call.
+
+        Raises:
+            RpcError: the call failed; LOST when the daemon cannot be reached or went away.
+        """
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        connection = await self._connected()
+        exchange = Exchange()
+        connection.link.start(exchange, method, params, timeout_s, 0)
+        connection.flush()
+        deadline_s = _guard_s(connection, timeout_s)
+        while not exchange.done:
+            await _wait(connection, exchange, timeout_s, deadline_s)
+        return exchange.outcome()
+
+    def stream(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+        window_bytes: int = DEFAULT_WINDOW_BYTES,
+        handlers: Handlers | None = None,
+    ) -> AsyncStream:
+        """Call a method that sends payloads before it answers.
+
+        Args:
+            method: what to call.
+            params: its parameters.
+            timeout_s: deadline of the whole stream.
+            window_bytes: how much the daemon may send ahead of the application.
+            handlers: functions or coroutine functions that answer the daemon's callbacks, by method. They get
+                the
+                parameters; what they raise is sent as the failure.
+        """
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return AsyncStream(self, handlers, (method, params, timeout_s, window_bytes))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()

@@ -1,0 +1,182 @@
+"""The asyncio client: a Protocol and futures. Works the same under uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+
+from ccd_client import _core
+from ccd_client._async import AsyncCalls
+from ccd_client._core import Exchange, Link
+from ccd_protocol.peer import Called
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: bytes between the transport and the link, and the tasks of callbacks."""
+
+    def __init__(self, path: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.link = Link(path)
+        self.link.on_callback = self._start_callback
+        self.link.on_callback_cancelled = self._stop_callback
+        self.greeting: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self.drained: asyncio.Future[None] | None = None  # while the transport holds too much unsent
+        self.now_s = loop.time
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a stream socket has a full transport
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        self.link.receive(data)
+        self.flush()
+        if self.link.greeted and not self.greeting.done():
+            self.greeting.set_result(None)
+        if self.link.peer.closed:
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.resume_writing()
+        self.link.lost()
+        if not self.greeting.done():
+            self.greeting.set_exception(self.link.ungreeted())
+            self.greeting.exception()  # whoever waits for it is told; nobody need be waiting
+        self.closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        self.drained = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self.drained is not None and not self.drained.done():
+            self.drained.set_result(None)
+        self.drained = None
+
+    def flush(self) -> None:
+        """Write what the link has to say."""
+        out = self.link.peer.outgoing()
+        if out and self._transport is not None:
+            if len(out) == 1:
+                self._transport.write(out[0])
+            else:
+                self._transport.writelines(out)
+
+    def close(self) -> None:
+        """Close the socket; `closed` tells when calls have been failed."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def sweep_soon(self) -> None:
+        """Cancel the streams that were dropped without being closed."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._sweep)
+
+    def _sweep(self) -> None:
+        self.link.sweep()
+        self.flush()
+
+    async def changed(self, exchange: Exchange, deadline_s: float | None) -> None:
+        """Wait until something happens to a call, or until the deadline."""
+        waiter = self._loop.create_future()
+
+        def wake() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        exchange.notify = wake
+        if deadline_s is None:
+            await waiter
+            return
+        timer = self._loop.call_at(deadline_s, wake)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+
+    def _start_callback(self, exchange: Exchange, called: Called) -> None:
+        task = self._loop.create_task(self._run_callback(exchange.handlers[called.method], called))
+        self._tasks[called.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(called.id))
+
+    def _stop_callback(self, call_id: int) -> None:
+        if call_id in self._tasks:
+            self._tasks[call_id].cancel()
+            self.link.answer_cancelled(call_id)
+
+    async def _run_callback(self, handler: _core.Handler, called: Called) -> None:
+        try:
+            result = handler(called.params)
+            self.link.answer(called, await result if inspect.isawaitable(result) else result)
+        except Exception as error:
+            self.link.answer_error(called, error)
+        self.flush()
+
+
+class AsyncClient(AsyncCalls):
+    """The asyncio client. One connection carries any number of concurrent calls; the first call opens it."""
+
+    _connection: _Connection | None = None
+    _connecting: asyncio.Future[_Connection] | None = None
+
+    async def close(self) -> None:
+        """Close the connection; calls in progress fail LOST. A later call opens a new one."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+            await connection.closed
+
+    async def _connected(self) -> _Connection:
+        """A connection that takes new calls and has room for their bytes; callers share one attempt."""
+        connection = self._connection
+        if connection is None or not connection.link.usable:
+            if self._connecting is None:
+                self._connecting = asyncio.ensure_future(self._connect())
+                self._connecting.add_done_callback(self._connect_ended)
+            connection = await asyncio.shield(self._connecting)
+        if connection.drained is not None:
+            await asyncio.shield(connection.drained)
+        return connection
+
+    def _connect_ended(self, attempt: asyncio.Future[_Connection]) -> None:
+        self._connecting = None
+        failed = attempt.cancelled() or attempt.exception() is not None
+        self._connection = None if failed else attempt.result()
+
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        patience_s = 0.0 if self._connection is None else self._reconnect_wait_s
+        plan = _core.ConnectPlan(self.path, loop.time(), patience_s)
+        while True:
+            try:
+                return await self._attempt(loop)
+            except (OSError, EOFError) as error:
+                pause_s = plan.after(error, loop.time())
+            await asyncio.sleep(pause_s)
+
+    async def _attempt(self, loop: asyncio.AbstractEventLoop) -> _Connection:
+        connection = _Connection(self.path, loop)
+        # Connecting is done by hand: the loop's own sock_connect takes EAGAIN of a full backlog for success.
+        sock = _core.connected_socket(self.path)
+        try:
+            await loop.create_connection(lambda: connection, sock=sock)
+            async with asyncio.timeout(_core.HELLO_TIMEOUT_S):
+                await asyncio.shield(connection.greeting)
+        except TimeoutError:
+            connection.close()
+            raise _core.silent(self.path) from None
+        except BaseException:
+            _close(connection, sock)
+            raise
+        return connection
+
+
+def _close(connection: _Connection, sock: socket.socket) -> None:
+    """Close what was only half opened: the transport owns the socket as soon as there is one."""
+    if connection._transport is None:
+        sock.close()
+    connection.close()

@@ -1,0 +1,183 @@
+"""The trio client: a nursery, and the socket's readiness."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import socket
+from collections import deque
+
+import trio
+
+from ccd_client import _core
+from ccd_client._async import AsyncCalls
+from ccd_client._core import Exchange, Link
+from ccd_protocol.peer import Called
+
+
+class _Connection:
+    """One connection: bytes between the socket and the link, and the tasks of callbacks."""
+
+    def __init__(self, path: str, sock: socket.socket, nursery: trio.Nursery) -> None:
+        self.link = Link(path)
+        self.link.on_callback = self._start_callback
+        self.link.on_callback_cancelled = self._stop_callback
+        self.now_s = trio.current_time
+        self.greeting = trio.Event()
+        self._sock = sock
+        self._nursery = nursery
+        self._token = trio.lowlevel.current_trio_token()
+        self._unsent: deque[memoryview] = deque()
+        self._writing = False
+        self._scopes: dict[int, trio.CancelScope] = {}
+        self._life = trio.CancelScope()
+        nursery.start_soon(self._read)
+        self.flush()
+
+    async def _read(self) -> None:
+        try:
+            with self._life:
+                while not self.link.peer.closed:
+                    await trio.lowlevel.wait_readable(self._sock)
+                    data = self._sock.recv(_core.READ_BYTES)
+                    if not data:
+                        break
+                    self.link.receive(data)
+                    self.flush()
+                    if self.link.greeted:
+                        self.greeting.set()
+        except OSError:
+            pass  # a reset is an end like any other
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the socket and fail what is in progress."""
+        self._life.cancel()
+        self._unsent.clear()
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+        self.link.lost()
+        self.greeting.set()
+
+    def flush(self) -> None:
+        """Write what the link has to say; what the socket does not take now is written by a task."""
+        self._unsent.extend(memoryview(buffer) for buffer in self.link.peer.outgoing())
+        if self._unsent and not self._writing and not self._sent_all():
+            self._writing = True
+            self._nursery.start_soon(self._write)
+
+    def _sent_all(self) -> bool:
+        """Send without waiting; whether nothing is left. A reset is noticed by the reader."""
+        with contextlib.suppress(OSError):
+            return _core.send_now(self._sock, self._unsent)
+        self._unsent.clear()
+        return True
+
+    async def _write(self) -> None:
+        try:
+            with contextlib.suppress(trio.ClosedResourceError):
+                while not self._sent_all():
+                    await trio.lowlevel.wait_writable(self._sock)
+        finally:
+            self._writing = False
+
+    def sweep_soon(self) -> None:
+        """Cancel the streams that were dropped without being closed."""
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._sweep)
+
+    def _sweep(self) -> None:
+        self.link.sweep()
+        self.flush()
+
+    async def changed(self, exchange: Exchange, deadline_s: float | None) -> None:
+        """Wait until something happens to a call, or until the deadline."""
+        event = trio.Event()
+        exchange.notify = event.set
+        with trio.move_on_at(float("inf") if deadline_s is None else deadline_s):
+            await event.wait()
+
+    def _start_callback(self, exchange: Exchange, called: Called) -> None:
+        self._scopes[called.id] = trio.CancelScope()
+        self._nursery.start_soon(self._run_callback, exchange.handlers[called.method], called)
+
+    def _stop_callback(self, call_id: int) -> None:
+        if call_id in self._scopes:
+            self._scopes[call_id].cancel()
+            self.link.answer_cancelled(call_id)
+
+    async def _run_callback(self, handler: _core.Handler, called: Called) -> None:
+        with self._scopes[called.id]:
+            try:
+                result = handler(called.params)
+                self.link.answer(called, await result if inspect.isawaitable(result) else result)
+            except Exception as error:
+                self.link.answer_error(called, error)
+        del self._scopes[called.id]
+        self.flush()
+
+
+class TrioClient(AsyncCalls):
+    """The trio client; use it in `async with`. One connection carries any number of concurrent calls."""
+
+    _connection: _Connection | None = None
+    _nursery: trio.Nursery | None = None
+
+    async def __aenter__(self) -> TrioClient:
+        self._connecting = trio.Lock()
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+            self._nursery = None
+            await self._manager.__aexit__(None, None, None)
+
+    async def close(self) -> None:
+        """Close the connection; calls in progress fail LOST. A later call opens a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    async def _connected(self) -> _Connection:
+        """A connection that takes new calls."""
+        connection = self._connection
+        if connection is not None and connection.link.usable:
+            return connection
+        if self._nursery is None:
+            raise RuntimeError("use the client in: async with TrioClient() as client")
+        async with self._connecting:
+            if self._connection is None or not self._connection.link.usable:
+                self._connection = await self._connect(self._nursery)
+            return self._connection
+
+    async def _connect(self, nursery: trio.Nursery) -> _Connection:
+        patience_s = 0.0 if self._connection is None else self._reconnect_wait_s
+        self._connection = None
+        plan = _core.ConnectPlan(self.path, trio.current_time(), patience_s)
+        while True:
+            try:
+                return await self._attempt(nursery)
+            except (OSError, EOFError) as error:
+                pause_s = plan.after(error, trio.current_time())
+            await trio.sleep(pause_s)
+
+    async def _attempt(self, nursery: trio.Nursery) -> _Connection:
+        connection = _Connection(self.path, _core.connected_socket(self.path), nursery)
+        try:
+            with trio.fail_after(_core.HELLO_TIMEOUT_S):
+                await connection.greeting.wait()
+            if not connection.link.greeted:
+                raise connection.link.ungreeted()
+        except trio.TooSlowError:
+            connection.close()
+            raise _core.silent(self.path) from None
+        except BaseException:
+            connection.close()
+            raise
+        return connection

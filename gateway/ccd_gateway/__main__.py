@@ -1,0 +1,41 @@
+"""`python -m ccd_gateway`: run the gateway by itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from ccd_gateway.server import run
+from ccd_gateway.settings import load_settings
+from ccd_protocol.settings import SettingsError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; exit status 2 for settings that cannot be used."""
+    flags = _parser().parse_args(argv)
+    if flags.config:
+        os.environ["CCD_CONFIG"] = flags.config
+    overrides = {f"gateway.{name}": getattr(flags, name) for name in ("bind", "socket", "workers")}
+    try:
+        settings = load_settings(os.environ, overrides)
+    except SettingsError as error:
+        print(f"ccd gateway: {error}", file=sys.stderr)
+        return 2
+    return run(settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ccd_gateway", description="OpenAI-compatible HTTP in front of the ccd daemon."
+    )
+    parser.add_argument("--bind", metavar="HOST:PORT", help="where to listen (127.0.0.1:8080)")
+    parser.add_argument("--socket", metavar="PATH", help="the daemon's socket")
+    parser.add_argument("--workers", metavar="N", help="gateway processes (2)")
+    parser.add_argument("--config", metavar="FILE", help="settings file; its [gateway] table is read")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,108 @@
+"""The gateway as an ASGI application."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import falcon
+import falcon.asgi
+
+from ccd_gateway.backend import Backend
+from ccd_gateway.browser import BrowserRules
+from ccd_gateway.chat import ChatCompletions
+from ccd_gateway.envelope import Envelope
+from ccd_gateway.errors import JSON, ApiError, from_rpc
+from ccd_gateway.health import Health
+from ccd_gateway.models import Models
+from ccd_gateway.settings import GatewaySettings
+from ccd_protocol.errors import RpcError
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Envelope:
+    """Build the application. It opens nothing before its first request, so it can be built before a fork."""
+    backend = backend or Backend(
+        settings.daemon_socket(os.environ),
+        max_calls=settings.max_streams,
+        timeout_s=settings.request_timeout_s,
+        reconnect_wait_s=settings.reconnect_wait_s,
+    )
+    app = falcon.asgi.App(middleware=[_Lifespan(backend)])
+    app.req_options.strip_url_path_trailing_slash = True
+    _add_routes(app, backend, settings)
+    _add_error_handlers(app)
+    rules = BrowserRules(settings.bind_host, settings.allowed_hosts, settings.allowed_origins)
+    return Envelope(app, rules, settings.max_streams)
+
+
+def _add_routes(app: falcon.asgi.App, backend: Backend, settings: GatewaySettings) -> None:
+    models = Models(backend)
+    app.add_route("/health", Health(backend))
+    app.add_route("/v1/models", models)
+    app.add_route("/v1/models/{model:path}", models, suffix="one")
+    app.add_route("/v1/chat/completions", ChatCompletions(backend, settings))
+
+
+class _Lifespan:
+    """Closes the connections to the daemon when the worker stops."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def process_shutdown(self, scope: object, event: object) -> None:
+        await self._backend.close()
+
+
+# --- every failure becomes an OpenAI error body ---
+
+
+def _add_error_handlers(app: falcon.asgi.App) -> None:
+    app.add_error_handler(Exception, _on_fault)
+    app.add_error_handler(falcon.HTTPError, _on_http_error)
+    app.add_error_handler(RpcError, _on_rpc_error)
+    app.add_error_handler(ApiError, _on_api_error)
+
+
+async def _on_api_error(
+    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: ApiError, params: object
+) -> None:
+    resp.status = error.status
+    resp.content_type = JSON
+    resp.data = error.body()
+    for name, value in error.headers:
+        resp.set_header(name, value)
+
+
+async def _on_rpc_error(
+    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: RpcError, params: object
+) -> None:
+    await _on_api_error(req, resp, from_rpc(error), params)
+
+
+async def _on_http_error(
+    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: falcon.HTTPError, params: object
+) -> None:
+    """The framework's own refusals: unknown route, wrong method, a malformed header."""
+    await _on_api_error(req, resp, _from_http_error(req, error), params)
+    for name, value in (error.headers or {}).items():
+        resp.set_header(name, value)
+
+
+def _from_http_error(req: falcon.asgi.Request, error: falcon.HTTPError) -> ApiError:
+    route = f"{req.method} {req.path[:200]}"
+    if error.status_code == 404:
+        return ApiError(404, f"Unknown route: {route}. The API is under /v1.", code="unknown_url")
+    if error.status_code == 405:
+        return ApiError(405, f"Not allowed: {route}.", code="method_not_allowed")
+    return ApiError(error.status_code, error.description or error.title, code="bad_request")
+
+
+async def _on_fault(
+    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Exception, params: object
+) -> None:
+    """A fault of the gateway's own. The log gets the traceback; the request's content is never logged."""
+    _log.error("%s %s failed", req.method, req.path, exc_info=error)
+    refusal = ApiError(500, "The gateway failed. See its log.", headers=[("x-should-retry", "false")])
+    await _on_api_error(req, resp, refusal, params)

@@ -1,0 +1,132 @@
+"""The gateway's side of the socket: calls to the daemon, over as few connections as their number allows.
+
+A daemon that restarts is waited for: a call that was lost or refused by a daemon that goes away is sent
+once more, as long as nothing of its answer was used. A daemon that is not there is reported within a
+second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, cast
+
+from ccd_client import AsyncClient
+from ccd_gateway.turn import ChatTurn, Lane
+from ccd_protocol.errors import Code, RpcError
+from ccd_protocol.methods import ChatAnswer, ChatParams
+
+_CALLS_PER_CONNECTION = 240  # the daemon takes 256
+_REFUSED_S = 0.8  # after so long without anybody listening the daemon counts as down
+_PROBE_EVERY_S = 0.05
+_PROBE_TIMEOUT_S = 2.0
+_WINDOW_BYTES = 262144
+_RESENDABLE = frozenset({Code.LOST, Code.DRAINING})
+
+
+class Backend:
+    """Calls to one daemon, for one worker process. Nothing is opened before the first call.
+
+    Args:
+        socket: the daemon's socket.
+        max_calls: calls that may be open at a time.
+        timeout_s: deadline of a chat.
+        reconnect_wait_s: how long to wait for a daemon that goes away to come back.
+    """
+
+    def __init__(
+        self, socket: str | os.PathLike[str], *, max_calls: int, timeout_s: float, reconnect_wait_s: float
+    ) -> None:
+        self._socket = socket
+        self._lanes: list[Lane] = []
+        self._max_lanes = max(1, -(-max_calls // _CALLS_PER_CONNECTION))
+        self._timeout_s = timeout_s
+        self._reconnect_wait_s = reconnect_wait_s
+
+    async def call(self, method: str, params: Any = None, *, timeout_s: float | None = None) -> Any:
+        """A unary call; sent once more when the daemon was lost.
+
+        Raises:
+            RpcError: whatever the daemon says; LOST when it cannot be reached.
+        """
+        try:
+            return await self.call_once(method, params, timeout_s=timeout_s)
+        except RpcError as error:
+            await self._wait_after(error)
+        return await self.call_once(method, params, timeout_s=timeout_s)
+
+    async def call_once(self, method: str, params: Any = None, *, timeout_s: float | None = None) -> Any:
+        """A unary call that fails at once when the daemon cannot be reached."""
+        with self._lane() as lane:
+            return await lane.client.call(method, params, timeout_s=timeout_s or self._timeout_s)
+
+    async def complete(self, params: ChatParams) -> ChatAnswer:
+        """`chat.complete`; cancelling the caller cancels the turn."""
+        return cast(ChatAnswer, await self.call("chat.complete", params))
+
+    async def start(self, params: ChatParams, silence_s: float) -> ChatTurn:
+        """Open `chat.stream` and wait until the answer begins, ends, or has been silent for `silence_s`.
+
+        Raises:
+            RpcError: the call failed before its answer began.
+        """
+        try:
+            return await self._start_once(params, silence_s)
+        except RpcError as error:
+            await self._wait_after(error)
+        return await self._start_once(params, silence_s)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        lanes, self._lanes = self._lanes, []
+        for lane in lanes:
+            await lane.client.close()
+
+    async def _start_once(self, params: ChatParams, silence_s: float) -> ChatTurn:
+        lane = self._lane()
+        stream = lane.client.stream(
+            "chat.stream", params, timeout_s=self._timeout_s, window_bytes=_WINDOW_BYTES
+        )
+        turn = ChatTurn(stream, lane)
+        try:
+            await turn.begin(silence_s)
+        except BaseException:
+            turn.close()
+            raise
+        return turn
+
+    def _lane(self) -> Lane:
+        """The connection to use next: the fullest that has room, so that a few do for most loads."""
+        lane = next((lane for lane in self._lanes if lane.open_calls < _CALLS_PER_CONNECTION), None)
+        if lane is None and len(self._lanes) < self._max_lanes:
+            lane = Lane(AsyncClient(self._socket, reconnect_wait_s=0))
+            self._lanes.append(lane)
+        return lane or min(self._lanes, key=lambda lane: lane.open_calls)
+
+    async def _wait_after(self, error: RpcError) -> None:
+        """Return when the daemon can be reached again; raise `error` when it cannot, or is not about that."""
+        if error.code not in _RESENDABLE or error.data.get("output_started"):
+            raise error
+        loop = asyncio.get_running_loop()
+        refused_since = now = loop.time()
+        until = now + self._reconnect_wait_s
+        while now < until:
+            state = await self._probe(min(_PROBE_TIMEOUT_S, until - now))
+            if state is None:
+                return
+            now = loop.time()
+            if state is not Code.LOST:
+                refused_since = now
+            elif now - refused_since >= _REFUSED_S:
+                break
+            await asyncio.sleep(_PROBE_EVERY_S)
+            now = loop.time()
+        raise error
+
+    async def _probe(self, timeout_s: float) -> Code | None:
+        """None when the daemon takes calls, else why not."""
+        try:
+            await self.call_once("daemon.ping", timeout_s=timeout_s)
+        except RpcError as error:
+            return error.code
+        return None

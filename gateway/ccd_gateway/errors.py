@@ -1,0 +1,123 @@
+"""Failures as OpenAI error answers. The one place where an RPC code becomes an HTTP answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from ccd_protocol.errors import MEANINGS, Code, RpcError
+
+Headers = Sequence[tuple[str, str]]
+JSON = "application/json"
+
+_NO_RETRY = ("x-should-retry", "false")
+_TYPE_OF_STATUS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "service_unavailable",
+    504: "timeout_error",
+}
+# OpenAI's word where it has one; every other code is its own name in lower case.
+_WORD_OF_CODE = {
+    Code.BAD_PARAMS: "invalid_value",
+    Code.TOO_LARGE: "request_too_large",
+    Code.BUSY: "rate_limit_exceeded",
+    Code.DEADLINE: "timeout",
+    Code.UPSTREAM_AUTH: "invalid_api_key",
+    Code.UPSTREAM_LIMIT: "rate_limit_exceeded",
+    Code.CONTEXT_TOO_LONG: "context_length_exceeded",
+    Code.BUDGET: "insufficient_quota",
+    Code.LOST: "daemon_unavailable",
+    Code.DRAINING: "daemon_unavailable",
+}
+_WORKER_CODES = frozenset({Code.WORKER_CRASHED, Code.WORKER_OOM, Code.WORKER_STUCK, Code.WORKER_SPAWN})
+_DEFAULT_RETRY_AFTER_MS = 1000
+
+
+class ApiError(Exception):
+    """A request that is answered with an OpenAI error body.
+
+    Attributes:
+        status: the HTTP status.
+        headers: to add to the answer, names in lower case.
+        error: the `error` object: `message`, `type`, `param`, `code`.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        type: str | None = None,
+        headers: Headers = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+        kind = type or _TYPE_OF_STATUS.get(status, "internal_error")
+        self.error = {"message": message, "type": kind, "param": param, "code": code}
+
+    def body(self) -> bytes:
+        """The JSON body."""
+        return msgspec.json.encode({"error": self.error})
+
+
+def bad_request(message: str, param: str | None = None, code: str | None = "invalid_value") -> ApiError:
+    """A 400 that names the parameter."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def unsupported(param: str, what: str) -> ApiError:
+    """A 400 for something that OpenAI's API has and this gateway has not."""
+    return bad_request(f"{what} is not supported by this gateway.", param, "unsupported_parameter")
+
+
+def overloaded(message: str, retry_after_s: int = 1) -> ApiError:
+    """A 503 that says when to come back."""
+    return ApiError(503, message, code="overloaded", headers=[("retry-after", str(retry_after_s))])
+
+
+def from_rpc(error: RpcError) -> ApiError:
+    """The HTTP answer for a failed call."""
+    status = MEANINGS[error.code].http_status
+    param = error.data.get("param")
+    return ApiError(
+        status,
+        error.message,
+        param=param if isinstance(param, str) else None,
+        code=_WORD_OF_CODE.get(error.code, error.code.name.lower()),
+        type=_type_of(error.code, status),
+        headers=_retry_headers(error, status),
+    )
+
+
+def _type_of(code: Code, status: int) -> str:
+    if code in _WORKER_CODES:
+        return "claude_process_error"
+    if code is Code.BUDGET:
+        return "insufficient_quota"
+    if code is Code.UPSTREAM_ERROR:
+        return "server_error"
+    return _TYPE_OF_STATUS.get(status, "internal_error")
+
+
+def _retry_headers(error: RpcError, status: int) -> list[tuple[str, str]]:
+    """SDKs repeat every 409, 429 and 5xx unless told not to, and a repeated turn costs money."""
+    if not error.retryable:
+        return [_NO_RETRY]
+    wait_ms = error.retry_after_ms
+    if wait_ms is None:
+        return [("retry-after", str(_DEFAULT_RETRY_AFTER_MS // 1000))] if status in (429, 503) else []
+    wait_ms = max(0, wait_ms)
+    return [("retry-after", str(max(1, math.ceil(wait_ms / 1000)))), ("retry-after-ms", str(wait_ms))]

@@ -1,0 +1,50 @@
+"""`GET /health`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import falcon
+import falcon.asgi
+import msgspec
+
+from ccd_gateway.backend import Backend
+from ccd_gateway.errors import JSON
+from ccd_protocol.errors import RpcError
+
+_TIMEOUT_S = 1.0
+
+
+class Health:
+    """Whether a chat sent now would be accepted: 200 or 503, plain unless JSON is asked for."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Ask the daemon."""
+        state = await self._state()
+        if not state["ready"]:
+            resp.status = 503
+            resp.set_header("retry-after", str(_retry_after_s(state)))
+        if JSON in (req.get_header("accept") or "").lower():
+            resp.content_type = JSON
+            resp.data = msgspec.json.encode({"status": "ok" if state["ready"] else "unavailable", **state})
+        else:
+            resp.content_type = "text/plain; charset=utf-8"
+            resp.text = "OK" if state["ready"] else f"UNAVAILABLE: {state['reason'] or state['state']}"
+
+    on_head = on_get
+
+    async def _state(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = await self._backend.call_once("daemon.health", timeout_s=_TIMEOUT_S)
+        except RpcError as error:
+            return {"ready": False, "state": "down", "reason": error.message}
+        return found
+
+
+def _retry_after_s(state: dict[str, Any]) -> int:
+    wait_ms = state.get("retry_after_ms")
+    return max(1, math.ceil(wait_ms / 1000)) if isinstance(wait_ms, int) else 1

@@ -1,0 +1,25 @@
+"""Ending with the parent process, however that ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(expected_parent: int, signum: signal.Signals) -> None:
+    """Have the kernel send `signum` to this process when its parent ends.
+
+    Args:
+        expected_parent: the parent's pid as it was before the call; if the parent ended in between, the
+            signal is sent at once, for the kernel would not.
+        signum: what to send.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"prctl(PR_SET_PDEATHSIG): {os.strerror(code)}")
+    if os.getppid() != expected_parent:
+        os.kill(os.getpid(), signum)

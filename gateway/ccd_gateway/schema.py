@@ -1,0 +1,124 @@
+"""The body of a chat completion request: its fields and their types.
+
+Strict about types and ranges; what becomes of each value is decided in `parameters` and `translate`.
+Fields that are only ever refused or ignored are typed too, as far as the difference between "absent"
+and "wrong" needs it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ccd_gateway.errors import ApiError, bad_request
+
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+
+
+class StreamOptions(Struct):
+    """What a stream carries besides the answer."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class ChatRequest(Struct, kw_only=True):
+    """`POST /v1/chat/completions`. Null and absent mean the same."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=512)]
+    messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=0)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=1)] | None = None
+    stop: str | list[str] | None = None
+    user: Annotated[str, Meta(max_length=256)] | None = None
+    safety_identifier: Annotated[str, Meta(max_length=256)] | None = None
+    metadata: dict[str, str] | None = None
+
+    n: Annotated[int, Meta(ge=1)] | None = None
+    store: bool | None = None
+    tools: list[Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = None
+    function_call: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
+    prediction: dict[str, Any] | None = None
+    web_search_options: dict[str, Any] | None = None
+    conversation_id: str | None = None
+
+    seed: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    logit_bias: dict[str, float] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    service_tier: str | None = None
+    verbosity: str | None = None
+
+
+FIELDS = frozenset(ChatRequest.__struct_fields__)
+_AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
+
+
+class Decoded(NamedTuple):
+    """A request, and the names of the fields in it that the API does not have."""
+
+    request: ChatRequest
+    unknown: list[str]
+
+
+def decode_chat(body: bytes) -> Decoded:
+    """The request in a body.
+
+    Raises:
+        ApiError: 400, naming the field where there is one.
+    """
+    fields = decode_object(body)
+    try:
+        request = msgspec.convert(fields, ChatRequest)
+    except msgspec.ValidationError as error:
+        raise _wrong_field(str(error)) from error
+    return Decoded(request, [name for name in fields if name not in FIELDS])
+
+
+def decode_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body, whatever its Content-Type says; a byte order mark is let pass.
+
+    Raises:
+        ApiError: 400 when it is not JSON or not an object.
+    """
+    try:
+        value = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        what = "it is empty" if not body.strip() else str(error)
+        raise bad_request(f"The request body is not valid JSON: {what}.", code="invalid_json") from error
+    if not isinstance(value, dict):
+        raise bad_request("The request body must be a JSON object.", code="invalid_json")
+    return value
+
+
+def _wrong_field(text: str) -> ApiError:
+    match = _AT.fullmatch(text)
+    what, path = (match["what"], match["path"] or "") if match else (text, "")
+    path = path.replace("[...]", "")  # a value in a dict, whose key is the client's own
+    missing = _MISSING.fullmatch(what)
+    if missing:
+        param = f"{path}.{missing['name']}".lstrip(".")
+        return bad_request(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+    what = what.replace("`", "").replace("array", "list").removesuffix(".")
+    if path == "messages" and "length" in what:
+        return bad_request("Messages cannot be empty.", "messages")
+    return bad_request(f"Invalid value for '{path}': {what[:1].lower()}{what[1:]}.", path or None)

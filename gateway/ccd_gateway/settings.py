@@ -1,0 +1,97 @@
+"""The `[gateway]` section of the settings."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ccd_protocol.paths import socket_path
+from ccd_protocol.settings import config_path, load
+
+_BIND = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9_.-]*)):(?P<port>\d{1,5})")
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """How the gateway listens and what it admits; `help` in each field's metadata says what it is for."""
+
+    bind: str = field(
+        default="127.0.0.1:8080", metadata={"help": "HOST:PORT to listen on, or fd://N for an open socket"}
+    )
+    socket: Path | None = field(
+        default=None, metadata={"help": "the daemon's socket; by default where the daemon itself puts it"}
+    )
+    workers: int = field(default=2, metadata={"min": 1, "max": 64, "help": "gateway processes"})
+    max_body_bytes: int = field(
+        default=32 << 20, metadata={"min": 1024, "max": 1 << 30, "help": "largest request body; more is 413"}
+    )
+    max_streams: int = field(
+        default=1000,
+        metadata={"min": 1, "max": 10000, "help": "requests at a time in one worker; more is 503"},
+    )
+    keepalive_s: float = field(
+        default=15.0,
+        metadata={"min": 0.05, "max": 3600, "help": "silence after which a stream gets a comment"},
+    )
+    allowed_hosts: list[str] = field(
+        default_factory=list, metadata={"help": "further Host names to answer to; * for any"}
+    )
+    allowed_origins: list[str] = field(
+        default_factory=list, metadata={"help": "Origins of pages that may use the gateway (CORS); * for any"}
+    )
+    request_timeout_s: float = field(
+        default=960.0, metadata={"min": 1, "max": 86400, "help": "longest time for one answer; more is 504"}
+    )
+    reconnect_wait_s: float = field(
+        default=10.0, metadata={"min": 0, "max": 600, "help": "longest wait for a daemon that restarts"}
+    )
+    graceful_timeout_s: int = field(
+        default=30, metadata={"min": 0, "max": 3600, "help": "time that open requests get when stopping"}
+    )
+    die_with_parent: bool = field(
+        default=True, metadata={"help": "stop when the process that started the gateway ends"}
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse an address that cannot be meant; the loader puts the section's name before the message."""
+        if self.bind.startswith("fd://"):
+            return
+        match = _BIND.fullmatch(self.bind)
+        if match is None or int(match["port"]) > 65535:
+            raise ValueError(f"bind: expected HOST:PORT, for example 127.0.0.1:8080, got {self.bind!r}")
+        if match["v6"]:
+            ipaddress.IPv6Address(match["v6"])
+
+    @property
+    def bind_host(self) -> str | None:
+        """The host part of `bind` without brackets, in lower case; None when it is not known (`fd://`)."""
+        match = _BIND.fullmatch(self.bind)
+        return (match["v6"] or match["host"]).lower() if match else None
+
+    def daemon_socket(self, environ: Mapping[str, str]) -> Path:
+        """The daemon's socket: the setting, else where every program of ccd looks."""
+        return self.socket or socket_path(environ)
+
+
+def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -> GatewaySettings:
+    """The settings in force for a gateway that is started by itself.
+
+    Args:
+        environ: `CCD_CONFIG` names the file, `CCD_GATEWAY__KEY` sets a key; other sections are left alone.
+        overrides: flags, as `"gateway.key"`.
+
+    Raises:
+        SettingsError: naming the file, variable or flag, and the key.
+    """
+    loaded = load(
+        {"gateway": GatewaySettings},
+        toml_path=config_path(environ),
+        environ=environ,
+        overrides=overrides,
+        others_allowed=True,
+    )
+    settings: GatewaySettings = loaded["gateway"]
+    return settings

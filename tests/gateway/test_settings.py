@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from ccd_gateway.settings import GatewaySettings, load_settings
+from ccd_protocol.settings import SettingsError
+
+
+def test_defaults() -> None:
+    settings = GatewaySettings()
+    assert (settings.bind, settings.workers, settings.max_body_bytes) == ("127.0.0.1:8080", 2, 32 << 20)
+    assert (settings.keepalive_s, settings.reconnect_wait_s) == (15.0, 10.0)
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert [field.name for field in fields(GatewaySettings) if not field.metadata.get("help")] == []
+
+
+@pytest.mark.parametrize(
+    ("bind", "host"),
+    [
+        ("127.0.0.1:8080", "127.0.0.1"),
+        ("[::1]:80", "::1"),
+        (":8080", ""),
+        ("Example.org:1", "example.org"),
+        ("fd://3", None),
+    ],
+)
+def test_bind_host(bind: str, host: str | None) -> None:
+    assert GatewaySettings(bind=bind).bind_host == host
+
+
+@pytest.mark.parametrize("bind", ["", "8080", "localhost", "localhost:99999", "[zz]:80", "unix:/x", "a b:80"])
+def test_wrong_bind(bind: str) -> None:
+    with pytest.raises(SettingsError, match=r"^gateway: "):
+        load_settings({}, {"gateway.bind": bind})
+
+
+def test_sources_of_settings(tmp_path: Path) -> None:
+    path = tmp_path / "ccd.toml"
+    path.write_text("[daemon]\nx = 1\n[gateway]\nworkers = 3\nmax_streams = 9\nallowed_hosts = ['a']\n")
+    environ = {"CCD_CONFIG": str(path), "CCD_GATEWAY__WORKERS": "4", "CCD_POOL__SPARES": "1"}
+    got = load_settings(environ, {"gateway.socket": "/run/x.sock", "gateway.bind": None})
+    assert (got.workers, got.max_streams, got.allowed_hosts) == (4, 9, ["a"])
+    assert got.socket == Path("/run/x.sock")
+    with pytest.raises(SettingsError, match="did you mean CCD_GATEWAY__WORKERS"):
+        load_settings({"CCD_GATEWAY__WORKER": "4"}, {})
+
+
+def test_daemon_socket() -> None:
+    assert GatewaySettings(socket=Path("/a")).daemon_socket({"CCD_SOCKET": "/b"}) == Path("/a")
+    assert GatewaySettings().daemon_socket({"CCD_SOCKET": "/b"}) == Path("/b")
+
+
+def test_readme_documents_every_setting_with_its_default() -> None:
+    readme = (Path(__file__).parents[2] / "gateway" / "README.md").read_text()
+    block = readme.split("```toml\n", 1)[1].split("```", 1)[0]
+    table = tomllib.loads(block)["gateway"]
+    defaults = GatewaySettings()
+    expected = {field.name: getattr(defaults, field.name) for field in fields(GatewaySettings)}
+    expected["socket"] = "/run/ccd/ccd.sock"  # an example, for its default is a search
+    assert table == expected
