@@ -51,7 +51,8 @@ def from_status(status: int | None, text: str, *, model: str, retry_after_ms: in
     if wait:
         data["retry_after_ms"] = wait
     if code is Code.UPSTREAM_AUTH:
-        return RpcError(code, f"{text or 'The model API refused the login.'} {LOGIN_HINT}", data)
+        what = "The Claude Code CLI is not logged in." if status is None else f"The model API refused the login: {text}"
+        return RpcError(code, f"{what} {LOGIN_HINT}", data)
     if code is Code.MODEL_NOT_FOUND:
         return RpcError(code, f"The model {model!r} does not exist or is not available to this login.", data)
     if code is Code.BAD_PARAMS:
@@ -72,9 +73,9 @@ def _code(status: int | None, text: str) -> Code:
 def from_retry(retry: RetryLine, *, model: str) -> RpcError:
     """The failure that the caller gets at once instead of waiting through the CLI's own retries."""
     status = retry.error_status
-    names = {401: "refused the login", 403: "refused the login", 429: "rate limit is reached", 529: "is overloaded"}
-    words = names.get(status or 0, "failed")
-    text = f"The model API {words}" + (f" (HTTP {status})." if status else " and cannot be reached.")
+    names = {401: "says no", 403: "says no", 429: "limits the rate", 529: "is overloaded"}
+    words = names.get(status or 0, "fails" if status else "cannot be reached")
+    text = f"The model API {words}" + (f" (HTTP {status})." if status else ".")
     return from_status(status, text, model=model, retry_after_ms=max(1000, int(retry.retry_delay_ms)))
 
 

@@ -93,13 +93,20 @@ class Running:
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
             raise AssertionError(f"{self.process.args} did not stop; its log:\n{self.log_text()}") from None
+        finally:
+            self._close()
 
     def kill(self) -> None:
+        """SIGKILL, and wait."""
         self.process.kill()
         self.process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 def start(arguments: list[str], environ: dict[str, str], log: Path, *, timeout_s: float = READY_TIMEOUT_S) -> Running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from ccd_protocol.errors import Code, RpcError
@@ -16,6 +17,10 @@ from ..server import Server
 from ..worker import Worker
 
 _LEASE_TRIES = 3  # a worker may end between the lease and the write; nothing was sent then
+_MAX_LEARNED = 1000
+#: The newest models take no sampling parameters, but most clients send one. Such a refusal comes before any output and
+#: is not billed, so the request is sent again without it, and the result says that it was ignored.
+_REFUSED_SAMPLING = re.compile(r"\b(temperature|top_p|top_k)\b[^.]*\b(?:deprecated|not supported|unsupported)\b")
 
 
 class Chat:
@@ -25,6 +30,7 @@ class Chat:
         self._pool = pool
         self._server = server
         self._profiles = profiles
+        self._refused: dict[str | None, set[str]] = {}  # model: sampling parameters that it refuses
 
     async def stream(self, call: Call) -> ChatResult:
         """The answer as ITEMs of CLI lines; the END carries what is known at the end."""
@@ -40,17 +46,41 @@ class Chat:
         tenant = self._tenant(call, chat)
         # Refuse what cannot be sent before it costs a lease.
         body.script(self._pool.mode, chat, model, "check") if self._pool.mode == "replay" else body.engine_body(chat)
-        for attempt in range(_LEASE_TRIES):
+        dropped: list[str] = []
+        tries = _LEASE_TRIES
+        while True:
+            self._drop_known(chat, model, dropped)
             worker = await self._pool.lease(profile, tenant)
             try:
-                return await self._turn(call, worker, chat, model, streaming=streaming)
+                answer = await self._turn(call, worker, chat, model, streaming=streaming)
+                answer["ignored"] = sorted({*answer["ignored"], *dropped})
+                return answer
             except _NeverSent as error:
-                if attempt == _LEASE_TRIES - 1:
+                tries -= 1
+                if not tries:
                     raise error.reason from None
+            except RpcError as error:
+                if not self._learn(chat, model, error):
+                    raise
             finally:
                 call.feed_from(None)
                 self._pool.give_back(worker)
-        raise AssertionError("unreachable")
+
+    def _drop_known(self, chat: ChatParams, model: str | None, dropped: list[str]) -> None:
+        """Leave out the sampling parameters that this model is known to refuse."""
+        for key in self._refused.get(model, ()):
+            if key in chat:
+                del chat[key]  # type: ignore[misc]
+                dropped.append(key)
+
+    def _learn(self, chat: ChatParams, model: str | None, error: RpcError) -> bool:
+        """Note a sampling parameter that the API no longer takes for this model; True when it can be left out."""
+        found = _REFUSED_SAMPLING.search(error.message) if error.data.get("upstream_status") == 400 else None
+        if found is None or found[1] not in chat or error.data.get("output_started"):
+            return False
+        if len(self._refused) < _MAX_LEARNED:
+            self._refused.setdefault(model, set()).add(found[1])
+        return found[1] in self._refused.get(model, ())
 
     async def _turn(self, call: Call, worker: Worker, chat: ChatParams, model: str | None, *, streaming: bool) -> Any:
         script = body.script(worker.mode, chat, model, worker.next_id())
