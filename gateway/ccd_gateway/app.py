@@ -34,7 +34,7 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Env
     _add_routes(app, backend, settings)
     _add_error_handlers(app)
     rules = BrowserRules(settings.bind_host, settings.allowed_hosts, settings.allowed_origins)
-    return Envelope(app, rules, settings.max_streams)
+    return Envelope(app, rules, max_requests=settings.max_streams, max_body_bytes=settings.max_body_bytes)
 
 
 def _add_routes(app: falcon.asgi.App, backend: Backend, settings: GatewaySettings) -> None:
