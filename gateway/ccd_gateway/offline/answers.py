@@ -1,7 +1,7 @@
 """What to answer: a request and its directive → content blocks, stop reason and usage. Pure.
 
-Everything that a caller asked for really takes effect here: stop sequences and max_tokens cut the text, a forced
-tool is called, an output format is kept.
+Everything that a caller asked for really takes effect here: stop sequences and max_tokens cut the text, a
+forced tool is called, an output format is kept.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 
 def last_user_text(body: dict[str, Any]) -> str:
-    """What the user said last: the last text block that is not a reminder of the CLI's, else the tool results."""
+    """The last text of the user's that is not a reminder of the CLI's, else the tool results."""
     spoken = [message for message in body["messages"] if message["role"] == "user"]
     blocks = as_blocks(spoken[-1]) if spoken else []
     texts = [block["text"] for block in blocks if block["type"] == "text"]
@@ -123,7 +123,7 @@ def _thinking(body: dict[str, Any], directive: Directive) -> list[dict[str, Any]
 def _limited(
     body: dict[str, Any], said: str, calls: list[dict[str, Any]]
 ) -> tuple[str, str, str | None, list[dict[str, Any]]]:
-    """The text and calls that fit before the first stop sequence and within max_tokens, and why they end there."""
+    """What of the text and calls comes before a stop sequence and within max_tokens, and why it ends."""
     found = [(said.find(word), word) for word in body.get("stop_sequences") or [] if word in said]
     at, word = min(found, default=(len(said), None))
     room = body["max_tokens"] * tokens.CHARS_PER_TOKEN

@@ -21,7 +21,7 @@ import msgspec
 
 from ccd_gateway.offline import answers, models, stream, tokens, validation
 from ccd_gateway.offline.directives import Directive, Queued, Scripts, parse
-from ccd_gateway.offline.errors import TYPES, RefusedError, invalid
+from ccd_gateway.offline.errors import MESSAGES, TYPES, RefusedError, invalid
 from ccd_gateway.offline.ledger import Ledger, Record, listing
 from ccd_gateway.offline.playback import CutError, Playback
 
@@ -255,7 +255,7 @@ async def _on_refused(req: Request, resp: Response, error: RefusedError, params:
 
 
 async def _on_http_error(req: Request, resp: Response, error: falcon.HTTPError, params: object) -> None:
-    message = error.description or error.title or "Not found"
+    message = error.description or MESSAGES.get(error.status_code) or error.title
     kind = TYPES.get(error.status_code, "invalid_request_error" if error.status_code < 500 else "api_error")
     headers = dict(error.headers or {}) if not isinstance(error.headers, list) else dict(error.headers)
     await _on_refused(req, resp, RefusedError(error.status_code, message, kind, headers), params)
@@ -266,11 +266,16 @@ async def _on_fault(req: Request, resp: Response, error: Exception, params: obje
     await _on_refused(req, resp, RefusedError(500, f"Fault of the offline API: {error!r}"), params)
 
 
+async def _on_too_deep(req: Request, resp: Response, error: Exception, params: object) -> None:
+    await _on_refused(req, resp, invalid("The request body is nested too deeply."), params)
+
+
 def create() -> Asgi:
     """The whole application."""
     offline = Offline()
     app = falcon.asgi.App(middleware=[offline], request_type=OfflineRequest)
     app.add_error_handler(Exception, _on_fault)
+    app.add_error_handler(RecursionError, _on_too_deep)
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(RefusedError, _on_refused)
     listed = Models()

@@ -1,4 +1,4 @@
-"""The record of every request that the offline API received, for tests to read. Bounded in number and bytes."""
+"""The record of every request received, for tests to read. Bounded in number and bytes."""
 
 from __future__ import annotations
 
