@@ -22,6 +22,7 @@ class Kind(msgspec.Struct):
 
     type: str = ""
     subtype: str | None = None
+    status: Any = None
 
 
 class Delta(msgspec.Struct):
@@ -50,6 +51,7 @@ class StreamLine(msgspec.Struct):
 class AssistantMessage(msgspec.Struct):
     """The finished content of (part of) an answer."""
 
+    id: str | None = None
     model: str | None = None
     content: list[dict[str, Any]] = []
 

@@ -39,7 +39,8 @@ def from_result(result: ResultLine, *, model: str) -> RpcError:
     if result.subtype == "error_max_budget_usd":
         return RpcError(Code.BUDGET, "the CLI's budget for this process is used up")
     if result.terminal_reason == "prompt_too_long" or (result.api_error_status == 400 and _TOO_LONG.search(text)):
-        return RpcError(Code.CONTEXT_TOO_LONG, text or "the prompt is longer than the model's context")
+        data = {} if result.api_error_status is None else {"upstream_status": result.api_error_status}
+        return RpcError(Code.CONTEXT_TOO_LONG, text or "the prompt is longer than the model's context", data)
     return from_status(result.api_error_status, text, model=model)
 
 
@@ -82,6 +83,13 @@ def from_retry(retry: RetryLine, *, model: str) -> RpcError:
 def hopeless(retry: RetryLine, *, patience_ms: int) -> bool:
     """Whether waiting for this retry would only keep the caller waiting."""
     return retry.error_status in (401, 403) or retry.retry_delay_ms > patience_ms
+
+
+def broke_off() -> RpcError:
+    """The API ended the answer in the middle; what came of it cannot be completed."""
+    return RpcError(
+        Code.UPSTREAM_ERROR, "the model API broke off in the middle of the answer", {"retry_after_ms": 1000}
+    )
 
 
 def crashed(exit_status: str, stderr_tail: str) -> RpcError:

@@ -90,7 +90,8 @@ class Chat:
             raise _NeverSent(error) from None
         call.feed_from(worker if streaming else None)
         try:
-            result = await turn.future
+            # Shielded: cancelling the caller must not mark the turn as answered before the CLI is interrupted.
+            result = await asyncio.shield(turn.future)
         except asyncio.CancelledError:
             worker.abandon(RpcError(Code.CANCELLED))
             raise
