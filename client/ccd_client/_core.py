@@ -99,6 +99,11 @@ class Link:
         """Whether new calls may be sent here."""
         return self.peer.usable
 
+    @property
+    def finished(self) -> bool:
+        """Whether to close: the protocol was broken, or the connection leaves and its calls are done."""
+        return self.peer.closed or not (self.peer.usable or self.peer.open_calls)
+
     def start(
         self, exchange: Exchange, method: str, params: Any, timeout_s: float | None, window: int
     ) -> None:

@@ -121,7 +121,7 @@ class Connection:
             while not self.closed:
                 data = self._sock.recv(_core.READ_BYTES)
                 self.link.receive(data)
-                if not data or self.link.peer.closed:
+                if not data or self.link.finished:
                     self.close(self._parting())
                 if len(data) < _core.READ_BYTES:
                     break
@@ -133,6 +133,6 @@ class Connection:
     def _parting(self) -> str:
         """Tell the daemon what was wrong, as far as the socket takes it."""
         if not self.link.peer.closed:
-            return "the daemon closed the connection"
+            return self.link.goodbye or "the daemon closed the connection"
         _core.send_now(self._sock, deque(memoryview(buffer) for buffer in self.link.peer.outgoing()))
         return "the daemon broke the protocol"
