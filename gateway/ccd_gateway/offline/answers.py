@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ccd_gateway.offline import schemas, signature, tokens, validation
+from ccd_gateway.offline.caching import Split
 from ccd_gateway.offline.directives import Directive, ToolCall
 from ccd_gateway.offline.messages import as_blocks
 
@@ -63,13 +64,13 @@ def _result_text(block: dict[str, Any]) -> str:
     return " ".join(part["text"] for part in content if part["type"] == "text")
 
 
-def compose(body: dict[str, Any], directive: Directive, text: str) -> Answer:
-    """The answer to a valid request; `text` is what the user said last."""
+def compose(body: dict[str, Any], directive: Directive, text: str, split: Split = Split()) -> Answer:  # noqa: B008
+    """The answer to a valid request; `text` is what the user said last, `split` what of it was cached."""
     calls = _calls(body, directive)
     said = _said(body, directive, text) if not calls or directive.text is not None else ""
     said, stop, sequence, calls = _limited(body, said, calls)
     blocks = _thinking(body, directive) + ([{"type": "text", "text": said}] if said else []) + calls
-    usage = {**_usage(body, blocks, directive), **directive.usage}
+    usage = {**_usage(body, blocks, directive, split), **directive.usage}
     reason = directive.stop_reason or stop
     return Answer(f"msg_{secrets.token_hex(12)}", body["model"], blocks, reason, sequence, usage)
 
@@ -134,14 +135,16 @@ def _limited(
     return said, "tool_use" if calls else "end_turn", None, calls
 
 
-def _usage(body: dict[str, Any], blocks: list[dict[str, Any]], directive: Directive) -> dict[str, Any]:
+def _usage(
+    body: dict[str, Any], blocks: list[dict[str, Any]], directive: Directive, split: Split
+) -> dict[str, Any]:
     thought = tokens.of_chars(len(directive.thinking or "")) if validation.thinks(body) else 0
     spoken = sum(tokens.of_chars(_length(block)) for block in blocks)
     return {
-        "input_tokens": tokens.of_request(body),
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+        "input_tokens": max(0, tokens.of_request(body) - split.read - split.created),
+        "cache_creation_input_tokens": split.created,
+        "cache_read_input_tokens": split.read,
+        "cache_creation": {"ephemeral_5m_input_tokens": split.created, "ephemeral_1h_input_tokens": 0},
         "output_tokens": max(1, spoken + thought),
         "service_tier": "standard",
     }

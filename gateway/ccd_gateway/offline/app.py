@@ -3,7 +3,7 @@
 POST /v1/messages, POST /v1/messages/count_tokens, GET /v1/models[/ID]: the Messages API.
 POST /_offline/script     {"replies": [{"reply": {directive}, "match": {"model", "contains"}, "uses": 1}]}
 GET  /_offline/requests   what was received; ?path=PREFIX &after=SEQ &finished=1 &wait=COUNT &timeout_s=10
-DELETE /_offline/requests forgets it; POST /_offline/reset also forgets the scripts.
+DELETE /_offline/requests forgets it; POST /_offline/reset also forgets scripts and caches.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import falcon.asgi
 import msgspec
 
 from ccd_gateway.offline import answers, models, stream, tokens, validation
+from ccd_gateway.offline.caching import PromptCache
 from ccd_gateway.offline.directives import Directive, Queued, Scripts, parse
 from ccd_gateway.offline.errors import MESSAGES, TYPES, RefusedError, invalid
 from ccd_gateway.offline.ledger import Ledger, Record, listing
 from ccd_gateway.offline.playback import CutError, Playback
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_DISCARDED_BYTES = 256 * 1024 * 1024
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 _JSON = "application/json"
 
@@ -40,6 +42,7 @@ class Offline:
     def __init__(self) -> None:
         self.ledger = Ledger()
         self.scripts = Scripts()
+        self.cache = PromptCache()
 
     async def process_request(self, req: Request, resp: Response) -> None:
         """Give the answer its id, record the request, and turn away what did not come from this machine."""
@@ -60,9 +63,9 @@ class Offline:
 
     async def read(self, req: Request) -> Any:
         """The request's JSON body, recorded."""
-        limit = MAX_BODY_BYTES
-        raw = b"" if (req.content_length or 0) > limit else await req.stream.read(limit + 1)
-        if (req.content_length or 0) > limit or len(raw) > limit:
+        raw = await req.stream.read(MAX_BODY_BYTES + 1)
+        if len(raw) > MAX_BODY_BYTES:
+            await _discard(req)
             raise RefusedError(413)
         try:
             value = msgspec.json.decode(raw)
@@ -76,6 +79,13 @@ class Offline:
         record = getattr(req.context, "record", None)
         if record is not None:
             self.ledger.body(record, raw, valid=valid)
+
+
+async def _discard(req: Request) -> None:
+    """Read the rest of a body that is too large: a client that is still sending would not see the answer."""
+    read = MAX_BODY_BYTES
+    while read < MAX_DISCARDED_BYTES and (piece := await req.stream.read(1024 * 1024)):
+        read += len(piece)
 
 
 class OfflineRequest(Request):
@@ -122,7 +132,7 @@ class Messages:
             resp.set_header(name, value)
         if directive.status is not None:
             raise directive.refusal()
-        answer = answers.compose(body, directive, text)
+        answer = answers.compose(body, directive, text, self._offline.cache.split(body))
         if body.get("stream"):
             self._stream(req, resp, answer, directive)
         else:
@@ -228,9 +238,10 @@ class Reset:
         self._offline = offline
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Forget requests and scripts."""
+        """Forget requests, scripts and cached prompts."""
         self._offline.ledger.clear()
         self._offline.scripts.reset()
+        self._offline.cache = PromptCache()
         resp.media = {}
 
 

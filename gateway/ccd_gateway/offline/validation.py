@@ -173,7 +173,7 @@ def _sampling(body: dict[str, Any], model: Model, thinking: str) -> None:
                 raise invalid(f"`{name}` is deprecated for this model.")
     if thinking != "off":
         _sampling_beside_thinking(off_default["temperature"], top_p, "top_k" in body)
-    elif not model.both_samplers and "temperature" in body and "top_p" in body:
+    elif model.sampling and not model.both_samplers and "temperature" in body and "top_p" in body:
         raise invalid(
             "`temperature` and `top_p` cannot both be specified for this model. Please use only one."
         )
