@@ -78,7 +78,7 @@ class Daemon:
         return path
 
     def _handlers(self) -> dict[str, Handler]:
-        chat = Chat(self.pool, self.server, dict(self.settings.profiles))
+        chat = Chat(self.pool, self.server, self.settings.profiles)
         admin = Admin(self)
         return {
             "chat.stream": Handler(chat.stream, streams=True),

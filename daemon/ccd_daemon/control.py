@@ -150,7 +150,13 @@ def reply_error(request_id: str, message: str) -> bytes:
     return _encode({"type": "control_response", "response": response}) + b"\n"
 
 
-def flags(request_id: str, *, env: dict[str, str], model: str | None | msgspec.UnsetType = msgspec.UNSET) -> bytes:
+def flags(
+    request_id: str,
+    *,
+    env: dict[str, str],
+    model: str | None | msgspec.UnsetType = msgspec.UNSET,
+    effort: str | None = None,
+) -> bytes:
     """`apply_flag_settings`: live environment variables and, unless UNSET, the model (None: the CLI's default).
 
     The model travels this way because `set_model` with a pinned id makes a hidden, billed API call.
@@ -158,6 +164,8 @@ def flags(request_id: str, *, env: dict[str, str], model: str | None | msgspec.U
     settings: dict[str, Any] = {"env": env}
     if model is not msgspec.UNSET:
         settings["model"] = model
+    if effort is not None:
+        settings["effortLevel"] = effort
     return request(request_id, "apply_flag_settings", settings=settings)
 
 

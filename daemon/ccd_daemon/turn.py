@@ -97,12 +97,26 @@ class Turn:
         self.usage.update(message.get("usage") or {})
 
     def add_content(self, message_id: str | None, blocks: list[dict[str, Any]]) -> None:
-        """A finished content block, kept when the caller wants the whole answer; only the last message counts."""
-        if self.sink is None and not self.message_done:
-            if message_id != self._content_of:
-                self.content.clear()
-                self._content_of = message_id
-            self.content.extend(blocks)
+        """A finished content block; only those of the last message count."""
+        if message_id != self._content_of:
+            self.content.clear()
+            self._content_of = message_id
+        self.content.extend(blocks)
+
+    @property
+    def text(self) -> str:
+        """The text blocks of the answer, joined."""
+        return "".join(str(block.get("text", "")) for block in self.content if block.get("type") == "text")
+
+    @property
+    def thoughts(self) -> list[dict[str, Any]]:
+        """The thinking blocks of the answer."""
+        return [block for block in self.content if block.get("type") in ("thinking", "redacted_thinking")]
+
+    @property
+    def tool_call_ids(self) -> list[str]:
+        """The ids of the answer's tool calls."""
+        return [str(block.get("id")) for block in self.content if block.get("type") == "tool_use"]
 
     def result(self, line: control.ResultLine, *, worker: str, mode: str, cost_usd: float, now: float) -> ChatResult:
         """The turn's result once the CLI has reported its end."""
