@@ -32,7 +32,7 @@ from ccd_protocol.peer import (
 
 AGENT: Final = "ccd-client/0.1.0"
 DEFAULT_WINDOW_BYTES: Final = 262_144
-READ_BYTES: Final = 262_144
+READ_BYTES: Final = 65_536  # larger buffers are mapped and unmapped for every read
 GUARD_S: Final = 0.5  # how long after its own deadline the daemon may still answer DEADLINE itself
 RETRY_PAUSE_S: Final = 0.02
 HELLO_TIMEOUT_S: Final = frames.HELLO_TIMEOUT_S
