@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import falcon
 import falcon.asgi
@@ -12,6 +12,7 @@ import falcon.asgi
 from ccd_gateway.backend import Backend
 from ccd_gateway.browser import BrowserRules
 from ccd_gateway.chat import ChatCompletions
+from ccd_gateway.envelope import App as AsgiApp
 from ccd_gateway.envelope import Envelope
 from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.health import Health
@@ -37,7 +38,7 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Env
     _add_error_handlers(app)
     rules = BrowserRules(settings.bind_host, settings.allowed_hosts, settings.allowed_origins)
     return Envelope(
-        cast(envelope.App, app),
+        cast(AsgiApp, app),
         rules,
         max_requests=settings.max_streams,
         max_body_bytes=settings.max_body_bytes,
