@@ -160,9 +160,8 @@ async def _events(
 
 
 def _chunks(writer: ChunkWriter, deltas: list[Delta]) -> bytes:
-    return b"".join(
-        [writer.reasoning(delta.raw) if delta.thinking else writer.content(delta.raw) for delta in deltas]
-    )
+    events = [writer.reasoning(raw) if thinking else writer.content(raw) for thinking, raw in deltas]
+    return events[0] if len(events) == 1 else b"".join(events)
 
 
 def _name_ignored(resp: falcon.asgi.Response, names: list[str]) -> None:
