@@ -10,8 +10,8 @@ import falcon.asgi
 
 from ccd_gateway.errors import ApiError
 
-# Most clients read an answer only when they have sent their whole body, and a connection that is closed before
-# is an error of theirs without any text. So a refused body is read on for a while, and thrown away.
+# Most clients read an answer only when they have sent their whole body, and a connection that is closed
+# before is an error of theirs without any text. So a refused body is read on for a while, and thrown away.
 _DISCARD_BYTES = 512 << 20
 _DISCARD_S = 10.0
 _DISCARD_IDLE_S = 0.3

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
+from gunicorn.workers.gasgi import ASGIWorker
 
-from ccd_gateway.server import options
+from ccd_gateway.server import listen, options, url
 from ccd_gateway.settings import GatewaySettings
 from fakes.gateway_daemon import RESULT, Call, Daemon, Gate, start, text
 from fakes.gateway_process import SOURCES, Gateway, read_until
@@ -43,7 +45,8 @@ def workers_of(gateway: Gateway, count: int) -> list[int]:
 
 def test_two_workers_by_default() -> None:
     got = options(GatewaySettings())
-    assert (got["workers"], got["worker_class"], got["asgi_loop"]) == (2, "asgi", "uvloop")
+    assert (got["workers"], got["asgi_loop"], got["asgi_lifespan"]) == (2, "uvloop", "on")
+    assert issubclass(got["worker_class"], ASGIWorker)
 
 
 def test_graceful_stop_lets_streams_finish(daemon: Daemon) -> None:
@@ -78,7 +81,7 @@ def test_stop_is_quick_when_nothing_runs(daemon: Daemon) -> None:
             before = time.monotonic()
             assert gateway.stop(signal.SIGTERM) == 0
             assert time.monotonic() - before < 5
-        assert gateway.log == ""
+        assert gateway.log == gateway.greeting
 
 
 def test_interrupt_stops_at_once_and_cancels(daemon: Daemon) -> None:
@@ -156,4 +159,14 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
 def test_port_in_use(gateway: Gateway) -> None:
     done = run_module("--bind", f"127.0.0.1:{gateway.port}")
     assert done.returncode == 1
-    assert "in use" in done.stderr
+    assert done.stderr == (
+        f"ccd gateway: cannot listen on 127.0.0.1:{gateway.port}: Address already in use\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("bind", "start_of_url"), [("127.0.0.1:0", "http://127.0.0.1:"), ("[::1]:0", "http://[::1]:")]
+)
+def test_listen(bind: str, start_of_url: str) -> None:
+    with listen(bind) as listener:
+        assert url(listener) == f"{start_of_url}{listener.getsockname()[1]}"
