@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import sys
 import tempfile
 import time
@@ -24,6 +25,8 @@ RESULTS = HERE / "results" / "latest.json"
 def main() -> int:
     """Run what was asked for."""
     options = _options()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a thousand streams have several thousand descriptors
     started = time.time()
     figures: list[Figure] = []
     took_s: dict[str, float] = {}
