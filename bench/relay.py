@@ -1,6 +1,6 @@
 """(b) What it costs the daemon to pass one token line on: its own CPU time (user and system) per line of 255 bytes.
 
-Real: the daemon process with all of its code, its pipes, its workers' life, its socket, credit. Stand-in: the process
+Both ends run on one core, as in `bench.ping`. Real: the daemon process with all of its code, its pipes, its workers' life, its socket, credit. Stand-in: the process
 behind each pipe (`bench.feeder`). Each round writes one chunk on every stream and then waits for all of them, so that
 a read brings exactly one chunk; the items counted at the other end prove it. The floor is a bare uvloop process with
 as many pipes that puts a header before each read (`bench.bare_relay`), measured in turns with the daemon.
@@ -57,8 +57,8 @@ def _measure(bench: Bench, stack: Stack, opened: Streams, bare: BareRelay, lines
         "ccd": _cpu_of(stack.daemon.pid, daemon, us),
         "bare": _cpu_of(bare.pid, lambda: bare.relay(chunk, rounds), us),
     }
-    core, other = cores()[-1], cores()[0]
-    with pinned({0: other, stack.daemon.pid: core, bare.pid: core}):
+    core = cores()[-1]
+    with pinned({0: core, stack.daemon.pid: core, bare.pid: core}):
         for once in runs.values():
             once()
         samples = interleaved(bench.rounds(9, 5), runs, bench.random)
