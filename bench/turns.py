@@ -1,0 +1,175 @@
+"""One turn of the real CLI, on each of the ways that lead to it. Every function returns when the turn has ended.
+
+A `Timing` counts from the moment when the request leaves the caller: to the first text delta, and to the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import IO, NamedTuple
+
+from ccd_client import Client
+from ccd_daemon import argv, body, control
+from fakes.stack import Stack
+
+from bench.stage import Endpoint, clean_environ
+
+MODEL = "sonnet"
+_PROMPT = "hello"
+_CHAT = {"messages": [{"role": "user", "content": _PROMPT}], "model": MODEL, "system": "You are brief."}
+_COLD_ARGV = (
+    "-p", _PROMPT, "--output-format", "stream-json", "--verbose", "--include-partial-messages",
+    "--tools", "", "--setting-sources", "", "--strict-mcp-config", "--no-session-persistence",
+    "--max-turns", "1", "--model", MODEL,
+)  # fmt: skip
+
+
+class Timing(NamedTuple):
+    """Milliseconds from the request to the first text delta and to the result."""
+
+    delta_ms: float
+    result_ms: float
+
+
+def timed(lines: Iterable[bytes], started: float, *, delta: bytes, end: bytes) -> Timing:
+    """Read until `end`, noting when `delta` came."""
+    delta_ms = 0.0
+    for line in lines:
+        if not delta_ms and delta in line:
+            delta_ms = 1000 * (perf_counter() - started)
+        if end in line:
+            if not delta_ms:
+                raise RuntimeError(f"a turn ended without a text delta: {line[:500]!r}")
+            return Timing(delta_ms, 1000 * (perf_counter() - started))
+    raise RuntimeError("the output ended before the turn did")
+
+
+def worker_environ(home: Path, api: Endpoint) -> dict[str, str]:
+    """Exactly the environment that the daemon gives a worker, with a configuration directory of its own."""
+    environ = clean_environ(home, ANTHROPIC_API_KEY="test-key", ANTHROPIC_BASE_URL=api.url)
+    return argv.worker_env(
+        environ, login="api_key", extra=(), marks={}, max_retries=2, config_dir=tempfile.mkdtemp(dir=home)
+    )
+
+
+def cold(cli: Path, home: Path, api: Endpoint) -> Timing:
+    """A new `claude -p` for the request, with the same lean flags and environment; ended when it has exited."""
+    environ = worker_environ(home, api)
+    started = perf_counter()
+    with subprocess.Popen(
+        [str(cli), *_COLD_ARGV], env=environ, cwd=home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        timing = timed(process.stdout, started, delta=b'"text_delta"', end=b'"type":"result"')
+        process.stdout.read()
+    return timing
+
+
+class HandDriven:
+    """A warm CLI process driven over its pipes, initialised as the daemon initialises a spare."""
+
+    def __init__(self, cli: Path, home: Path, api: Endpoint) -> None:
+        self._process = subprocess.Popen(
+            [str(cli), *argv.LEAN_ARGV], env=worker_environ(home, api), cwd=home,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+        )  # fmt: skip
+        assert self._process.stdin and self._process.stdout
+        self._stdin = self._process.stdin
+        self._lines: IO[bytes] = open(self._process.stdout.fileno(), "rb", closefd=False)  # noqa: SIM115
+        self._requests = 0
+        self._stdin.write(control.request("r0", "initialize"))
+
+    def wait_ready(self) -> None:
+        """Wait for the reply to `initialize`, as the daemon does before it offers a spare."""
+        for line in self._lines:
+            if b'"control_response"' in line:
+                return
+        raise RuntimeError("the CLI ended before it was initialised")
+
+    def turn(self) -> Timing:
+        """The same bytes in one write as the daemon sends; the first turn of a process, or a later one."""
+        self._requests += 1
+        script = body.engine_script(_CHAT, MODEL, f"r{self._requests}")  # type: ignore[arg-type]
+        started = perf_counter()
+        self._stdin.write(script.first)
+        return timed(self._lines, started, delta=b'"text_delta"', end=b'"type":"result"')
+
+    def close(self) -> None:
+        """Close stdin and wait for the process to end."""
+        self._stdin.close()
+        self._lines.read()
+        self._lines.close()
+        self._process.wait()
+        self._process.stdout.close()  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def hand_driven(cli: Path, home: Path, api: Endpoint) -> Iterator[HandDriven]:
+    """A hand-driven process that is ready, for the length of a with block."""
+    process = HandDriven(cli, home, api)
+    try:
+        process.wait_ready()
+        yield process
+    finally:
+        process.close()
+
+
+def through_socket(client: Client, chat: Mapping[str, object] = _CHAT) -> Timing:
+    """One `chat.stream` of the blocking client on an open connection."""
+    started = perf_counter()
+    delta_ms = 0.0
+    with client.stream("chat.stream", chat) as stream:
+        for payload in stream:
+            if not delta_ms and b'"text_delta"' in payload:
+                delta_ms = 1000 * (perf_counter() - started)
+        result_ms = 1000 * (perf_counter() - started)
+        if not delta_ms or stream.result["api_calls"] != 1:
+            raise RuntimeError(f"not one plain answer: {stream.result}")
+    return Timing(delta_ms, result_ms)
+
+
+class Http:
+    """A kept-alive HTTP connection to the gateway, or to the API itself."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+        self._connection.connect()
+
+    def gateway(self) -> Timing:
+        """A streamed chat completion."""
+        messages = [{"role": "system", "content": _CHAT["system"]}, *_CHAT["messages"]]  # type: ignore[misc]
+        request = {"model": MODEL, "messages": messages, "stream": True}
+        return self._post("/v1/chat/completions", request, delta=b'"content":"Hello"', end=b"data: [DONE]")
+
+    def api(self) -> Timing:
+        """The Messages API without anything between: the floor of floors."""
+        request = {"model": MODEL, "messages": _CHAT["messages"], "max_tokens": 100, "stream": True}
+        return self._post("/v1/messages", request, delta=b'"text_delta"', end=b"data: " + b'{"type": "message_stop"}')
+
+    def _post(self, path: str, request: object, *, delta: bytes, end: bytes) -> Timing:
+        data = json.dumps(request).encode()
+        started = perf_counter()
+        self._connection.request("POST", path, data, {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        if response.status != 200:
+            raise RuntimeError(f"{path}: {response.status} {response.read()!r}")
+        timing = timed(response, started, delta=delta, end=end)
+        response.read()
+        return timing
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def settled(stack: Stack, ready: int) -> bool:
+    """Whether a stack has exactly so many workers, all of them idle."""
+    states = [row["state"] for row in stack.workers()]
+    return len(states) == ready and set(states) == {"ready"}
