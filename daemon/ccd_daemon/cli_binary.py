@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 LOWEST_SUPPORTED = "2.1.197"
 NAME = "claude"
-_VERSION_TIMEOUT_S = 30.0
+_VERSION_TIMEOUT_S = 10.0
 _MAX_OUTPUT_BYTES = 4096
 _VERSION = re.compile(r"(\d+\.\d+\.\d+)(?:[^\s.]\S*)?(?=\s|$)")
 

@@ -30,8 +30,8 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def real_cli() -> Path:
     """The CLI under test: the one that `ccd` itself would use, installed first when there is none."""
     data_dir = default_data_dir(os.environ)
-    found = cli_binary.find(os.environ.get("CCD_CLI__COMMAND"), data_dir, os.environ.get("PATH", ""))
-    return found or cli_install.install(data_dir)
+    found = cli_binary.find(os.environ.get("CCD_CLI__COMMAND"), data_dir, os.environ.get("PATH", os.defpath))
+    return found or cli_install.install(data_dir).path
 
 
 def clean_environ(home: Path, **extra: str) -> dict[str, str]:
