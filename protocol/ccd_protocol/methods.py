@@ -48,7 +48,9 @@ class Usage(TypedDict, total=False):
 class ChatResult(TypedDict):
     """Result of `chat.stream`: what is known once the turn has ended. The text itself came as ITEMs."""
 
-    stop_reason: str | None  # the Messages API's word: end_turn, max_tokens, stop_sequence, tool_use, refusal …
+    stop_reason: (
+        str | None
+    )  # the Messages API's word: end_turn, max_tokens, stop_sequence, tool_use, refusal …
     stop_sequence: str | None
     model: str
     usage: Usage
@@ -153,11 +155,19 @@ class NoParams(TypedDict):
 
 
 METHODS: Mapping[str, Method] = {
-    "chat.stream": Method(ChatParams, ChatResult, True, False, "One answer, as the CLI's lines while they come."),
+    "chat.stream": Method(
+        ChatParams, ChatResult, True, False, "One answer, as the CLI's lines while they come."
+    ),
     "chat.complete": Method(ChatParams, ChatAnswer, False, False, "One answer, when it is complete."),
-    "model.list": Method(NoParams, ModelsResult, False, False, "The models and profiles that can be asked for."),
+    "model.list": Method(
+        NoParams, ModelsResult, False, False, "The models and profiles that can be asked for."
+    ),
     "daemon.ping": Method(NoParams, PingResult, False, False, "Answers at once."),
-    "daemon.health": Method(NoParams, HealthResult, False, False, "Whether a chat sent now would be accepted."),
-    "admin.status": Method(NoParams, StatusResult, False, True, "The daemon's state, counters and settings in force."),
+    "daemon.health": Method(
+        NoParams, HealthResult, False, False, "Whether a chat sent now would be accepted."
+    ),
+    "admin.status": Method(
+        NoParams, StatusResult, False, True, "The daemon's state, counters and settings in force."
+    ),
     "admin.workers": Method(NoParams, WorkersResult, False, True, "The CLI processes, one row each."),
 }
