@@ -46,8 +46,11 @@ class Envelope:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, as ASGI wants it."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":  # no route takes one
+            await send({"type": "websocket.close", "code": 1008})
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         send = self._decorated(send, headers)

@@ -1,15 +1,21 @@
-"""gunicorn's `asgi` worker, but a graceful stop closes the connections that no request is using.
+"""gunicorn's `asgi` worker with two differences.
 
-Without that, a stop waits `graceful_timeout` for every browser and SDK that merely keeps its connection open.
+A graceful stop closes the connections that no request is using; otherwise it would wait
+`graceful_timeout` for every browser and SDK that merely keeps its connection open. And what is not even
+HTTP gets an OpenAI error body too.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
 from gunicorn.workers import gasgi  # type: ignore[import-untyped]
+
+from ccd_gateway.envelope import request_id
+from ccd_gateway.errors import JSON, ApiError
 
 _LOOK_EVERY_S = 0.1
 
@@ -24,6 +30,22 @@ class _Protocol(ASGIProtocol):  # type: ignore[misc]
     def connection_lost(self, exc: Exception | None) -> None:
         self.worker.protocols.discard(self)
         super().connection_lost(exc)
+
+    def _send_error_response(
+        self, status: int, message: str, extra_headers: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Answer what no application sees: a request that cannot be parsed, or a fault outside of it."""
+        body = ApiError(status, message, code="malformed_request" if status < 500 else None).body()
+        headers = {
+            "content-type": JSON,
+            "content-length": str(len(body)),
+            "x-request-id": request_id(None).decode(),
+            "connection": "close",
+            **dict(extra_headers),
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"HTTP/1.1 {status} {self._get_reason_phrase(status)}\r\n{lines}\r\n"
+        self._safe_write(head.encode("latin-1") + body)
 
     def close_if_idle(self) -> None:
         """Close between requests, after what is still unsent; a connection in use closes after its answer."""

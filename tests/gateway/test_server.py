@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -170,3 +171,33 @@ def test_port_in_use(gateway: Gateway) -> None:
 def test_listen(bind: str, start_of_url: str) -> None:
     with listen(bind) as listener:
         assert url(listener) == f"{start_of_url}{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"garbage\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000 + b"\r\n\r\n", 431),
+    ],
+)
+def test_what_is_not_http(gateway: Gateway, request_: bytes, status: int) -> None:
+    with gateway.connect() as connection:
+        connection.sendall(request_)
+        head, _, body = read_until(connection, b"}}").partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"\r\nx-request-id: " in head
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+
+
+def test_websockets_are_refused(gateway: Gateway) -> None:
+    upgrade = (
+        "GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with gateway.connect() as connection:
+        connection.sendall(upgrade.encode())
+        assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 403")
