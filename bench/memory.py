@@ -1,0 +1,123 @@
+"""(d) Memory of the daemon and the gateway: idle, and with many streams open that hang.
+
+Idle is the real daemon with its two real spares, after a few answers. The open streams are answered by stand-ins
+(`bench.feeder`), as nobody has the memory for 500 CLI processes: they have begun their answer and say nothing more, so
+what is counted is what the daemon keeps for a stream and its worker, and the gateway for an HTTP response.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+from ccd_client import Client
+from ccd_daemon.process import children
+from fakes.stack import Stack
+
+from bench.feeder import BEGIN, MANY, Feeder, stand_in, token_line
+from bench.measure import Figure, memory_bytes, single
+from bench.stage import Bench, Endpoint, daemon_stack, instant_api, wait_until
+from bench.streams import streams
+from bench.turns import Http, settled, through_socket
+
+GROUP = "d memory"
+_CHAT = {"model": "bench", "messages": [{"role": "user", "content": "hello"}], "stream": True}
+_MB = 1e6
+
+
+def run(bench: Bench) -> list[Figure]:
+    """Idle, then the daemon with open streams, then the gateway with open responses."""
+    count = bench.rounds(500, 200)
+    return _idle(bench) + _daemon(bench, count) + _gateway(bench, count)
+
+
+def _tree(pid: int) -> list[int]:
+    """A gateway's master and its workers."""
+    return [pid, *children(pid)]
+
+
+def _sum(pids: list[int]) -> tuple[float, float]:
+    pairs = [memory_bytes(pid) for pid in pids]
+    return sum(rss for rss, _ in pairs) / _MB, sum(pss for _, pss in pairs) / _MB
+
+
+def _row(name: str, sizes: tuple[float, float], target: str = "") -> Figure:
+    return single(GROUP, name, "MB RSS", sizes[0], note=f"PSS {sizes[1]:.1f} MB", target=target)
+
+
+def _per_stream(name: str, before: tuple[float, float], after: tuple[float, float], count: int) -> Figure:
+    rss, pss = ((after[i] - before[i]) * 1000 / count for i in (0, 1))
+    return single(GROUP, name, "kB RSS", rss, note=f"PSS {pss:.1f} kB; {count} streams")
+
+
+def _idle(bench: Bench) -> list[Figure]:
+    folder = bench.room("memory-idle")
+    with instant_api(folder) as api, daemon_stack(folder / "ccd", bench.cli, api, gateway=True) as stack:
+        http = Http(stack.url)
+        with Client(stack.socket) as client:
+            for _ in range(5):
+                through_socket(client)
+                http.gateway()
+        http.close()
+        wait_until(lambda: settled(stack, 3) or settled(stack, 2), what="an idle daemon")
+        time.sleep(0.5)
+        assert stack.gateway is not None
+        gateway = _tree(stack.gateway.pid)
+        return [
+            _row("daemon, idle", _sum([stack.daemon.pid]), "at most 50 MB"),
+            _row(f"gateway, idle, {len(gateway)} processes", _sum(gateway)),
+        ]
+
+
+def _daemon(bench: Bench, count: int) -> list[Figure]:
+    folder = bench.room("memory-daemon")
+    with daemon_stack(folder / "ccd", stand_in(folder), Endpoint(), **MANY) as stack, streams(stack) as opened:
+        opened.open(1)
+        empty = _sum([stack.daemon.pid])
+        opened.open(count + 1)
+        opened.relay(token_line(), 2)
+        full = _sum([stack.daemon.pid])
+        opened.finish()
+        wait_until(lambda: settled(stack, count + 1), what="all streams to have ended")
+        idle = _sum([stack.daemon.pid])
+    return [
+        _per_stream("daemon, per open stream and its worker", empty, full, count),
+        _per_stream("daemon, per idle worker", empty, idle, count),
+    ]
+
+
+def _gateway(bench: Bench, count: int) -> list[Figure]:
+    folder = bench.room("memory-gateway")
+    with daemon_stack(folder / "ccd", stand_in(folder), Endpoint(), gateway=True, **MANY) as stack:
+        assert stack.gateway is not None
+        feeder = Feeder(BEGIN + token_line())
+        sockets = _open(stack, feeder, 4)
+        empty = _sum(_tree(stack.gateway.pid))
+        sockets += _open(stack, feeder, count)
+        full = _sum(_tree(stack.gateway.pid))
+        for sock in sockets:
+            sock.close()
+        feeder.close()
+    return [_per_stream("gateway, per open streamed response", empty, full, count)]
+
+
+def _open(stack: Stack, feeder: Feeder, count: int) -> list[socket.socket]:
+    """Open streamed responses and wait until each has had its first text."""
+    address, _, port = stack.url.removeprefix("http://").rpartition(":")
+    body = json.dumps(_CHAT).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {address}:{port}\r\ncontent-type: application/json\r\n"
+    sockets = [socket.create_connection((address, int(port))) for _ in range(count)]
+    for sock in sockets:
+        sock.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+    target = len(feeder.answering) + count
+    with Client(stack.socket) as client:
+        while len(feeder.answering) < target:
+            feeder.adopt([row["pid"] for row in client.workers()["workers"] if row["state"] != "spawning"])
+            while feeder.serve(0.02):
+                pass
+    for sock in sockets:
+        data = b""
+        while b'"content":"x' not in data:
+            data += sock.recv(1 << 16)
+    return sockets
