@@ -121,6 +121,7 @@ def start(arguments: list[str], environ: dict[str, str], log: Path, *, timeout_s
     if not line:
         process.kill()
         process.wait()
+        process.stdout.close()
         raise AssertionError(f"{arguments} did not get ready (exit {process.returncode}):\n{log.read_text(errors='replace')}")
     return Running(process, line.strip(), log)
 
