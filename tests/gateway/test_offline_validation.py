@@ -79,6 +79,18 @@ REFUSED = [
     (request(messages=[{"role": "tool", "content": "x"}]), "Unexpected role 'tool'"),
     (request(messages=[{"role": "system", "content": "x"}, user("x")]), 'Unexpected role "system"'),
     (request(messages=[user("x"), {"role": "system", "content": "x"}]), 'Unexpected role "system"'),
+    (
+        request(model=NEW, messages=[{"role": "system", "content": "x"}, user("x")]),
+        'Unexpected role "system"',
+    ),
+    (
+        request(model=NEW, messages=[user("x"), {"role": "system", "content": 5}]),
+        "messages.1.content: Input should",
+    ),
+    (
+        request(model=NEW, messages=[user("x"), {"role": "system", "content": [{"type": "image"}]}]),
+        "messages.1.content.0: Input tag 'image' found",
+    ),
     (content(text(text="")), "text content blocks must be non-empty"),
     (content(text(text=" \n")), "text content blocks must contain non-whitespace text"),
     (content(text(bold=True)), "messages.0.content.0.text.bold: Extra inputs are not permitted"),
@@ -246,6 +258,10 @@ ACCEPTED = [
         stream=True,
     ),
     request(model=NEW, thinking={"type": "adaptive", "display": "updates"}),
+    request(
+        model=NEW,
+        messages=[user("x"), {"role": "system", "content": "# Environment"}, assistant("y"), user("z")],
+    ),
 ]
 
 

@@ -24,7 +24,7 @@ def check(value: Any, *, model: Model, thinking: str) -> None:
     if not given:
         raise invalid("messages: at least one message is required")
     for index, message in enumerate(given):
-        _message(message, index, last=index == len(given) - 1)
+        _message(message, index, model, last=index == len(given) - 1)
     turns = _turns(given)
     if turns[0].role != "user":
         raise invalid('messages: first message must use the "user" role')
@@ -34,13 +34,13 @@ def check(value: Any, *, model: Model, thinking: str) -> None:
         _signed(turns)
 
 
-def _message(value: Any, index: int, *, last: bool) -> None:
+def _message(value: Any, index: int, model: Model, *, last: bool) -> None:
     path = f"messages.{index}"
     message = shape.mapping(value, path)
     shape.keys(message, path, required=("role", "content"), optional=("output_config",))
     role = message["role"]
-    if role == "system":
-        _system(message, index)
+    if role == "system" and model.notes and index > 0:
+        _note(message, index)
         return
     if role not in ("user", "assistant"):
         raise _unexpected(role)
@@ -68,12 +68,13 @@ def _unexpected(role: Any) -> RefusedError:
     return invalid(f"messages: Unexpected role {str(role)[:40]!r}. Allowed roles are 'user' or 'assistant'")
 
 
-def _system(message: dict[str, Any], index: int) -> None:
-    """The CLI's notes in mid-conversation: never first, a list of text blocks, perhaps none."""
-    if index == 0 or not isinstance(message["content"], list):
-        raise _unexpected("system")
-    for number, block in enumerate(message["content"]):
-        blocks.check(block, "system", f"messages.{index}.content.{number}")
+def _note(message: dict[str, Any], index: int) -> None:
+    """What the CLI tells newer models in mid-conversation: text, blocks, or only an effort and no content."""
+    if isinstance(message["content"], str):
+        return
+    path = f"messages.{index}.content"
+    for number, block in enumerate(shape.sequence(message["content"], path)):
+        blocks.check(block, "system", f"{path}.{number}")
 
 
 def _turns(given: list[dict[str, Any]]) -> list[Turn]:

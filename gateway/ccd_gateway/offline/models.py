@@ -22,6 +22,7 @@ class Model(NamedTuple):
     sampling: bool  # takes temperature, top_p and top_k other than their defaults
     both_samplers: bool  # takes temperature and top_p together
     always_thinks: bool  # refuses thinking.type "disabled"
+    notes: bool  # takes messages of role "system" in mid-conversation
 
     @property
     def display_name(self) -> str:
@@ -32,20 +33,20 @@ class Model(NamedTuple):
 
 
 def _row(id: str, output_tokens: int, context_k: int, flags: str) -> Model:
-    """Flags: t thinks, a adaptive, s sampling, b both samplers, n never stops thinking."""
-    return Model(id, output_tokens, context_k * 1000, *(flag in flags for flag in "tasbn"))
+    """Flags: t thinks, a adaptive, s sampling, b both samplers, n never stops thinking, m notes."""
+    return Model(id, output_tokens, context_k * 1000, *(flag in flags for flag in "tasbnm"))
 
 
 _ROWS = (
-    _row("claude-opus-5-5", 128_000, 1000, "tan"),
-    _row("claude-sonnet-5-5", 128_000, 1000, "tan"),
-    _row("claude-haiku-5-5", 128_000, 1000, "tan"),
-    _row("claude-fable-5-2", 128_000, 1000, "tan"),
-    _row("claude-fable-5-1", 128_000, 1000, "tan"),
-    _row("claude-fable-5", 128_000, 1000, "tan"),
-    _row("claude-opus-5", 128_000, 1000, "ta"),
-    _row("claude-sonnet-5", 128_000, 1000, "ta"),
-    _row("claude-opus-4-8", 128_000, 1000, "ta"),
+    _row("claude-opus-5-5", 128_000, 1000, "tanm"),
+    _row("claude-sonnet-5-5", 128_000, 1000, "tanm"),
+    _row("claude-haiku-5-5", 128_000, 1000, "tanm"),
+    _row("claude-fable-5-2", 128_000, 1000, "tanm"),
+    _row("claude-fable-5-1", 128_000, 1000, "tanm"),
+    _row("claude-fable-5", 128_000, 1000, "tanm"),
+    _row("claude-opus-5", 128_000, 1000, "tam"),
+    _row("claude-sonnet-5", 128_000, 1000, "tam"),
+    _row("claude-opus-4-8", 128_000, 1000, "tam"),
     _row("claude-opus-4-7", 128_000, 1000, "ta"),
     _row("claude-opus-4-6", 128_000, 200, "tas"),
     _row("claude-sonnet-4-6", 128_000, 200, "tas"),
