@@ -32,6 +32,7 @@ class Turn:
         "api_requests",
         "begun",
         "content",
+        "flowing",
         "future",
         "last_output",
         "message_done",
@@ -54,7 +55,8 @@ class Turn:
         self.started = self.last_output = now
         self.future: asyncio.Future[ChatResult] = asyncio.get_running_loop().create_future()
         self.abandoned = False
-        self.output_started = False
+        self.flowing = False  # content is coming
+        self.output_started = False  # content was passed on to the caller
         self.message_done = False
         self.api_requests = 0  # as the CLI announces them; a call that it makes by itself shows here first
         self.stop_reason: str | None = None

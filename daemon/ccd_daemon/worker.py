@@ -214,7 +214,7 @@ class Worker:
         turn, limits = self.turn, self._settings.deadlines
         if turn is None or self.state is not State.BUSY:
             return
-        started = turn.begun
+        started = turn.flowing
         limit_s = limits.stall_s if started else limits.first_output_s
         quiet_s = self._loop.time() - turn.last_output
         if quiet_s >= limit_s and not (self.process and self.process.paused):
@@ -244,14 +244,15 @@ class Worker:
         turn.last_output = self._loop.time()
         if MESSAGE_MARK in lines:
             return self._slow_lines(lines)
+        if not turn.flowing:
+            self._first_output(turn)
         if turn.sink is not None and not turn.message_done:
-            if not turn.output_started:
-                self._first_output(turn)
             turn.sink(lines)
         return None
 
     def _first_output(self, turn: Turn) -> None:
         """From here on silence is what is watched for, and nothing may be tried again."""
+        turn.flowing = True
         turn.output_started = turn.sink is not None
         self._stop_watching()
         self._watch_output()
@@ -276,7 +277,7 @@ class Worker:
         turn = self.turn
         if turn is not None and not turn.message_done:
             turn.last_output = self._loop.time()
-            if not turn.output_started:
+            if not turn.flowing:
                 self._first_output(turn)
             keep.append(line)
 
@@ -320,7 +321,7 @@ class Worker:
         if event.type == "message_start":
             self._guard()
         if not done:
-            if event.type.startswith("content_block") and not turn.output_started:
+            if event.type.startswith("content_block") and not turn.flowing:
                 self._first_output(turn)
             keep.append(line)
         if interrupt:
