@@ -37,6 +37,7 @@ def real_cli() -> Path:
 def clean_environ(home: Path, **extra: str) -> dict[str, str]:
     """An environment without anything of the machine's but the search path."""
     home.mkdir(parents=True, exist_ok=True)
+    extra.update({name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ})  # the code under test
     return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **extra}
 
 
