@@ -101,6 +101,8 @@ Role: TypeAlias = Literal["connecting", "accepting"]
 
 
 class _Phase(Enum):
+    __hash__ = object.__hash__  # as in `calls`: looked up for every frame
+
     OPENING = auto()  # HELLO is due
     OPEN = auto()
     LEFT = auto()  # the other side sent GOAWAY
