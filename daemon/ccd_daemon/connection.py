@@ -23,6 +23,7 @@ log = logging.getLogger("ccd.connection")
 
 _UCRED = struct.Struct("3i")
 _WRITE_HIGH_BYTES = 1024 * 1024
+_AT_ONCE_BYTES = 16 * 1024  # smaller payloads wait for those of the same turn of the loop, and share one write
 
 
 class Identity(NamedTuple):
@@ -98,7 +99,10 @@ class Call:
         """Pass one payload on; holds the source back when the caller cannot take more."""
         connection = self._connection
         window = connection.peer.item(self.id, payload)
-        connection.flush()
+        if len(payload) > _AT_ONCE_BYTES:
+            connection.flush()
+        elif not connection.flush_is_due:
+            connection.flush_soon()
         if (window <= 0 or connection.choked) and self._source is not None:
             self._source.pause()
 
@@ -115,6 +119,7 @@ class Connection(asyncio.Protocol):
         self.peer = p.Peer("accepting", host.agent, limits=host.limits)
         self.identity = Identity(0, -1, -1)
         self.choked = False  # the client does not read: nothing more may be buffered for it
+        self.flush_is_due = False  # what the peer has queued will be written in this turn of the loop
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
@@ -157,7 +162,21 @@ class Connection(asyncio.Protocol):
         """Write what the peer has queued."""
         out = self.peer.outgoing()
         if out and not self._transport.is_closing():
-            self._transport.writelines(out)
+            if len(out) == 1:
+                self._transport.write(out[0])
+            else:
+                self._transport.writelines(out)
+
+    def flush_soon(self) -> None:
+        """Write when the reads that the loop already knows of have been handled, many small items as one buffer."""
+        self.flush_is_due = True
+        self._loop.call_soon(self._flush_joined)
+
+    def _flush_joined(self) -> None:
+        self.flush_is_due = False
+        out = self.peer.outgoing()
+        if out and not self._transport.is_closing():
+            self._transport.write(b"".join(out))
 
     def pause_writing(self) -> None:
         """The client does not read: hold back every stream of this connection."""

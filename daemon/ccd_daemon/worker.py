@@ -21,7 +21,7 @@ from . import control, errors
 from .body import Script
 from .config import Settings
 from .lifecycle import CLOCK, Action, Event, IllegalTransition, State, step
-from .ndjson import HOT_PREFIX, MESSAGE_MARK, LineCutter, LineTooLong, all_hot, each
+from .ndjson import TOKEN_PREFIX, LineCutter, LineTooLong, all_tokens, each
 from .policy import Wear, jittered
 from .process import Process, death_wrapper, exit_words
 from .turn import Sink, Turn
@@ -232,23 +232,25 @@ class Worker:
 
     def on_stdout(self, data: bytes) -> None:
         """One read of the pipe. Token lines go to the turn's sink untouched."""
-        try:
-            lines = self._cutter.feed(data)
-        except LineTooLong as error:
-            return self._bad_output(str(error))
-        if not lines:
-            return None
         turn = self.turn
-        if turn is None or not all_hot(lines):
-            return self._slow_lines(lines)
+        if turn is None or self._cutter.held_bytes or not all_tokens(data):
+            data = self._cut(data)
+            if turn is None or not all_tokens(data):
+                self._slow_lines(data)
+                return
         turn.last_output = self._loop.time()
-        if MESSAGE_MARK in lines:
-            return self._slow_lines(lines)
         if not turn.flowing:
             self._first_output(turn)
         if turn.sink is not None and not turn.message_done:
-            turn.sink(lines)
-        return None
+            turn.sink(data)
+
+    def _cut(self, data: bytes) -> bytes:
+        """The whole lines of a read, and of those before it."""
+        try:
+            return self._cutter.feed(data)
+        except LineTooLong as error:
+            self._bad_output(str(error))
+            return b""
 
     def _first_output(self, turn: Turn) -> None:
         """From here on silence is what is watched for, and nothing may be tried again."""
@@ -264,7 +266,7 @@ class Worker:
             if self.state in (State.KILLING, State.DEAD):
                 return
             try:
-                if line.startswith(HOT_PREFIX) and MESSAGE_MARK not in line:
+                if line.startswith(TOKEN_PREFIX):
                     self._keep(keep, line)
                 else:
                     self._look_at(line, keep)
