@@ -72,7 +72,7 @@ class Daemon:
         return Path(folder) / ".credentials.json"
 
     def _find_cli(self) -> Path:
-        """The CLI, its version checked. One that does not tell is tried all the same: the breaker says how that goes."""
+        """The CLI, its version checked. One that does not tell is tried all the same: the breaker will show."""
         command, data_dir = self.settings.cli.command, self.settings.data_dir
         try:
             cli = resolve_cli(command, data_dir, self._environ)
@@ -150,7 +150,9 @@ class Daemon:
             await self.server.start(sock, self.settings.socket)
             for signum in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(signum, self._stopping.set)
-            log.info("serving %s: CLI %s, login %s, mode %s", self._owner, self.cli_version, self.login, self.mode)
+            log.info(
+                "serving %s: CLI %s, login %s, mode %s", self._owner, self.cli_version, self.login, self.mode
+            )
             self.pool.start()
             async with asyncio.TaskGroup() as tasks:
                 keeping = tasks.create_task(self._housekeeping())
@@ -185,7 +187,10 @@ class Daemon:
                 worker.measured(tree_rss_bytes(worker.pid))
         self.sweep()
         if self.server.lost_socket():
-            log.error("the socket %s was removed or replaced; stopping, so that a supervisor can start afresh", self._owner)
+            log.error(
+                "the socket %s was removed or replaced; stopping, so that a supervisor can start afresh",
+                self._owner,
+            )
             self._stopping.set()
 
     def sweep(self) -> int:

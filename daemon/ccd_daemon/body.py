@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 import msgspec
+
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatParams
 
@@ -68,7 +69,11 @@ def validate(params: object) -> ChatParams:
 
 
 def _check_names(chat: ChatParams) -> None:
-    for key, name in (("model", chat.get("model")), ("profile", chat.get("profile")), ("tenant", chat.get("tenant"))):
+    for key, name in (
+        ("model", chat.get("model")),
+        ("profile", chat.get("profile")),
+        ("tenant", chat.get("tenant")),
+    ):
         if name is not None and not (0 < len(name) <= _MAX_NAME_CHARS and name.isprintable()):
             raise bad(key, f"{key} must be 1 to {_MAX_NAME_CHARS} printable characters")
 
@@ -115,7 +120,9 @@ def _check_tools(chat: ChatParams) -> None:
             raise bad(f"tools[{index}].name", f"there are two tools named {name!r}")
         names.add(name)
         if not isinstance(tool.get("input_schema"), dict):
-            raise bad(f"tools[{index}].input_schema", "a tool needs an input_schema, which is a JSON schema object")
+            raise bad(
+                f"tools[{index}].input_schema", "a tool needs an input_schema, which is a JSON schema object"
+            )
     choice = chat.get("tool_choice")
     if choice is None:
         return
@@ -177,7 +184,9 @@ def _marked(body: dict[str, Any]) -> list[Any]:
     messages = body["messages"]
     if _chars(body["system"]) + sum(_chars(message["content"]) for message in messages) < _CACHEABLE_CHARS:
         return list(messages)
-    marks = _marks(body["system"]) + _marks(body.get("tools", ())) + sum(_marks(m["content"]) for m in messages)
+    marks = (
+        _marks(body["system"]) + _marks(body.get("tools", ())) + sum(_marks(m["content"]) for m in messages)
+    )
     *before, last = messages
     blocks = _blocks(last["content"])
     if marks >= _MAX_CACHE_MARKS or "cache_control" in blocks[-1] or blocks[-1]["type"] in _UNMARKABLE:
@@ -187,7 +196,11 @@ def _marked(body: dict[str, Any]) -> list[Any]:
 
 
 def _chars(content: Any) -> int:
-    return len(content) if isinstance(content, str) else sum(len(str(block.get("text", ""))) for block in content)
+    return (
+        len(content)
+        if isinstance(content, str)
+        else sum(len(str(block.get("text", ""))) for block in content)
+    )
 
 
 def _marks(blocks: Any) -> int:
@@ -250,9 +263,13 @@ def replay_script(wish: Wish, request_id: str) -> Script:
     chat, messages = wish.chat, wish.chat["messages"]
     for key in _REPLAY_REFUSES:
         if chat.get(key):
-            raise bad(key, f"{key} cannot be honoured with this login (mode replay); engine.body = full may be set")
+            raise bad(
+                key, f"{key} cannot be honoured with this login (mode replay); engine.body = full may be set"
+            )
     if messages[-1]["role"] != "user":
-        raise bad(f"messages[{len(messages) - 1}].role", "with this login the last message must be the user's")
+        raise bad(
+            f"messages[{len(messages) - 1}].role", "with this login the last message must be the user's"
+        )
     env = {"CLAUDE_CODE_DISABLE_THINKING": "1"}
     if "max_tokens" in chat:
         env["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(chat["max_tokens"])

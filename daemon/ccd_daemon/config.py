@@ -35,7 +35,9 @@ class Server:
     socket: Path | None = setting(None, "path of the Unix socket; default: $CCD_SOCKET or the usual places")
     group: str | None = setting(None, "group that may connect, besides the daemon's user")
     allow_uids: list[int] = setting([], "user ids that may connect, besides root and the daemon's user")
-    admin_uids: list[int] = setting([], "user ids that may use admin methods, besides root and the daemon's user")
+    admin_uids: list[int] = setting(
+        [], "user ids that may use admin methods, besides root and the daemon's user"
+    )
     tenant_uids: list[int] = setting([], "user ids that may speak for other tenants (the gateway's user)")
     max_connections_per_uid: int = setting(64, "open connections per user", min=1, max=10000)
     max_calls_per_connection: int = setting(256, "open calls per connection", min=1, max=100000)
@@ -58,7 +60,9 @@ class Pool:
     """`[pool]`: how many CLI processes, and how large."""
 
     spares: int = setting(2, "processes kept warm per profile in use", min=0, max=64)
-    max_workers: int = setting(0, "most CLI processes at once; 0: twice the cores, at least 4", min=0, max=1024)
+    max_workers: int = setting(
+        0, "most CLI processes at once; 0: twice the cores, at least 4", min=0, max=1024
+    )
     spawn_concurrency: int = setting(0, "processes started at the same time; 0: one per core", min=0, max=64)
     max_idle_s: float = setting(1800.0, "an idle process ends after this long", min=1)
     rss_soft_bytes: int = setting(600 * MIB, "a process larger than this ends when its turn does", min=MIB)
@@ -228,4 +232,6 @@ def default_data_dir(environ: Mapping[str, str]) -> Path:
     if os.access(system, os.W_OK):
         return system
     home = environ.get("XDG_DATA_HOME")
-    return Path(home) / "ccd" if home else Path(environ.get("HOME", "/nonexistent")) / ".local" / "share" / "ccd"
+    return (
+        Path(home) / "ccd" if home else Path(environ.get("HOME", "/nonexistent")) / ".local" / "share" / "ccd"
+    )

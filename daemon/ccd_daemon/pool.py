@@ -92,7 +92,9 @@ class Pool:
 
     def _shelf(self, name: str) -> Shelf:
         profile, limits = self._settings.profiles[name], self._settings.breaker
-        breaker = Breaker(limits.deaths, limits.window_s, limits.backoff_s, limits.max_backoff_s, self._random)
+        breaker = Breaker(
+            limits.deaths, limits.window_s, limits.backoff_s, limits.max_backoff_s, self._random
+        )
         target = self._settings.pool.spares if profile.spares is None else profile.spares
         return Shelf(name, target, breaker, FairQueue(self._settings.queue.max_waiting), profile.prefork)
 
@@ -124,7 +126,11 @@ class Pool:
         shelf = self.shelves.get(profile)
         if shelf is None:
             known = ", ".join(sorted(self.shelves))
-            raise RpcError(Code.MODEL_NOT_FOUND, f"there is no profile {profile!r}; there are: {known}", {"param": "model"})
+            raise RpcError(
+                Code.MODEL_NOT_FOUND,
+                f"there is no profile {profile!r}; there are: {known}",
+                {"param": "model"},
+            )
         if self.draining:
             raise RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})
         self.counters["leases"] += 1
@@ -181,7 +187,9 @@ class Pool:
         """End a lease. A worker whose turn is still being interrupted comes back by itself when that is done."""
         if worker.state is State.HELD:
             limits = self._settings.engine
-            wear_limits = WearLimits(limits.reset_turns, limits.reset_input_tokens, limits.max_turns, limits.max_age_s)
+            wear_limits = WearLimits(
+                limits.reset_turns, limits.reset_input_tokens, limits.max_turns, limits.max_age_s
+            )
             event = release_event(worker.wear(), wear_limits, reusable=self.mode == "full")
             self.counters["resets"] += event is Event.RELEASE_RESET
             worker.feed(event)
@@ -349,7 +357,9 @@ class Pool:
             while len(shelf.queue):
                 waiter = shelf.queue.pop()
                 if not waiter.future.done():
-                    waiter.future.set_exception(RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000}))
+                    waiter.future.set_exception(
+                        RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})
+                    )
         deadline = self._loop.time() + grace_s
         while any(worker.turn is not None and not worker.turn.over for worker in self.workers):
             if self._hurried or self._loop.time() >= deadline:
@@ -361,4 +371,3 @@ class Pool:
             limits = self._settings.deadlines
             async with asyncio.timeout(limits.drain_grace_s + 3 * limits.kill_grace_s + 5):
                 await self._all_gone.wait()
-

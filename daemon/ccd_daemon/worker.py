@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, Protocol
 
 import msgspec
+
 from ccd_protocol.errors import Code, RpcError
 
 from . import control, errors
@@ -89,7 +90,9 @@ class Worker:
 
     # --- birth ---
 
-    def start(self, command: Path, argv: tuple[str, ...], env: Mapping[str, str], marker: str, home: Path) -> None:
+    def start(
+        self, command: Path, argv: tuple[str, ...], env: Mapping[str, str], marker: str, home: Path
+    ) -> None:
         """Begin to spawn; `home` is a private directory of the worker's, removed with it."""
         self._marker = marker
         self._dir = home
@@ -97,7 +100,7 @@ class Worker:
 
     async def _spawn(self, command: Path, argv: tuple[str, ...], env: Mapping[str, str], home: Path) -> None:
         try:
-            home.mkdir(parents=True, mode=0o700)
+            home.mkdir(parents=True, mode=0o700)  # noqa: ASYNC240 - microseconds, in a tmp directory
             self.process = await Process.spawn(
                 [*death_wrapper(), str(command), *argv], env=env, cwd=home, listener=self
             )
@@ -272,7 +275,8 @@ class Worker:
                     self._look_at(line, keep)
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
                 self._flush(keep)
-                return self._bad_output(str(error))
+                self._bad_output(str(error))
+                return
         self._flush(keep)
 
     def _keep(self, keep: list[bytes], line: bytes) -> None:
@@ -374,7 +378,7 @@ class Worker:
         if answered:
             turn.resolve(result)
         else:
-            # Once a message has begun, whatever follows (a refused second call, a repetition) is the end of a broken one.
+            # Once a message has begun, whatever follows (a refused call, a repetition) is the end of a broken one.
             error = errors.broke_off() if turn.begun else errors.from_result(line, model=turn.model)
             turn.reject(turn.failure(error.code, error.message, **error.data))
         if turn.abandoned:
@@ -517,7 +521,10 @@ def _remove(folder: Path) -> None:
 
 
 def _input_tokens(usage: Mapping[str, Any]) -> int:
-    return sum(int(usage.get(key, 0)) for key in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"))
+    return sum(
+        int(usage.get(key, 0))
+        for key in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    )
 
 
 _DO: Mapping[Action, Callable[[Worker], None]] = {

@@ -36,9 +36,13 @@ class ChatParams(TypedDict, total=False):
     service_tier: str
     tools: list[dict[str, Any]]  # name, description, input_schema; the caller runs them
     tool_choice: dict[str, Any]  # type auto, any, tool (with name) or none; disable_parallel_tool_use
-    effort: str  # none, minimal, low, medium, high, xhigh or max: how much to think, whatever the model calls it
+    effort: (
+        str  # none, minimal, low, medium, high, xhigh or max: how much to think, whatever the model calls it
+    )
     thinking: dict[str, Any]  # the Messages API's own field, instead of effort
-    format: dict[str, Any]  # {"type": "json_schema", "schema": {…}} or {"type": "json_object"}; checked, repaired once
+    format: dict[
+        str, Any
+    ]  # {"type": "json_schema", "schema": {…}} or {"type": "json_object"}; checked, repaired once
     fallback_model: str  # asked when the model is overloaded or does not exist
     strict: bool  # refuse the call instead of ignoring a parameter
     conversation_id: str  # continue this stored conversation; created at first use

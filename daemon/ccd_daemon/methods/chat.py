@@ -7,25 +7,26 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ccd_daemon import body, structured, wish
+from ccd_daemon.body import Wish
+from ccd_daemon.config import Profile
+from ccd_daemon.connection import Call
+from ccd_daemon.pool import Pool
+from ccd_daemon.server import Server
+from ccd_daemon.thoughts import Thoughts
+from ccd_daemon.turn import Turn
+from ccd_daemon.worker import Worker
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult
-
-from .. import body, structured, wish
-from ..body import Wish
-from ..config import Profile
-from ..connection import Call
-from ..pool import Pool
-from ..server import Server
-from ..thoughts import Thoughts
-from ..turn import Turn
-from ..worker import Worker
 
 _LEASE_TRIES = 3  # a worker may end between the lease and the write; nothing was sent then
 _MAX_LEARNED = 1000
 _FALL_BACK_ON = (Code.UPSTREAM_OVERLOADED, Code.MODEL_NOT_FOUND)
 #: The newest models take no sampling parameters, but most clients send one. Such a refusal comes before any output and
 #: is not billed, so the request is sent again without it, and the result says that it was ignored.
-_REFUSED_SAMPLING = re.compile(r"\b(temperature|top_p|top_k)\b[^.]*\b(?:deprecated|not supported|unsupported)\b")
+_REFUSED_SAMPLING = re.compile(
+    r"\b(temperature|top_p|top_k)\b[^.]*\b(?:deprecated|not supported|unsupported)\b"
+)
 
 
 class Chat:
@@ -44,7 +45,9 @@ class Chat:
         result, turn = await self._ask(call, chat, streaming=True)
         why = _format_problem(chat, result, turn.text)
         if why is not None:
-            raise turn.failure(Code.UPSTREAM_ERROR, f"the answer does not have the format asked for: {why}", reason="format")
+            raise turn.failure(
+                Code.UPSTREAM_ERROR, f"the answer does not have the format asked for: {why}", reason="format"
+            )
         return result
 
     async def complete(self, call: Call) -> ChatAnswer:
@@ -122,7 +125,9 @@ class Chat:
         self._refused.setdefault(model, known).add(found[1])
         return True
 
-    async def _turn(self, call: Call, worker: Worker, asked: Wish, *, streaming: bool) -> tuple[ChatResult, Turn]:
+    async def _turn(
+        self, call: Call, worker: Worker, asked: Wish, *, streaming: bool
+    ) -> tuple[ChatResult, Turn]:
         script = body.script(worker.mode, asked, worker.next_id())
         try:
             turn = worker.begin(script, asked.model or "", call.send if streaming else None)
@@ -152,7 +157,11 @@ class Chat:
         settings = self._profiles.get(profile)
         if settings is None:
             known = ", ".join(sorted(self._profiles))
-            raise RpcError(Code.MODEL_NOT_FOUND, f"there is no profile {profile!r}; there are: {known}", {"param": "profile"})
+            raise RpcError(
+                Code.MODEL_NOT_FOUND,
+                f"there is no profile {profile!r}; there are: {known}",
+                {"param": "profile"},
+            )
         return profile, (model if model not in (None, "", "default") else settings.model)
 
     def _tenant(self, call: Call, chat: ChatParams) -> str:
@@ -160,7 +169,9 @@ class Chat:
         if named is None:
             return f"uid:{call.identity.uid}"
         if not self._server.may_speak_for_others(call.identity):
-            raise RpcError(Code.FORBIDDEN, "only uids in server.tenant_uids may name a tenant", {"param": "tenant"})
+            raise RpcError(
+                Code.FORBIDDEN, "only uids in server.tenant_uids may name a tenant", {"param": "tenant"}
+            )
         return named
 
 
