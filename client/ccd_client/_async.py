@@ -150,6 +150,7 @@ class AsyncCalls(AsyncApi):
         self.path = _core.resolved(path)
         self._timeout_s = timeout_s
         self._reconnect_wait_s = reconnect_wait_s
+        self._live: set[Any] = set()  # connections, also those that only finish their calls
 
     @abstractmethod
     async def _connected(self) -> Waiter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import socket
 
 from ccd_client import _core
 from ccd_client._async import AsyncCalls
@@ -36,7 +35,7 @@ class _Connection(asyncio.Protocol):
         self.flush()
         if self.link.greeted and not self.greeting.done():
             self.greeting.set_result(None)
-        if self.link.peer.closed:
+        if self.link.finished:
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -68,6 +67,8 @@ class _Connection(asyncio.Protocol):
         """Close the socket; `closed` tells when calls have been failed."""
         if self._transport is not None:
             self._transport.close()
+        elif not self.closed.done():
+            self.closed.set_result(None)
 
     def sweep_soon(self) -> None:
         """Cancel the streams that were dropped without being closed."""
@@ -125,8 +126,8 @@ class AsyncClient(AsyncCalls):
         """Close the connection; calls in progress fail LOST. A later call opens a new one."""
         if self._connecting is not None:
             self._connecting.cancel()
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        self._connection = None
+        for connection in list(self._live):
             connection.close()
             await connection.closed
 
@@ -160,23 +161,33 @@ class AsyncClient(AsyncCalls):
 
     async def _attempt(self, loop: asyncio.AbstractEventLoop) -> _Connection:
         connection = _Connection(self.path, loop)
-        # Connecting is done by hand: the loop's own sock_connect takes EAGAIN of a full backlog for success.
-        sock = _core.connected_socket(self.path)
+        self._live.add(connection)
+        connection.closed.add_done_callback(lambda _: self._live.discard(connection))
         try:
-            await loop.create_connection(lambda: connection, sock=sock)
+            await _open(loop, connection, self.path)
             async with asyncio.timeout(_core.HELLO_TIMEOUT_S):
                 await asyncio.shield(connection.greeting)
         except TimeoutError:
             connection.close()
             raise _core.silent(self.path) from None
         except BaseException:
-            _close(connection, sock)
+            connection.close()
             raise
         return connection
 
 
-def _close(connection: _Connection, sock: socket.socket) -> None:
-    """Close what was only half opened: the transport owns the socket as soon as there is one."""
-    if connection._transport is None:
+async def _open(loop: asyncio.AbstractEventLoop, connection: _Connection, path: str) -> None:
+    """Connect, by the way that is right for the loop.
+
+    asyncio's own connecting takes EAGAIN of a full backlog for success, so there a connected socket is handed
+    in. uvloop reports EAGAIN, but closes a handed-in socket twice when the other side closes it early.
+    """
+    if not isinstance(loop, asyncio.SelectorEventLoop):
+        await loop.create_unix_connection(lambda: connection, path)
+        return
+    sock = _core.connected_socket(path)
+    try:
+        await loop.create_unix_connection(lambda: connection, sock=sock)
+    except BaseException:
         sock.close()
-    connection.close()
+        raise

@@ -32,7 +32,7 @@ from ccd_protocol.peer import (
 
 AGENT: Final = "ccd-client/0.1.0"
 DEFAULT_WINDOW_BYTES: Final = 262_144
-READ_BYTES: Final = 262_144
+READ_BYTES: Final = 65_536  # larger buffers are mapped and unmapped for every read
 GUARD_S: Final = 0.5  # how long after its own deadline the daemon may still answer DEADLINE itself
 RETRY_PAUSE_S: Final = 0.02
 HELLO_TIMEOUT_S: Final = frames.HELLO_TIMEOUT_S
@@ -98,6 +98,11 @@ class Link:
     def usable(self) -> bool:
         """Whether new calls may be sent here."""
         return self.peer.usable
+
+    @property
+    def finished(self) -> bool:
+        """Whether to close: the protocol was broken, or the connection leaves and its calls are done."""
+        return self.peer.closed or not (self.peer.usable or self.peer.open_calls)
 
     def start(
         self, exchange: Exchange, method: str, params: Any, timeout_s: float | None, window: int

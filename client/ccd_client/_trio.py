@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import socket
 from collections import deque
+from typing import Any
 
 import trio
 
@@ -18,7 +19,7 @@ from ccd_protocol.peer import Called
 class _Connection:
     """One connection: bytes between the socket and the link, and the tasks of callbacks."""
 
-    def __init__(self, path: str, sock: socket.socket, nursery: trio.Nursery) -> None:
+    def __init__(self, path: str, sock: socket.socket, nursery: trio.Nursery, live: set[Any]) -> None:
         self.link = Link(path)
         self.link.on_callback = self._start_callback
         self.link.on_callback_cancelled = self._stop_callback
@@ -26,6 +27,8 @@ class _Connection:
         self.greeting = trio.Event()
         self._sock = sock
         self._nursery = nursery
+        self._live = live
+        live.add(self)
         self._token = trio.lowlevel.current_trio_token()
         self._unsent: deque[memoryview] = deque()
         self._writing = False
@@ -37,7 +40,7 @@ class _Connection:
     async def _read(self) -> None:
         try:
             with self._life:
-                while not self.link.peer.closed:
+                while not self.link.finished:
                     await trio.lowlevel.wait_readable(self._sock)
                     data = self._sock.recv(_core.READ_BYTES)
                     if not data:
@@ -53,6 +56,7 @@ class _Connection:
 
     def close(self) -> None:
         """Close the socket and fail what is in progress."""
+        self._live.discard(self)
         self._life.cancel()
         self._unsent.clear()
         if self._sock.fileno() >= 0:
@@ -140,9 +144,9 @@ class TrioClient(AsyncCalls):
 
     async def close(self) -> None:
         """Close the connection; calls in progress fail LOST. A later call opens a new one."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._connection = None
+        for connection in list(self._live):
+            connection.close()
 
     async def _connected(self) -> _Connection:
         """A connection that takes new calls."""
@@ -168,7 +172,7 @@ class TrioClient(AsyncCalls):
             await trio.sleep(pause_s)
 
     async def _attempt(self, nursery: trio.Nursery) -> _Connection:
-        connection = _Connection(self.path, _core.connected_socket(self.path), nursery)
+        connection = _Connection(self.path, _core.connected_socket(self.path), nursery, self._live)
         try:
             with trio.fail_after(_core.HELLO_TIMEOUT_S):
                 await connection.greeting.wait()

@@ -28,14 +28,11 @@ class Connection:
         self._condition = condition
         self._unsent: deque[memoryview] = deque()
         self._reading = False
+        self._waiting = 0  # threads that wait for the reader
+        self.closed = False
         self._sock = _core.connected_socket(path)
         self._readable = select.poll()
         self._readable.register(self._sock, select.POLLIN)
-
-    @property
-    def closed(self) -> bool:
-        """Whether the socket is closed."""
-        return self._sock.fileno() < 0
 
     def greet(self, deadline_s: float) -> None:
         """Exchange HELLO.
@@ -58,13 +55,16 @@ class Connection:
 
     def alive(self) -> bool:
         """Whether new calls may be sent; reads what came while nobody waited, so a dead socket is noticed."""
-        if not self._reading:
+        if not self._reading and not self.closed and self._readable.poll(0):
             self._read()
         return self.link.usable
 
     def flush(self) -> None:
         """Write everything; while the daemon does not take it, read, so that neither waits for the other."""
-        self._unsent.extend(memoryview(buffer) for buffer in self.link.peer.outgoing())
+        out = self.link.peer.outgoing()
+        if not out and not self._unsent:
+            return
+        self._unsent.extend(memoryview(buffer) for buffer in out)
         try:
             while self._unsent and not self.closed and not _core.send_now(self._sock, self._unsent):
                 self._wait_writable()
@@ -76,7 +76,11 @@ class Connection:
         """Wait until something may have changed: by reading, or while another thread reads."""
         left_s = None if deadline_s is None else max(deadline_s - time.monotonic(), 0)
         if self._reading:
-            self._condition.wait(left_s)
+            self._waiting += 1
+            try:
+                self._condition.wait(left_s)
+            finally:
+                self._waiting -= 1
         else:
             self._poll(self._readable, left_s)
             self.flush()
@@ -84,6 +88,7 @@ class Connection:
     def close(self, why: str) -> None:
         """Close the socket and fail what is in progress."""
         if not self.closed:
+            self.closed = True
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that polls it
             self._sock.close()
@@ -113,7 +118,8 @@ class Connection:
         finally:
             self._condition.acquire()
             self._reading = False
-            self._condition.notify_all()
+            if self._waiting:
+                self._condition.notify_all()
         self._read()
 
     def _read(self) -> None:
@@ -121,7 +127,7 @@ class Connection:
             while not self.closed:
                 data = self._sock.recv(_core.READ_BYTES)
                 self.link.receive(data)
-                if not data or self.link.peer.closed:
+                if not data or self.link.finished:
                     self.close(self._parting())
                 if len(data) < _core.READ_BYTES:
                     break
@@ -133,6 +139,6 @@ class Connection:
     def _parting(self) -> str:
         """Tell the daemon what was wrong, as far as the socket takes it."""
         if not self.link.peer.closed:
-            return "the daemon closed the connection"
+            return self.link.goodbye or "the daemon closed the connection"
         _core.send_now(self._sock, deque(memoryview(buffer) for buffer in self.link.peer.outgoing()))
         return "the daemon broke the protocol"

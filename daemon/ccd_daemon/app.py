@@ -19,9 +19,9 @@ from pathlib import Path
 import uvloop
 
 from . import argv, logs, reaper
-from .cli_binary import check_supported
+from .cli_binary import CliBroken, CliNotFound
 from .cli_binary import find as find_cli
-from .cli_binary import version as cli_version
+from .cli_binary import resolve as resolve_cli
 from .config import Settings
 from .connection import Handler
 from .memory import tree_rss_bytes
@@ -72,13 +72,22 @@ class Daemon:
         return Path(folder) / ".credentials.json"
 
     def _find_cli(self) -> Path:
-        path = find_cli(self.settings.cli.command, self.settings.data_dir, self._environ.get("PATH", ""))
-        self.cli_version = cli_version(path, self._environ)
-        check_supported(self.cli_version)
-        return path
+        """The CLI, its version checked. One that does not tell is tried all the same: the breaker says how that goes."""
+        command, data_dir = self.settings.cli.command, self.settings.data_dir
+        try:
+            cli = resolve_cli(command, data_dir, self._environ)
+        except CliBroken as error:
+            log.warning("%s", error)
+            path = find_cli(command, data_dir, self._environ.get("PATH", os.defpath))
+            if path is None:
+                raise CliNotFound(str(error)) from error
+            self.cli_version = "unknown"
+            return path
+        self.cli_version = cli.version
+        return cli.path
 
     def _handlers(self) -> dict[str, Handler]:
-        chat = Chat(self.pool, self.server, dict(self.settings.profiles))
+        chat = Chat(self.pool, self.server, self.settings.profiles)
         admin = Admin(self)
         return {
             "chat.stream": Handler(chat.stream, streams=True),
@@ -215,7 +224,7 @@ def serve(settings: Settings, environ: Mapping[str, str], *, ready: Callable[[],
     """Run the daemon in this process until SIGTERM or SIGINT.
 
     Raises:
-        SocketError: the socket cannot be had. CliNotFound, CliTooOld: there is no usable CLI.
+        SocketError: the socket cannot be had. CliError: there is no usable CLI.
     """
     logs.configure(settings.log.level, settings.log.format)
     raise_fd_limit(settings)

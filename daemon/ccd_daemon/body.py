@@ -10,7 +10,8 @@ Replay: only documented knobs. The history is typed in turn by turn; what has no
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
@@ -21,9 +22,22 @@ from ccd_protocol.methods import ChatParams
 from . import control
 
 #: Parameters that go into the API request under their own names.
-_BODY_KEYS = ("messages", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "metadata")
-_REPLAY_IGNORES = ("temperature", "top_p", "top_k", "stop_sequences", "metadata")
-_KNOWN = frozenset(get_type_hints(ChatParams))
+_BODY_KEYS = (
+    *("messages", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "metadata"),
+    *("service_tier", "tools", "tool_choice", "thinking"),
+)
+#: What has no documented knob.
+REPLAY_IGNORES = ("temperature", "top_p", "top_k", "stop_sequences", "metadata", "service_tier", "thinking")
+_REPLAY_REFUSES = ("tools", "tool_choice", "format")
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_TOOL_CHOICES = ("auto", "any", "tool", "none")
+_MAX_TOOLS = 1000
+_MAX_CACHE_MARKS = 4
+_CACHEABLE_CHARS = 4096  # about 1,024 tokens, the least that the API caches
+_UNMARKABLE = ("thinking", "redacted_thinking")
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+FORMATS = ("json_schema", "json_object")
+_KNOWN = frozenset(get_type_hints(ChatParams)) - {"conversation_id"}
 _MAX_NAME_CHARS = 200
 
 
@@ -48,6 +62,8 @@ def validate(params: object) -> ChatParams:
     _check_names(chat)
     _check_ranges(chat)
     _check_messages(chat)
+    _check_tools(chat)
+    _check_reasoning(chat)
     return chat
 
 
@@ -87,19 +103,62 @@ def _check_messages(chat: ChatParams) -> None:
             raise bad(f"{where}.content", "every content block needs a type")
 
 
+def _check_tools(chat: ChatParams) -> None:
+    names: set[str] = set()
+    if len(chat.get("tools", ())) > _MAX_TOOLS:
+        raise bad("tools", f"there are more than {_MAX_TOOLS} tools")
+    for index, tool in enumerate(chat.get("tools", ())):
+        name = tool.get("name")
+        if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
+            raise bad(f"tools[{index}].name", "a tool's name is 1 to 128 letters, digits, _ and -")
+        if name in names:
+            raise bad(f"tools[{index}].name", f"there are two tools named {name!r}")
+        names.add(name)
+        if not isinstance(tool.get("input_schema"), dict):
+            raise bad(f"tools[{index}].input_schema", "a tool needs an input_schema, which is a JSON schema object")
+    choice = chat.get("tool_choice")
+    if choice is None:
+        return
+    if not names:
+        raise bad("tool_choice", "tool_choice needs tools")
+    if choice.get("type") not in _TOOL_CHOICES:
+        raise bad("tool_choice.type", f"tool_choice is one of {', '.join(_TOOL_CHOICES)}")
+    if choice["type"] == "tool" and choice.get("name") not in names:
+        raise bad("tool_choice.name", "tool_choice names a tool that is not in tools")
+
+
+def _check_reasoning(chat: ChatParams) -> None:
+    if "effort" in chat and chat["effort"] not in EFFORTS:
+        raise bad("effort", f"effort is one of {', '.join(EFFORTS)}")
+    if "effort" in chat and "thinking" in chat:
+        raise bad("effort", "give either effort or thinking")
+    answer_format = chat.get("format")
+    if answer_format is None:
+        return
+    if answer_format.get("type") not in FORMATS:
+        raise bad("format.type", f"format.type is one of {', '.join(FORMATS)}")
+    if answer_format["type"] == "json_schema" and not isinstance(answer_format.get("schema"), dict):
+        raise bad("format.schema", "format needs a schema, which is a JSON schema object")
+
+
 def bad(param: str, message: str) -> RpcError:
     """A BAD_PARAMS error that names the parameter."""
     return RpcError(Code.BAD_PARAMS, message, {"param": param})
 
 
-def engine_body(chat: ChatParams) -> str:
+def engine_body(chat: ChatParams, extra: Mapping[str, Any] | None = None) -> str:
     """The JSON text for `CLAUDE_CODE_EXTRA_BODY`: every key of the request that the client may decide.
+
+    Args:
+        extra: keys that follow from the model's abilities (`reasoning`).
 
     Raises:
         RpcError: BAD_PARAMS, when a value has no JSON form (NaN, Infinity, a lone surrogate, bytes).
     """
     body: dict[str, Any] = {"system": _system_blocks(chat.get("system")), "metadata": {}}
     body.update({key: chat[key] for key in _BODY_KEYS if key in chat})  # type: ignore[literal-required]
+    body.update(extra or {})
+    body["messages"] = _marked(body)
     try:
         text = json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         back = msgspec.json.decode(text)
@@ -110,11 +169,53 @@ def engine_body(chat: ChatParams) -> str:
     return text
 
 
+def _marked(body: dict[str, Any]) -> list[Any]:
+    """The messages with a cache mark on the last block, so that the next turn of the conversation is cheap.
+
+    The client's own marks stay; the API takes four at most, and caches nothing short.
+    """
+    messages = body["messages"]
+    if _chars(body["system"]) + sum(_chars(message["content"]) for message in messages) < _CACHEABLE_CHARS:
+        return list(messages)
+    marks = _marks(body["system"]) + _marks(body.get("tools", ())) + sum(_marks(m["content"]) for m in messages)
+    *before, last = messages
+    blocks = _blocks(last["content"])
+    if marks >= _MAX_CACHE_MARKS or "cache_control" in blocks[-1] or blocks[-1]["type"] in _UNMARKABLE:
+        return list(messages)
+    marked = {**blocks[-1], "cache_control": {"type": "ephemeral"}}
+    return [*before, {**last, "content": [*blocks[:-1], marked]}]
+
+
+def _chars(content: Any) -> int:
+    return len(content) if isinstance(content, str) else sum(len(str(block.get("text", ""))) for block in content)
+
+
+def _marks(blocks: Any) -> int:
+    """Cache marks on content blocks or tools; a plain text has none."""
+    return sum("cache_control" in block for block in blocks) if not isinstance(blocks, str) else 0
+
+
 def _system_blocks(system: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
     """An absent or empty system prompt is an empty list, which replaces the CLI's own."""
     if not system:
         return []
     return [{"type": "text", "text": system}] if isinstance(system, str) else system
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A validated chat, as it is to be sent (`wish.py` makes it).
+
+    Attributes:
+        model: None for the CLI's default.
+        extra: keys of the request body that follow from the model's abilities: thinking, output_config.
+        ignored: parameters that cannot be honoured, for the result.
+    """
+
+    chat: ChatParams
+    model: str | None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,19 +226,19 @@ class Script:
     """
 
     first: bytes
-    rest: tuple[bytes, ...] = ()
     ignored: tuple[str, ...] = ()
+    rest: tuple[bytes, ...] = ()
     request_ids: frozenset[str] = field(default_factory=frozenset)
 
 
-def engine_script(chat: ChatParams, model: str | None, request_id: str) -> Script:
+def engine_script(wish: Wish, request_id: str) -> Script:
     """Binding and the user line of an engine turn, in one write. The user line's own text is never sent on."""
-    env = {"CLAUDE_CODE_EXTRA_BODY": engine_body(chat), "CLAUDE_CODE_DISABLE_THINKING": "1"}
-    first = control.flags(request_id, env=env, model=model) + control.user_line(".")
-    return Script(first, request_ids=frozenset((request_id,)))
+    env = {"CLAUDE_CODE_EXTRA_BODY": engine_body(wish.chat, wish.extra), "CLAUDE_CODE_DISABLE_THINKING": "1"}
+    first = control.flags(request_id, env=env, model=wish.model) + control.user_line(".")
+    return Script(first, wish.ignored, request_ids=frozenset((request_id,)))
 
 
-def replay_script(chat: ChatParams, model: str | None, request_id: str) -> Script:
+def replay_script(wish: Wish, request_id: str) -> Script:
     """The documented way: system prompt by `initialize`, then the history, then the last user message.
 
     Assistant lines are appended at once but user lines are queued, so every past user line waits for its
@@ -146,7 +247,10 @@ def replay_script(chat: ChatParams, model: str | None, request_id: str) -> Scrip
     Raises:
         RpcError: BAD_PARAMS, when the last message is not the user's (there is no knob for a prefilled answer).
     """
-    messages = chat["messages"]
+    chat, messages = wish.chat, wish.chat["messages"]
+    for key in _REPLAY_REFUSES:
+        if chat.get(key):
+            raise bad(key, f"{key} cannot be honoured with this login (mode replay); engine.body = full may be set")
     if messages[-1]["role"] != "user":
         raise bad(f"messages[{len(messages) - 1}].role", "with this login the last message must be the user's")
     env = {"CLAUDE_CODE_DISABLE_THINKING": "1"}
@@ -154,10 +258,10 @@ def replay_script(chat: ChatParams, model: str | None, request_id: str) -> Scrip
         env["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(chat["max_tokens"])
     ids = (request_id, f"{request_id}s")
     head = control.request(ids[1], "initialize", systemPrompt=_system_texts(chat.get("system")))
-    head += control.flags(ids[0], env=env, model=model)
+    effort = wish.extra.get("output_config", {}).get("effort")
+    head += control.flags(ids[0], env=env, model=wish.model, effort=effort)
     chunks = _history_chunks(messages)
-    ignored = tuple(key for key in _REPLAY_IGNORES if key in chat)
-    return Script(head + chunks[0], tuple(chunks[1:]), ignored, frozenset(ids))
+    return Script(head + chunks[0], wish.ignored, tuple(chunks[1:]), frozenset(ids))
 
 
 def _history_chunks(messages: list[Any]) -> list[bytes]:
@@ -185,9 +289,9 @@ def _system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:
     return [system] if isinstance(system, str) else [str(block.get("text", "")) for block in system]
 
 
-def script(mode: str, chat: ChatParams, model: str | None, request_id: str) -> Script:
+def script(mode: str, wish: Wish, request_id: str) -> Script:
     """The turn's script for a worker of `mode` (`full` or `replay`)."""
-    return SCRIPTS[mode](chat, model, request_id)
+    return SCRIPTS[mode](wish, request_id)
 
 
-SCRIPTS: Mapping[str, Any] = {"full": engine_script, "replay": replay_script}
+SCRIPTS: Mapping[str, Callable[[Wish, str], Script]] = {"full": engine_script, "replay": replay_script}

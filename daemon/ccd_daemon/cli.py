@@ -57,7 +57,7 @@ def daemon(socket: Path | None, config: Path | None, with_parent: bool) -> None:
     """Run the daemon alone, in the foreground; prints one line when it is ready."""
     parent = os.getppid()
     from . import app, config as settings_module, reaper  # noqa: PLC0415
-    from .cli_binary import CliNotFound, CliTooOld  # noqa: PLC0415
+    from .cli_binary import CliError  # noqa: PLC0415
     from .server import SocketError  # noqa: PLC0415
 
     if with_parent:
@@ -72,7 +72,7 @@ def daemon(socket: Path | None, config: Path | None, with_parent: bool) -> None:
 
     try:
         app.serve(settings, environ, ready=ready)
-    except (CliNotFound, CliTooOld, SocketError) as error:
+    except (CliError, SocketError) as error:
         _stop(str(error), EXIT_UNAVAILABLE)
 
 

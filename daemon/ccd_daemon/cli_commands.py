@@ -32,28 +32,32 @@ def path(as_json: bool) -> None:
 @json_option
 def version(as_json: bool) -> None:
     """Print the CLI's version, and whether ccd supports it."""
-    found = _found()
+    settings = _settings()
     try:
-        number = cli_binary.version(found, os.environ)
-        cli_binary.check_supported(number)
-    except (cli_binary.CliNotFound, cli_binary.CliTooOld) as error:
+        cli = cli_binary.resolve(settings.cli.command, settings.data_dir, os.environ)
+    except cli_binary.CliError as error:
         _stop(str(error), EXIT_UNAVAILABLE)
-    facts = {"path": str(found), "version": number, "lowest_supported": cli_binary.LOWEST_SUPPORTED}
-    click.echo(json.dumps(facts) if as_json else f"{number} ({found}); ccd needs {cli_binary.LOWEST_SUPPORTED} or later")
+    lowest = cli_binary.LOWEST_SUPPORTED
+    facts = {"path": str(cli.path), "version": cli.version, "source": cli.source, "lowest_supported": lowest}
+    click.echo(json.dumps(facts) if as_json else f"{cli.version} ({cli.path}); ccd needs {lowest} or later")
 
 
 @cli_group.command()
-@click.option("--version", "wanted", metavar="V", help="Version of the package that carries the CLI.  [default: newest]")
+@click.option("--version", "wanted", metavar="V", help="Release of the package that carries the CLI.  [default: newest]")
 @json_option
 def install(wanted: str | None, as_json: bool) -> None:
     """Download the CLI into ccd's own data directory, verify it, and show progress."""
-    from . import cli_install  # noqa: PLC0415 - only this command needs it
+    from .cli_install import InstallFailed  # noqa: PLC0415 - only this command needs it
+    from .cli_install import install as install_cli  # noqa: PLC0415
+    from .cli_progress import shown  # noqa: PLC0415
 
     try:
-        installed = cli_install.install(_settings().data_dir, version=wanted)
-    except cli_install.InstallFailed as error:
+        with shown() as progress:
+            installed = install_cli(_settings().data_dir, version=wanted, progress=progress)
+    except InstallFailed as error:
         _stop(str(error), EXIT_FAILED)
-    click.echo(json.dumps({"path": str(installed)}) if as_json else str(installed))
+    facts = {"path": str(installed.path), "version": installed.version}
+    click.echo(json.dumps(facts) if as_json else f"Claude Code {installed.version} is installed: {installed.path}")
 
 
 def _settings() -> config.Settings:
@@ -66,8 +70,8 @@ def _settings() -> config.Settings:
 def _found() -> Path:
     settings = _settings()
     try:
-        found = cli_binary.find(settings.cli.command, settings.data_dir, os.environ.get("PATH", ""))
-    except cli_binary.CliNotFound as error:
+        found = cli_binary.find(settings.cli.command, settings.data_dir, os.environ.get("PATH", os.defpath))
+    except cli_binary.CliError as error:
         _stop(str(error), EXIT_UNAVAILABLE)
     if found is None:
         _stop("there is no Claude Code CLI yet; install it with: ccd cli install", EXIT_UNAVAILABLE)

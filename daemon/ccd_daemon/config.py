@@ -135,6 +135,7 @@ class Profile:
     """`[profiles.NAME]`: a kind of worker. `chat` always exists: a plain model without any built-in tools."""
 
     model: str | None = setting(None, "model when the request names none; default: the CLI's own default")
+    fallback_model: str | None = setting(None, "model to ask when that one is overloaded or does not exist")
     spares: int | None = setting(None, "overrides pool.spares", min=0, max=64)
     env: dict[str, str] = setting({}, "variables set for this profile's workers", secret=True)
     prefork: bool = setting(False, "start its spares with the daemon instead of at first use")

@@ -22,6 +22,7 @@ class Kind(msgspec.Struct):
 
     type: str = ""
     subtype: str | None = None
+    status: Any = None
 
 
 class Delta(msgspec.Struct):
@@ -50,6 +51,7 @@ class StreamLine(msgspec.Struct):
 class AssistantMessage(msgspec.Struct):
     """The finished content of (part of) an answer."""
 
+    id: str | None = None
     model: str | None = None
     content: list[dict[str, Any]] = []
 
@@ -148,7 +150,13 @@ def reply_error(request_id: str, message: str) -> bytes:
     return _encode({"type": "control_response", "response": response}) + b"\n"
 
 
-def flags(request_id: str, *, env: dict[str, str], model: str | None | msgspec.UnsetType = msgspec.UNSET) -> bytes:
+def flags(
+    request_id: str,
+    *,
+    env: dict[str, str],
+    model: str | None | msgspec.UnsetType = msgspec.UNSET,
+    effort: str | None = None,
+) -> bytes:
     """`apply_flag_settings`: live environment variables and, unless UNSET, the model (None: the CLI's default).
 
     The model travels this way because `set_model` with a pinned id makes a hidden, billed API call.
@@ -156,6 +164,8 @@ def flags(request_id: str, *, env: dict[str, str], model: str | None | msgspec.U
     settings: dict[str, Any] = {"env": env}
     if model is not msgspec.UNSET:
         settings["model"] = model
+    if effort is not None:
+        settings["effortLevel"] = effort
     return request(request_id, "apply_flag_settings", settings=settings)
 
 

@@ -39,7 +39,8 @@ def from_result(result: ResultLine, *, model: str) -> RpcError:
     if result.subtype == "error_max_budget_usd":
         return RpcError(Code.BUDGET, "the CLI's budget for this process is used up")
     if result.terminal_reason == "prompt_too_long" or (result.api_error_status == 400 and _TOO_LONG.search(text)):
-        return RpcError(Code.CONTEXT_TOO_LONG, text or "the prompt is longer than the model's context")
+        data = {} if result.api_error_status is None else {"upstream_status": result.api_error_status}
+        return RpcError(Code.CONTEXT_TOO_LONG, text or "the prompt is longer than the model's context", data)
     return from_status(result.api_error_status, text, model=model)
 
 
@@ -51,7 +52,8 @@ def from_status(status: int | None, text: str, *, model: str, retry_after_ms: in
     if wait:
         data["retry_after_ms"] = wait
     if code is Code.UPSTREAM_AUTH:
-        return RpcError(code, f"{text or 'The model API refused the login.'} {LOGIN_HINT}", data)
+        what = "The Claude Code CLI is not logged in." if status is None else f"The model API refused the login: {text}"
+        return RpcError(code, f"{what} {LOGIN_HINT}", data)
     if code is Code.MODEL_NOT_FOUND:
         return RpcError(code, f"The model {model!r} does not exist or is not available to this login.", data)
     if code is Code.BAD_PARAMS:
@@ -72,15 +74,22 @@ def _code(status: int | None, text: str) -> Code:
 def from_retry(retry: RetryLine, *, model: str) -> RpcError:
     """The failure that the caller gets at once instead of waiting through the CLI's own retries."""
     status = retry.error_status
-    names = {401: "refused the login", 403: "refused the login", 429: "rate limit is reached", 529: "is overloaded"}
-    words = names.get(status or 0, "failed")
-    text = f"The model API {words}" + (f" (HTTP {status})." if status else " and cannot be reached.")
+    names = {401: "says no", 403: "says no", 429: "limits the rate", 529: "is overloaded"}
+    words = names.get(status or 0, "fails" if status else "cannot be reached")
+    text = f"The model API {words}" + (f" (HTTP {status})." if status else ".")
     return from_status(status, text, model=model, retry_after_ms=max(1000, int(retry.retry_delay_ms)))
 
 
 def hopeless(retry: RetryLine, *, patience_ms: int) -> bool:
     """Whether waiting for this retry would only keep the caller waiting."""
     return retry.error_status in (401, 403) or retry.retry_delay_ms > patience_ms
+
+
+def broke_off() -> RpcError:
+    """The API ended the answer in the middle; what came of it cannot be completed."""
+    return RpcError(
+        Code.UPSTREAM_ERROR, "the model API broke off in the middle of the answer", {"retry_after_ms": 1000}
+    )
 
 
 def crashed(exit_status: str, stderr_tail: str) -> RpcError:

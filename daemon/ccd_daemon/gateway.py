@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Mapping
 
 GATEWAY_SERVER = "ccd_gateway.server"
@@ -19,9 +18,8 @@ def serve_gateway(environ: Mapping[str, str], flags: Mapping[str, object]) -> in
     server = importlib.import_module(GATEWAY_SERVER)
     settings = importlib.import_module(GATEWAY_SETTINGS).load_settings(environ, flags)
 
-    def ready() -> None:
-        print(f"ccd gateway is ready: http://{settings.bind}", flush=True)
+    def ready(url: str) -> None:
+        print(f"ccd gateway is ready: {url}", flush=True)
 
     status: int = server.run(settings, ready)
-    sys.stdout.flush()
     return status

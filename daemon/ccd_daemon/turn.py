@@ -9,7 +9,7 @@ from typing import Any
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatResult, Usage
 
-from . import control
+from . import control, errors
 from .body import Script
 
 Sink = Callable[[bytes], None]
@@ -27,8 +27,10 @@ class Turn:
     """
 
     __slots__ = (
+        "_content_of",
         "abandoned",
-        "api_calls",
+        "api_requests",
+        "begun",
         "content",
         "future",
         "last_output",
@@ -54,11 +56,13 @@ class Turn:
         self.abandoned = False
         self.output_started = False
         self.message_done = False
-        self.api_calls = 0
+        self.api_requests = 0  # as the CLI announces them; a call that it makes by itself shows here first
         self.stop_reason: str | None = None
         self.stop_sequence: str | None = None
         self.usage: dict[str, Any] = {}
+        self.begun = False
         self.content: list[dict[str, Any]] = []
+        self._content_of: str | None = None
 
     @property
     def over(self) -> bool:
@@ -83,20 +87,36 @@ class Turn:
         return False
 
     def _begin(self, message: dict[str, Any]) -> None:
-        self.api_calls += 1
         if self.message_done:
             return  # a surplus call of the CLI's: counted, never passed on
         if self.output_started:
-            raise self.failure(
-                Code.UPSTREAM_ERROR, "the model API broke off in the middle of the answer", retry_after_ms=1000
-            )
+            error = errors.broke_off()
+            raise self.failure(error.code, error.message, **error.data)
+        self.begun = True
         self.model = message.get("model") or self.model
         self.usage.update(message.get("usage") or {})
 
-    def add_content(self, blocks: list[dict[str, Any]]) -> None:
-        """A finished content block, kept when the caller wants the whole answer."""
-        if self.sink is None and not self.message_done:
-            self.content.extend(blocks)
+    def add_content(self, message_id: str | None, blocks: list[dict[str, Any]]) -> None:
+        """A finished content block; only those of the last message count."""
+        if message_id != self._content_of:
+            self.content.clear()
+            self._content_of = message_id
+        self.content.extend(blocks)
+
+    @property
+    def text(self) -> str:
+        """The text blocks of the answer, joined."""
+        return "".join(str(block.get("text", "")) for block in self.content if block.get("type") == "text")
+
+    @property
+    def thoughts(self) -> list[dict[str, Any]]:
+        """The thinking blocks of the answer."""
+        return [block for block in self.content if block.get("type") in ("thinking", "redacted_thinking")]
+
+    @property
+    def tool_call_ids(self) -> list[str]:
+        """The ids of the answer's tool calls."""
+        return [str(block.get("id")) for block in self.content if block.get("type") == "tool_use"]
 
     def result(self, line: control.ResultLine, *, worker: str, mode: str, cost_usd: float, now: float) -> ChatResult:
         """The turn's result once the CLI has reported its end."""
@@ -108,7 +128,7 @@ class Turn:
             usage=_counts(usage),
             cost_usd=cost_usd,
             duration_ms=int(1000 * (now - self.started)),
-            api_calls=max(1, self.api_calls),
+            api_calls=max(1, self.api_requests),
             worker=worker,
             mode=mode,
             ignored=list(self.script.ignored),

@@ -73,6 +73,7 @@ class Part:
     environ: dict[str, str]
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     ready_line: str = ""
+    was_ready: bool = False  # once: a part that has never been ready cannot start at all
     process: asyncio.subprocess.Process | None = None
 
     async def run(self) -> int:
@@ -89,6 +90,7 @@ class Part:
         while line := await self.process.stdout.readline():
             if not self.ready.is_set():
                 self.ready_line = line.decode(errors="replace").strip()
+                self.was_ready = True
                 self.ready.set()
         return await self.process.wait()
 
@@ -179,7 +181,7 @@ class Unit:
             if self.stopping.is_set():
                 return
             failures = 0 if loop.time() - started > _STEADY_S else failures + 1
-            if status in _EXIT_FATAL or failures > len(_BACKOFF_S):
+            if status in _EXIT_FATAL or failures > len(_BACKOFF_S) or not part.was_ready:
                 click.echo(f"ccd: the {part.name} ended (exit status {status}); giving up", err=True)
                 self.failed.set()
                 return

@@ -214,7 +214,7 @@ class Worker:
         turn, limits = self.turn, self._settings.deadlines
         if turn is None or self.state is not State.BUSY:
             return
-        started = turn.output_started
+        started = turn.begun
         limit_s = limits.stall_s if started else limits.first_output_s
         quiet_s = self._loop.time() - turn.last_output
         if quiet_s >= limit_s and not (self.process and self.process.paused):
@@ -240,7 +240,8 @@ class Worker:
                 return
         turn.last_output = self._loop.time()
         if turn.sink is not None and not turn.message_done:
-            turn.output_started = True
+            if not turn.output_started:
+                self._first_output(turn)
             turn.sink(data)
 
     def _cut(self, data: bytes) -> bytes:
@@ -250,6 +251,12 @@ class Worker:
         except LineTooLong as error:
             self._bad_output(str(error))
             return b""
+
+    def _first_output(self, turn: Turn) -> None:
+        """From here on silence is what is watched for, and nothing may be tried again."""
+        turn.output_started = turn.sink is not None
+        self._stop_watching()
+        self._watch_output()
 
     def _slow_lines(self, lines: bytes) -> None:
         """Lines among which there are some to look at: those passed on still go out together."""
@@ -271,7 +278,8 @@ class Worker:
         turn = self.turn
         if turn is not None and not turn.message_done:
             turn.last_output = self._loop.time()
-            turn.output_started = turn.output_started or turn.sink is not None
+            if not turn.output_started:
+                self._first_output(turn)
             keep.append(line)
 
     def _flush(self, keep: list[bytes]) -> None:
@@ -296,6 +304,8 @@ class Worker:
             self._reset_seen = True
         elif kind.type == "system" and kind.subtype == "api_retry":
             self._on_retry(control.retry_line(line))
+        elif kind.type == "system" and kind.subtype == "status" and self.turn is not None:
+            self.turn.api_requests += kind.status == "requesting"
 
     def _on_stream_event(self, line: bytes, keep: list[bytes]) -> None:
         turn = self.turn
@@ -312,8 +322,8 @@ class Worker:
         if event.type == "message_start":
             self._guard()
         if not done:
-            if event.type.startswith("content_block"):
-                turn.output_started = turn.output_started or turn.sink is not None
+            if event.type.startswith("content_block") and not turn.output_started:
+                self._first_output(turn)
             keep.append(line)
         if interrupt:
             self._tainted = True
@@ -325,7 +335,7 @@ class Worker:
             return
         message = control.assistant_line(line)
         if message.error is None and message.message.model != "<synthetic>":
-            turn.add_content(message.message.content)
+            turn.add_content(message.message.id, message.message.content)
             keep.append(line)
 
     def _guard(self) -> None:
@@ -354,16 +364,17 @@ class Worker:
         self._cost_usd = max(self._cost_usd, line.total_cost_usd or 0.0)
         result = turn.result(line, worker=self.id, mode=self.mode, cost_usd=cost, now=self._loop.time())
         self._tokens_since_reset += _input_tokens(result["usage"])
-        self.surplus_calls += max(0, turn.api_calls - 1)
-        answered = turn.message_done or not line.is_error
-        self._tainted = self._tainted or not answered or turn.api_calls > 1 or line.is_error
+        self.surplus_calls += result["api_calls"] - 1
+        answered = turn.message_done or not (line.is_error or turn.output_started)
+        self._tainted = self._tainted or not answered or result["api_calls"] > 1 or line.is_error
         self.turn = None
         self.last_used = self._loop.time()
         self.feed(Event.RESULT)
         if answered:
             turn.resolve(result)
         else:
-            error = errors.from_result(line, model=turn.model)
+            # Once a message has begun, whatever follows (a refused second call, a repetition) is the end of a broken one.
+            error = errors.broke_off() if turn.begun else errors.from_result(line, model=turn.model)
             turn.reject(turn.failure(error.code, error.message, **error.data))
         if turn.abandoned:
             self._owner.idle(self)

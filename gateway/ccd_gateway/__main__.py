@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"ccd gateway: {error}", file=sys.stderr)
         return 2
-    return run(settings)
+    return run(settings, lambda url: print(f"ccd gateway: {url}", file=sys.stderr, flush=True))
 
 
 def _parser() -> argparse.ArgumentParser:

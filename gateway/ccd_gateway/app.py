@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import TypeAlias, cast
 
 import falcon
 import falcon.asgi
@@ -11,6 +12,7 @@ import falcon.asgi
 from ccd_gateway.backend import Backend
 from ccd_gateway.browser import BrowserRules
 from ccd_gateway.chat import ChatCompletions
+from ccd_gateway.envelope import App as AsgiApp
 from ccd_gateway.envelope import Envelope
 from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.health import Health
@@ -18,6 +20,7 @@ from ccd_gateway.models import Models
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.errors import RpcError
 
+App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
 _log = logging.getLogger(__name__)
 
 
@@ -29,15 +32,20 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Env
         timeout_s=settings.request_timeout_s,
         reconnect_wait_s=settings.reconnect_wait_s,
     )
-    app = falcon.asgi.App(middleware=[_Lifespan(backend)])
+    app: App = falcon.asgi.App(middleware=[_Lifespan(backend)])
     app.req_options.strip_url_path_trailing_slash = True
     _add_routes(app, backend, settings)
     _add_error_handlers(app)
     rules = BrowserRules(settings.bind_host, settings.allowed_hosts, settings.allowed_origins)
-    return Envelope(app, rules, settings.max_streams)
+    return Envelope(
+        cast(AsgiApp, app),
+        rules,
+        max_requests=settings.max_streams,
+        max_body_bytes=settings.max_body_bytes,
+    )
 
 
-def _add_routes(app: falcon.asgi.App, backend: Backend, settings: GatewaySettings) -> None:
+def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
     models = Models(backend)
     app.add_route("/health", Health(backend))
     app.add_route("/v1/models", models)
@@ -58,7 +66,7 @@ class _Lifespan:
 # --- every failure becomes an OpenAI error body ---
 
 
-def _add_error_handlers(app: falcon.asgi.App) -> None:
+def _add_error_handlers(app: App) -> None:
     app.add_error_handler(Exception, _on_fault)
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(RpcError, _on_rpc_error)
@@ -86,7 +94,7 @@ async def _on_http_error(
 ) -> None:
     """The framework's own refusals: unknown route, wrong method, a malformed header."""
     await _on_api_error(req, resp, _from_http_error(req, error), params)
-    for name, value in (error.headers or {}).items():
+    for name, value in dict(error.headers or {}).items():
         resp.set_header(name, value)
 
 

@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-import falcon
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
 import falcon.asgi
 
 from ccd_gateway.errors import ApiError
 
-_READ_BYTES = 1 << 16
+# Most clients read an answer only when they have sent their whole body, and a connection that is closed
+# before is an error of theirs without any text. So a refused body is read on for a while, and thrown away.
+_DISCARD_BYTES = 512 << 20
+_DISCARD_S = 10.0
+_DISCARD_IDLE_S = 0.3
 
 
 async def read_body(request: falcon.asgi.Request, max_bytes: int) -> bytes:
     """The whole body.
 
     Raises:
-        ApiError: 413 when it is larger than `max_bytes`, before reading when Content-Length says so; 400 when
-            the client stops in the middle.
+        ApiError: 413 when it is larger than `max_bytes`, 400 when the client stops in the middle.
     """
-    length = request.content_length
-    if length is not None and length > max_bytes:
-        raise _too_large(max_bytes)
     pieces: list[bytes] = []
     held = 0
-    async for piece in request.stream:
+    stream = aiter(request.stream)
+    async for piece in stream:
         held += len(piece)
         if held > max_bytes:
-            raise _too_large(max_bytes)
+            pieces.clear()
+            await discard(stream)
+            raise too_large(max_bytes)
         pieces.append(piece)
-    if length is not None and held < length:
+    if request.content_length is not None and held < request.content_length:
         raise ApiError(400, "The request body is shorter than its Content-Length.", code="incomplete_body")
     return b"".join(pieces)
 
 
-def _too_large(max_bytes: int) -> ApiError:
+async def discard(pieces: AsyncIterator[bytes]) -> None:
+    """Take what still comes of a refused body, within limits of time and size."""
+    left = _DISCARD_BYTES
+    with suppress(TimeoutError, StopAsyncIteration):
+        async with asyncio.timeout(_DISCARD_S):
+            while left > 0:
+                async with asyncio.timeout(_DISCARD_IDLE_S):
+                    left -= len(await anext(pieces))
+
+
+def too_large(max_bytes: int) -> ApiError:
+    """The 413; the connection is not used again, for its body may not have been read to the end."""
     return ApiError(
         413,
         f"The request body is larger than {max_bytes} bytes (gateway.max_body_bytes).",

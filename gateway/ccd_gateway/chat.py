@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import NamedTuple
 
 import falcon
 import falcon.asgi
 import msgspec
-from ccd_client.messages import conversation
 
+from ccd_client.messages import conversation
 from ccd_gateway.backend import Backend
 from ccd_gateway.body import read_body
 from ccd_gateway.errors import JSON, ApiError, bad_request, from_rpc
@@ -130,6 +130,9 @@ class Events:
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._events
 
+    def __anext__(self) -> Awaitable[bytes]:
+        return self._events.__anext__()
+
     async def close(self) -> None:
         """Called by the framework however the response ended."""
         await self._events.aclose()
@@ -157,9 +160,8 @@ async def _events(
 
 
 def _chunks(writer: ChunkWriter, deltas: list[Delta]) -> bytes:
-    return b"".join(
-        [writer.reasoning(delta.raw) if delta.thinking else writer.content(delta.raw) for delta in deltas]
-    )
+    events = [writer.reasoning(raw) if thinking else writer.content(raw) for thinking, raw in deltas]
+    return events[0] if len(events) == 1 else b"".join(events)
 
 
 def _name_ignored(resp: falcon.asgi.Response, names: list[str]) -> None:

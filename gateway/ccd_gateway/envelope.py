@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import re
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from ccd_gateway.body import discard, too_large
 from ccd_gateway.browser import BrowserRules
 from ccd_gateway.errors import JSON, ApiError, overloaded
 
@@ -33,18 +34,23 @@ class Envelope:
         app: what answers admitted requests.
         rules: the browser rules.
         max_requests: requests with a body that one worker process handles at a time; more are 503.
+        max_body_bytes: a larger Content-Length is 413 here already, as the framework asks for the body first.
     """
 
-    def __init__(self, app: App, rules: BrowserRules, max_requests: int) -> None:
+    def __init__(self, app: App, rules: BrowserRules, *, max_requests: int, max_body_bytes: int) -> None:
         self._app = app
         self._rules = rules
         self._max_requests = max_requests
+        self._max_body_bytes = max_body_bytes
         self.open_requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, as ASGI wants it."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":  # no route takes one
+            await send({"type": "websocket.close", "code": 1008})
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         send = self._decorated(send, headers)
@@ -54,7 +60,7 @@ class Envelope:
             if preflight is not None:
                 await _answer(send, 204, preflight, b"")
             elif scope["method"] in _BODY_METHODS:
-                await self._counted(scope, receive, send)
+                await self._counted(scope, headers, receive, send)
             else:
                 await self._app(scope, receive, send)
         except ApiError as error:
@@ -71,14 +77,32 @@ class Envelope:
 
         return send_decorated
 
-    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _counted(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         if self.open_requests >= self._max_requests:
             raise overloaded("The gateway has as many requests open as it may have. Try again shortly.")
         self.open_requests += 1
         try:
+            if content_length(headers) > self._max_body_bytes:
+                if b"expect" not in headers:  # else the client waits with its body for our answer
+                    await discard(_pieces(receive))
+                raise too_large(self._max_body_bytes)
             await run_until_disconnect(self._app, scope, receive, send)
         finally:
             self.open_requests -= 1
+
+
+def content_length(headers: Mapping[bytes, bytes]) -> int:
+    """What the header says, or 0; the server has checked that it is a number."""
+    value = headers.get(b"content-length", b"0")
+    return int(value) if value.isdigit() and len(value) < 20 else 0
+
+
+async def _pieces(receive: Receive) -> AsyncGenerator[bytes, None]:
+    more = True
+    while more:
+        message = await receive()
+        more = message.get("more_body", False)
+        yield message.get("body", b"")
 
 
 async def run_until_disconnect(app: App, scope: Scope, receive: Receive, send: Send) -> None:

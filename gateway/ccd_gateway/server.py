@@ -5,46 +5,79 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
-from gunicorn.app.base import BaseApplication
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from ccd_gateway.app import create_app
 from ccd_gateway.envelope import Envelope
 from ccd_gateway.parent import die_with_parent
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.worker import GatewayWorker
+
+_BACKLOG = 4096
 
 
-def run(settings: GatewaySettings, on_ready: Callable[[], None] | None = None) -> int:
+def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None) -> int:
     """Serve until SIGTERM (open requests may end, up to `graceful_timeout_s`) or SIGINT (at once).
 
-    The calling process becomes the master; it must be the main thread of its process.
+    The calling process becomes the master; this must be the main thread of its process.
 
     Args:
         settings: what to serve.
-        on_ready: called once in the master when the socket listens; workers may still be starting then, and
-            the kernel holds the first connections for them.
+        on_ready: called once in the master with the URL, when the socket listens; workers may still be
+            starting then, and the kernel holds the first connections for them.
 
     Returns:
-        The exit status.
+        The exit status; 1 when the address cannot be used.
     """
-    parent = os.getppid()
     if settings.die_with_parent:
-        die_with_parent(parent, signal.SIGTERM)
+        die_with_parent(os.getppid(), signal.SIGTERM)
     try:
-        _Server(settings, on_ready).run()
+        listener = listen(settings.bind)
+    except OSError as error:
+        print(f"ccd gateway: cannot listen on {settings.bind}: {_why(error)}", file=sys.stderr)
+        return 1
+    try:
+        _Server(settings, listener, on_ready).run()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     return 0
 
 
+def _why(error: OSError) -> str:
+    """The reason alone; some errors carry the address once more."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+
+
+def listen(bind: str) -> socket.socket:
+    """The listening socket for `HOST:PORT` (port 0 is any free one), or the open one of `fd://N`.
+
+    Raises:
+        OSError: the address is taken, or not this machine's.
+    """
+    if bind.startswith("fd://"):
+        return socket.socket(fileno=int(bind.removeprefix("fd://")))
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
+
+
+def url(listener: socket.socket) -> str:
+    """Where the gateway can be reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def options(settings: GatewaySettings) -> dict[str, Any]:
     """gunicorn's settings. Whatever is not here is gunicorn's default."""
     return {
-        "bind": [settings.bind],
         "workers": settings.workers,
-        "worker_class": "asgi",
+        "worker_class": GatewayWorker,
         "asgi_loop": "uvloop",
         "asgi_lifespan": "on",
         # The envelope cancels at once; this is for what it does not see.
@@ -52,7 +85,7 @@ def options(settings: GatewaySettings) -> dict[str, Any]:
         "keepalive": 75,
         "timeout": 120,
         "graceful_timeout": settings.graceful_timeout_s,
-        "backlog": 4096,
+        "backlog": _BACKLOG,
         "preload_app": True,  # one copy of the code in memory, and errors show before a worker exists
         "control_socket_disable": True,
         "loglevel": "warning",
@@ -63,14 +96,19 @@ def options(settings: GatewaySettings) -> dict[str, Any]:
 class _Server(BaseApplication):  # type: ignore[misc]
     """gunicorn with its settings from ours; its own command line, files and variables are not read."""
 
-    def __init__(self, settings: GatewaySettings, on_ready: Callable[[], None] | None) -> None:
+    def __init__(
+        self, settings: GatewaySettings, listener: socket.socket, on_ready: Callable[[str], None] | None
+    ) -> None:
         self._settings = settings
+        self._url = url(listener)
+        self._fd = listener.detach()  # gunicorn makes a socket of its own of it, and closes this number
         self._on_ready = on_ready
         super().__init__()
 
     def load_config(self) -> None:
         for name, value in options(self._settings).items():
             self.cfg.set(name, value)
+        self.cfg.set("bind", [f"fd://{self._fd}"])
         self.cfg.set("when_ready", self._when_ready)
         self.cfg.set("pre_fork", _pre_fork)
         if self._settings.die_with_parent:
@@ -81,7 +119,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def _when_ready(self, arbiter: Any) -> None:
         if self._on_ready is not None:
-            self._on_ready()
+            self._on_ready(self._url)
 
 
 def _pre_fork(arbiter: Any, worker: Any) -> None:

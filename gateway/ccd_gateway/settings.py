@@ -57,7 +57,7 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         """Refuse an address that cannot be meant; the loader puts the section's name before the message."""
-        if self.bind.startswith("fd://"):
+        if re.fullmatch(r"fd://\d{1,6}", self.bind):
             return
         match = _BIND.fullmatch(self.bind)
         if match is None or int(match["port"]) > 65535:

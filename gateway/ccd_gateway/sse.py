@@ -56,11 +56,11 @@ class ChunkWriter:
         """The first chunk."""
         return self._delta + b'{"role":"assistant","content":"","refusal":null}' + self._open
 
-    def content(self, raw: bytes | memoryview) -> bytes:
+    def content(self, raw: bytes) -> bytes:
         """A piece of the answer; `raw` is a JSON string."""
         return b"%b%b%b" % (self._content, raw, self._close)
 
-    def reasoning(self, raw: bytes | memoryview) -> bytes:
+    def reasoning(self, raw: bytes) -> bytes:
         """A piece of the model's thinking; `raw` is a JSON string."""
         return b"%b%b%b" % (self._reasoning, raw, self._close)
 

@@ -216,6 +216,8 @@ def _delta_of(line: bytes) -> Delta | None:
 
 
 def _text_of(delta: _Delta) -> Delta | None:
-    text, thinking = bytes(delta.text), bytes(delta.thinking)
-    raw = text or thinking
-    return Delta(not text, raw) if raw[:1] == b'"' and raw != _EMPTY else None
+    raw = bytes(delta.text)
+    thinking = not raw
+    if thinking:
+        raw = bytes(delta.thinking)
+    return Delta(thinking, raw) if raw[:1] == b'"' and raw != _EMPTY else None

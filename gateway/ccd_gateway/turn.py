@@ -53,6 +53,8 @@ class ChatTurn:
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._waiting_since_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._pump = self._loop.create_task(self._take_payloads())
 
     @property
@@ -97,14 +99,31 @@ class ChatTurn:
             lane.open_calls -= 1
             self._stream.cancel("the HTTP request is over")
             self._pump.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
 
     async def _wait(self, silence_s: float) -> None:
+        """Wait for a payload, the end, or silence.
+
+        The timer is not stopped when a payload comes: when it goes off it looks how long the wait has really
+        been. Most waits are far shorter than a silence, and a timer for each would cost more.
+        """
+        self._waiting_since_s = self._loop.time()
         self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(silence_s, _wake, self._waiter)
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
+        if self._timer is None:
+            self._timer = self._loop.call_later(silence_s, self._look, silence_s)
+        await self._waiter
+
+    def _look(self, silence_s: float) -> None:
+        self._timer = None
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return  # the next wait starts it again
+        silent_at_s = self._waiting_since_s + silence_s
+        if self._loop.time() >= silent_at_s:
+            waiter.set_result(None)
+        else:
+            self._timer = self._loop.call_at(silent_at_s, self._look, silence_s)
 
     async def _take_payloads(self) -> None:
         try:

@@ -8,12 +8,12 @@ to be used only because ids increase.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from enum import Enum, auto
+from collections.abc import Iterable, Mapping
+from enum import IntEnum, auto
 from typing import Final
 
 
-class State(Enum):
+class State(IntEnum):
     """Where a call is, on either side."""
 
     __hash__ = object.__hash__  # members are singletons; Enum's own is a Python function, in every table lookup
@@ -23,7 +23,7 @@ class State(Enum):
     FLUSHING = auto()  # served only: answered by the application, items still wait for credit
 
 
-class Event(Enum):
+class Event(IntEnum):
     """What can happen to a call."""
 
     __hash__ = object.__hash__
@@ -35,7 +35,7 @@ class Event(Enum):
     CHILD = auto()  # asked only: the other side calls back on behalf of this call
 
 
-class Act(Enum):
+class Act(IntEnum):
     """What the peer then does."""
 
     PASS = auto()  # send it, or hand it to the application
@@ -47,14 +47,15 @@ class Act(Enum):
 
 _O, _C, _F = State.OPEN, State.CANCELLED, State.FLUSHING
 
-ASKED: Final[Mapping[tuple[State, Event], tuple[State | None, Act]]] = {
+# The state after an answer does not matter: an answered call is forgotten.
+ASKED: Final[Mapping[tuple[State, Event], tuple[State, Act]]] = {
     (_O, Event.ITEM): (_O, Act.PASS),
-    (_O, Event.ANSWER): (None, Act.PASS),
+    (_O, Event.ANSWER): (_C, Act.PASS),
     (_O, Event.CANCEL): (_C, Act.PASS),
     (_O, Event.CREDIT): (_O, Act.PASS),
     (_O, Event.CHILD): (_O, Act.PASS),
     (_C, Event.ITEM): (_C, Act.DROP),
-    (_C, Event.ANSWER): (None, Act.PASS),
+    (_C, Event.ANSWER): (_C, Act.PASS),
     (_C, Event.CANCEL): (_C, Act.DROP),
     (_C, Event.CREDIT): (_C, Act.DROP),
     (_C, Event.CHILD): (_C, Act.REFUSE),
@@ -89,6 +90,11 @@ class AskedCall:
         self.parent = parent
         self.children: set[int] | None = None  # served here on behalf of this call; most calls never have one
 
+    def adopt(self, call_id: int) -> None:
+        """Note a call that the other side asks on behalf of this one."""
+        self.children = self.children or set()
+        self.children.add(call_id)
+
 
 class ServedCall:
     """A call that the other side opened and this side answers."""
@@ -104,3 +110,13 @@ class ServedCall:
         self.held: deque[bytes | memoryview] | None = None  # items that wait for credit
         self.answer: bytes | None = None  # END or FAIL that waits for them
         self.children: set[int] | None = None  # asked from here on behalf of this call
+
+    def adopt(self, call_id: int) -> None:
+        """Note a call that this side asks on behalf of this one."""
+        self.children = self.children or set()
+        self.children.add(call_id)
+
+    def hold(self, payloads: Iterable[bytes | memoryview]) -> None:
+        """Keep payloads until there is credit for them."""
+        self.held = deque() if self.held is None else self.held
+        self.held.extend(payloads)

@@ -42,7 +42,7 @@ MAX_METHOD_CHARS: Final = 128
 MAX_AGENT_CHARS: Final = 256
 HELLO_TIMEOUT_S: Final = 2.0  # for the program around the peer, which alone has a clock
 
-_PIECE_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 1 << 18
 _JOIN_BYTES: Final = 4096  # below this, copying a payload costs less than handing the kernel one more buffer
 
 
@@ -141,7 +141,8 @@ class FrameReader:
         self._max_unfinished_bytes = limits.max_frame_bytes + _PIECE_BYTES
         self._max_nodes = limits.max_nodes
         self._unfinished_bytes = 0
-        self._nodes = 0
+        self._nodes = 0  # since the last read that completed a frame
+        self.violation: Violation | None = None
         hooks = {"object_hook": self._count, "list_hook": self._count} if count_nodes else {}
         self._unpacker = msgpack.Unpacker(
             max_buffer_size=limits.max_frame_bytes + 2 * _PIECE_BYTES,
@@ -154,22 +155,31 @@ class FrameReader:
             **hooks,
         )
 
-    def frames(self, data: bytes) -> Iterator[Any]:
+    def read(self, data: bytes) -> list[Any]:
         """Every value that is complete with this read, oldest first; each may still be of any shape.
 
-        Raises:
-            Violation: the bytes are not msgpack, or a value is larger than the limits allow.
+        When the bytes are not msgpack, or a value is larger than the limits allow, `violation` says so
+        afterwards and nothing more may be read.
         """
-        for piece in pieces(data, _PIECE_BYTES):
+        values: list[Any] = []
+        try:
+            for piece in (data,) if len(data) <= _PIECE_BYTES else pieces(data, _PIECE_BYTES):
+                self._read_piece(piece, values)
+        except Violation as violation:
+            self.violation = violation
+        except (ValueError, msgpack.UnpackException) as error:
+            self.violation = Violation(Code.PROTOCOL, f"not a valid msgpack stream: {_described(error)}")
+        return values
+
+    def _read_piece(self, piece: bytes | memoryview, values: list[Any]) -> None:
+        count = len(values)
+        self._unpacker.feed(piece)
+        values.extend(self._unpacker)  # what was decoded before an error stays in the list
+        if len(values) > count:
+            self._unfinished_bytes = len(piece)
+            self._nodes = 0
+        else:
             self._unfinished_bytes += len(piece)
-            try:
-                self._unpacker.feed(piece)
-                for frame in self._unpacker:
-                    yield frame
-                    self._nodes = 0
-                    self._unfinished_bytes = len(piece)
-            except (ValueError, msgpack.UnpackException) as error:
-                raise Violation(Code.PROTOCOL, f"not a valid msgpack stream: {_described(error)}") from None
             if self._unfinished_bytes > self._max_unfinished_bytes:
                 raise Violation(Code.TOO_LARGE, f"a frame is larger than {self._max_unfinished_bytes} bytes")
 

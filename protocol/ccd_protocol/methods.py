@@ -33,6 +33,15 @@ class ChatParams(TypedDict, total=False):
     top_k: int
     stop_sequences: list[str]
     metadata: dict[str, Any]
+    service_tier: str
+    tools: list[dict[str, Any]]  # name, description, input_schema; the caller runs them
+    tool_choice: dict[str, Any]  # type auto, any, tool (with name) or none; disable_parallel_tool_use
+    effort: str  # none, minimal, low, medium, high, xhigh or max: how much to think, whatever the model calls it
+    thinking: dict[str, Any]  # the Messages API's own field, instead of effort
+    format: dict[str, Any]  # {"type": "json_schema", "schema": {…}} or {"type": "json_object"}; checked, repaired once
+    fallback_model: str  # asked when the model is overloaded or does not exist
+    strict: bool  # refuse the call instead of ignoring a parameter
+    conversation_id: str  # continue this stored conversation; created at first use
     tenant: str  # only peers that may speak for others (the gateway) can set it
 
 
@@ -48,7 +57,9 @@ class Usage(TypedDict, total=False):
 class ChatResult(TypedDict):
     """Result of `chat.stream`: what is known once the turn has ended. The text itself came as ITEMs."""
 
-    stop_reason: str | None  # the Messages API's word: end_turn, max_tokens, stop_sequence, tool_use, refusal …
+    stop_reason: (
+        str | None
+    )  # the Messages API's word: end_turn, max_tokens, stop_sequence, tool_use, refusal …
     stop_sequence: str | None
     model: str
     usage: Usage
@@ -153,11 +164,19 @@ class NoParams(TypedDict):
 
 
 METHODS: Mapping[str, Method] = {
-    "chat.stream": Method(ChatParams, ChatResult, True, False, "One answer, as the CLI's lines while they come."),
+    "chat.stream": Method(
+        ChatParams, ChatResult, True, False, "One answer, as the CLI's lines while they come."
+    ),
     "chat.complete": Method(ChatParams, ChatAnswer, False, False, "One answer, when it is complete."),
-    "model.list": Method(NoParams, ModelsResult, False, False, "The models and profiles that can be asked for."),
+    "model.list": Method(
+        NoParams, ModelsResult, False, False, "The models and profiles that can be asked for."
+    ),
     "daemon.ping": Method(NoParams, PingResult, False, False, "Answers at once."),
-    "daemon.health": Method(NoParams, HealthResult, False, False, "Whether a chat sent now would be accepted."),
-    "admin.status": Method(NoParams, StatusResult, False, True, "The daemon's state, counters and settings in force."),
+    "daemon.health": Method(
+        NoParams, HealthResult, False, False, "Whether a chat sent now would be accepted."
+    ),
+    "admin.status": Method(
+        NoParams, StatusResult, False, True, "The daemon's state, counters and settings in force."
+    ),
     "admin.workers": Method(NoParams, WorkersResult, False, True, "The CLI processes, one row each."),
 }

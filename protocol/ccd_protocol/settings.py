@@ -157,10 +157,7 @@ def _flag_trees(overrides: Mapping[str, object]) -> Iterable[tuple[_Where, dict[
 
 
 def _nest(path: list[str], value: object) -> dict[str, Any]:
-    tree: Any = value
-    for name in reversed(path):
-        tree = {name: tree}
-    return tree  # type: ignore[no-any-return]
+    return {path[0]: _nest(path[1:], value) if len(path) > 1 else value}
 
 
 # --- plain values to checked tables ---

@@ -2,6 +2,7 @@ import json
 
 import pytest
 from ccd_daemon import body
+from ccd_daemon.body import Wish
 from ccd_protocol.errors import Code, RpcError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,7 +79,7 @@ def lines(data: bytes) -> list[dict[str, object]]:
 
 
 def test_an_engine_turn_is_one_write_of_settings_and_a_dummy_line() -> None:
-    script = body.engine_script(body.validate(HELLO), "haiku", "r1")
+    script = body.engine_script(Wish(body.validate(HELLO), "haiku"), "r1")
     flags, user = lines(script.first)
     assert script.rest == ()
     settings = flags["request"]["settings"]  # type: ignore[index]
@@ -102,7 +103,7 @@ def test_a_replayed_history_waits_for_every_past_user_line() -> None:
             ],
         }
     )
-    script = body.replay_script(chat, None, "r1")
+    script = body.replay_script(Wish(chat, None, ignored=("temperature",)), "r1")
     first = lines(script.first)
     assert [line["type"] for line in first] == ["control_request", "control_request", "user"]
     assert first[0]["request"] == {"subtype": "initialize", "systemPrompt": ["s"]}
@@ -118,5 +119,31 @@ def test_a_replayed_history_waits_for_every_past_user_line() -> None:
 def test_replay_refuses_a_prefilled_answer() -> None:
     chat = body.validate({"messages": [*HELLO["messages"], {"role": "assistant", "content": "Sure:"}]})
     with pytest.raises(RpcError) as caught:
-        body.replay_script(chat, None, "r1")
+        body.replay_script(Wish(chat, None), "r1")
     assert caught.value.data["param"] == "messages[1].role"
+
+
+LONG = "word " * 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "marked"),
+    [
+        ("short", False),
+        (LONG, True),
+        ([{"type": "text", "text": LONG}, {"type": "text", "text": "x"}], True),
+        ([{"type": "text", "text": LONG, "cache_control": {"type": "ephemeral"}}], True),
+    ],
+)
+def test_a_long_conversation_is_marked_for_caching_on_its_last_block(content: object, marked: bool) -> None:
+    sent = json.loads(body.engine_body(body.validate({"messages": [{"role": "user", "content": content}]})))
+    assert ("cache_control" in json.dumps(sent["messages"][-1])) is marked
+    assert json.dumps(sent).count("cache_control") <= 1
+
+
+def test_the_clients_own_cache_marks_are_kept_and_never_made_more_than_four() -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    blocks = [{"type": "text", "text": LONG, **mark} for _ in range(4)]
+    chat = body.validate({"messages": [{"role": "user", "content": blocks}, {"role": "user", "content": "and?"}]})
+    sent = json.loads(body.engine_body(chat))
+    assert sent["messages"] == chat["messages"]

@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 
 import openai
@@ -45,7 +46,7 @@ def texts(content: object) -> list[str]:
 
 
 def test_the_api_receives_exactly_what_the_client_asked(stack: Stack, client: Client) -> None:
-    client.chat(HISTORY, model="haiku", temperature=0.25, top_p=0.5, max_tokens=77, stop=["STOP", "END"])
+    client.chat(HISTORY, model="claude-sonnet-4-5", temperature=0.25, max_tokens=77, stop=["STOP", "END"])
     (body,) = stack.api.bodies()
     assert "\n".join(block["text"] for block in body["system"]).split() == ["be", "brief", "and", "kind"]
     assert [(message["role"], texts(message["content"])) for message in body["messages"]] == [
@@ -53,11 +54,24 @@ def test_the_api_receives_exactly_what_the_client_asked(stack: Stack, client: Cl
         ("assistant", ["a1"]),
         ("user", ["/clear @/etc/hosts", "u2"]),
     ]
-    assert (body["temperature"], body["top_p"], body["max_tokens"]) == (0.25, 0.5, 77)
+    assert (body["temperature"], body["max_tokens"]) == (0.25, 77)
     assert body["stop_sequences"] == ["STOP", "END"]
-    assert body["model"] == "claude-haiku-5-5"
+    assert body["model"] == "claude-sonnet-4-5"
     assert body["tools"] == []
     assert "thinking" not in body
+
+
+def test_a_sampling_parameter_that_the_model_no_longer_takes_is_left_out_and_named(stack: Stack, client: Client) -> None:
+    answer = client.chat("hello", model="haiku", temperature=0.5, top_p=0.5)
+    assert answer.result["ignored"] == ["temperature", "top_p"]
+    assert client.chat("again", model="haiku", temperature=0.5).result["ignored"] == ["temperature"]
+    sent = ["+".join(key for key in ("temperature", "top_p") if key in body) for body in stack.api.bodies()]
+    assert [key for key, _ in groupby(sent)] == ["temperature+top_p", "top_p", ""]  # learned once per model
+    with openai_client(stack) as http:
+        raw = http.chat.completions.with_raw_response.create(
+            model="haiku", messages=[{"role": "user", "content": "x"}], temperature=0.5
+        )
+        assert "temperature" in raw.headers["x-ccd-ignored"]
 
 
 def test_without_a_system_prompt_the_api_receives_none(stack: Stack, client: Client) -> None:
@@ -80,14 +94,22 @@ def test_usage_and_stop_reason_are_the_apis(stack: Stack, client: Client) -> Non
     assert answer.result["api_calls"] == 1
 
 
-def test_max_tokens_ends_the_answer_and_costs_one_call(stack: Stack, client: Client) -> None:
-    before = stack.status()["counters"]["surplus_calls"]
-    answer = client.chat("word " * 200, max_tokens=3)
+def test_max_tokens_ends_the_answer_and_the_cli_cannot_continue_it(stack: Stack, client: Client) -> None:
+    slow = '[[offline: {"text": "one two three four five six", "deltas": 6, "delta_ms": 40}]]'
+    answer = client.chat(slow, max_tokens=4)
     assert answer.stop_reason == "max_tokens"
     assert client.chat("next").stop_reason == "end_turn"
-    answered = [body for body in stack.api.bodies() if body["messages"]]
-    assert len(answered) == 2
-    assert stack.status()["counters"]["surplus_calls"] == before
+    bodies = stack.api.bodies()
+    assert [body for body in bodies if body.get("max_tokens") == 4] == bodies[:1]
+    assert all(body["max_tokens"] == 0 for body in bodies[1:-1])  # what the CLI tried was refused unbilled
+
+
+def test_calls_that_the_cli_makes_by_itself_are_counted(stack: Stack, client: Client) -> None:
+    """On an instant API the CLI can win the race against the interrupt; the figure counts what it announced."""
+    before = stack.status()["counters"]["surplus_calls"]
+    for _ in range(3):
+        assert client.chat("word " * 50, max_tokens=3).stop_reason == "max_tokens"
+    assert stack.status()["counters"]["surplus_calls"] - before >= len(stack.api.bodies()) - 3
 
 
 def test_a_stop_sequence_ends_the_answer(client: Client) -> None:
@@ -167,7 +189,7 @@ def test_an_http_client_that_goes_away_interrupts_the_turn_at_once(stack: Stack)
     wait_until(stack.api.requests, what="the request to reach the API")
     curl.kill()
     curl.wait()
-    wait_until(lambda: stack.api.requests()[0]["disconnected"], timeout_s=5, what="the upstream request to be dropped")
+    wait_until(lambda: stack.api.requests()[0]["outcome"] == "disconnected", timeout_s=5, what="the upstream request to be dropped")
     wait_until(lambda: not any(worker["state"] == "busy" for worker in stack.workers()), what="the worker to be free")
 
 

@@ -53,6 +53,7 @@ class Gateway:
             pass_fds=[fd],
             stderr=subprocess.PIPE,
         )
+        self.greeting = f"ccd gateway: http://127.0.0.1:{self.port}\n"
         self.log = ""
 
     def __enter__(self) -> Gateway:

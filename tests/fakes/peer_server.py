@@ -1,6 +1,7 @@
 """A small CCDP/1 server for the tests of the clients: asyncio in a thread, over a real Unix socket.
 
-It serves what a test needs to happen (`_METHODS`) and remembers what it saw (`calls`, `cancelled`, `connections`).
+It serves what a test needs to happen (`_METHODS`) and remembers what it saw (`calls`, `cancelled`,
+`connections`).
 """
 
 from __future__ import annotations
@@ -213,7 +214,7 @@ async def _stall(connection: _Connection, called: Called) -> Any:
     """Sends `first` and is then silent."""
     if called.params.get("first"):
         await connection.send(called, called.params["first"])
-    await connection.gone
+    await asyncio.shield(connection.gone)
 
 
 async def _stubborn(connection: _Connection, called: Called) -> Any:
@@ -272,7 +273,8 @@ def lines(*texts: str) -> bytes:
     block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
     events: list[dict[str, Any]] = [start, block]
     events += [
-        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}} for text in texts
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+        for text in texts
     ]
     events.append({"type": "content_block_stop", "index": 0})
     whole = [{"type": "stream_event", "event": event, "parent_tool_use_id": None} for event in events]

@@ -30,8 +30,8 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def real_cli() -> Path:
     """The CLI under test: the one that `ccd` itself would use, installed first when there is none."""
     data_dir = default_data_dir(os.environ)
-    found = cli_binary.find(os.environ.get("CCD_CLI__COMMAND"), data_dir, os.environ.get("PATH", ""))
-    return found or cli_install.install(data_dir)
+    found = cli_binary.find(os.environ.get("CCD_CLI__COMMAND"), data_dir, os.environ.get("PATH", os.defpath))
+    return found or cli_install.install(data_dir).path
 
 
 def clean_environ(home: Path, **extra: str) -> dict[str, str]:
@@ -93,13 +93,20 @@ class Running:
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
             raise AssertionError(f"{self.process.args} did not stop; its log:\n{self.log_text()}") from None
+        finally:
+            self._close()
 
     def kill(self) -> None:
+        """SIGKILL, and wait."""
         self.process.kill()
         self.process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 def start(arguments: list[str], environ: dict[str, str], log: Path, *, timeout_s: float = READY_TIMEOUT_S) -> Running:
@@ -114,6 +121,7 @@ def start(arguments: list[str], environ: dict[str, str], log: Path, *, timeout_s
     if not line:
         process.kill()
         process.wait()
+        process.stdout.close()
         raise AssertionError(f"{arguments} did not get ready (exit {process.returncode}):\n{log.read_text(errors='replace')}")
     return Running(process, line.strip(), log)
 

@@ -34,7 +34,9 @@ def test_bind_host(bind: str, host: str | None) -> None:
     assert GatewaySettings(bind=bind).bind_host == host
 
 
-@pytest.mark.parametrize("bind", ["", "8080", "localhost", "localhost:99999", "[zz]:80", "unix:/x", "a b:80"])
+@pytest.mark.parametrize(
+    "bind", ["", "8080", "localhost", "localhost:99999", "[zz]:80", "unix:/x", "a b:80", "fd://x"]
+)
 def test_wrong_bind(bind: str) -> None:
     with pytest.raises(SettingsError, match=r"^gateway: "):
         load_settings({}, {"gateway.bind": bind})

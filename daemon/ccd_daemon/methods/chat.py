@@ -3,69 +3,140 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult
 
-from .. import body
+from .. import body, structured, wish
+from ..body import Wish
 from ..config import Profile
 from ..connection import Call
 from ..pool import Pool
 from ..server import Server
+from ..thoughts import Thoughts
+from ..turn import Turn
 from ..worker import Worker
 
 _LEASE_TRIES = 3  # a worker may end between the lease and the write; nothing was sent then
+_MAX_LEARNED = 1000
+_FALL_BACK_ON = (Code.UPSTREAM_OVERLOADED, Code.MODEL_NOT_FOUND)
+#: The newest models take no sampling parameters, but most clients send one. Such a refusal comes before any output and
+#: is not billed, so the request is sent again without it, and the result says that it was ignored.
+_REFUSED_SAMPLING = re.compile(r"\b(temperature|top_p|top_k)\b[^.]*\b(?:deprecated|not supported|unsupported)\b")
 
 
 class Chat:
     """The chat methods over one pool."""
 
-    def __init__(self, pool: Pool, server: Server, profiles: dict[str, Profile]) -> None:
+    def __init__(self, pool: Pool, server: Server, profiles: Mapping[str, Profile]) -> None:
         self._pool = pool
         self._server = server
         self._profiles = profiles
+        self._thoughts = Thoughts()
+        self._refused: dict[str | None, set[str]] = {}  # model: sampling parameters that it refuses
 
     async def stream(self, call: Call) -> ChatResult:
         """The answer as ITEMs of CLI lines; the END carries what is known at the end."""
-        return await self._run(call, streaming=True)
+        chat = self._validated(call)
+        result, turn = await self._ask(call, chat, streaming=True)
+        why = _format_problem(chat, result, turn.text)
+        if why is not None:
+            raise turn.failure(Code.UPSTREAM_ERROR, f"the answer does not have the format asked for: {why}", reason="format")
+        return result
 
     async def complete(self, call: Call) -> ChatAnswer:
-        """The whole answer at once."""
-        return await self._run(call, streaming=False)
+        """The whole answer at once; one that has the wrong format is sent back once to be corrected."""
+        chat = self._validated(call)
+        result, turn = await self._ask(call, chat, streaming=False)
+        why = _format_problem(chat, result, turn.text)
+        if why is not None and _format_problem(chat, result, structured.unfenced(turn.text)) is None:
+            return _answer(result, [{"type": "text", "text": structured.unfenced(turn.text)}])
+        if why is not None:
+            result, turn = await self._ask(call, structured.repair(chat, turn.text, why), streaming=False)
+            why = _format_problem(chat, result, turn.text)
+        if why is not None:
+            reason = f"the answer does not have the format asked for, nor has its correction: {why}"
+            raise RpcError(Code.UPSTREAM_ERROR, reason, {"reason": "format", "output_started": True})
+        return _answer(result, turn.content)
 
-    async def _run(self, call: Call, *, streaming: bool) -> Any:
+    def _validated(self, call: Call) -> ChatParams:
         chat = body.validate(call.params)
+        wanted = chat.get("format", {})
+        if wanted.get("type") == "json_schema":
+            error = structured.schema_error(wanted["schema"])
+            if error is not None:
+                raise body.bad("format.schema", f"this is not a JSON schema: {error}")
+        return chat
+
+    async def _ask(self, call: Call, chat: ChatParams, *, streaming: bool) -> tuple[ChatResult, Turn]:
+        """One answer; asked again only while nothing of it has been passed on."""
         profile, model = self._resolve(chat)
         tenant = self._tenant(call, chat)
-        # Refuse what cannot be sent before it costs a lease.
-        body.script(self._pool.mode, chat, model, "check") if self._pool.mode == "replay" else body.engine_body(chat)
-        for attempt in range(_LEASE_TRIES):
+        thoughtless = self._thoughts.restore(tenant, chat)
+        dropped: set[str] = set()
+        tries = _LEASE_TRIES
+        fallback = chat.get("fallback_model") or self._profiles[profile].fallback_model
+        while True:
+            asked = self._wish(chat, model, thoughtless=thoughtless)
+            dropped.update(asked.ignored)
             worker = await self._pool.lease(profile, tenant)
             try:
-                return await self._turn(call, worker, chat, model, streaming=streaming)
+                result, turn = await self._turn(call, worker, asked, streaming=streaming)
+                result["ignored"] = sorted(dropped)
+                self._thoughts.keep(tenant, turn.tool_call_ids, turn.thoughts)
+                return result, turn
             except _NeverSent as error:
-                if attempt == _LEASE_TRIES - 1:
+                tries -= 1
+                if not tries:
                     raise error.reason from None
+            except RpcError as error:
+                if error.data.get("output_started"):
+                    raise
+                if fallback and error.code in _FALL_BACK_ON:
+                    model, fallback = fallback, None
+                elif not self._learn(chat, model, error):
+                    raise
             finally:
                 call.feed_from(None)
                 self._pool.give_back(worker)
-        raise AssertionError("unreachable")
 
-    async def _turn(self, call: Call, worker: Worker, chat: ChatParams, model: str | None, *, streaming: bool) -> Any:
-        script = body.script(worker.mode, chat, model, worker.next_id())
+    def _wish(self, chat: ChatParams, model: str | None, *, thoughtless: bool) -> Wish:
+        """What to ask, checked to be sendable before it costs a lease."""
+        able = wish.abilities(self._pool.models, model)
+        mode, refused = self._pool.mode, sorted(self._refused.get(model, ()))
+        asked = wish.make(chat, model, able, mode=mode, refused=refused, thoughtless=thoughtless)
+        body.script(mode, asked, "check")
+        return asked
+
+    def _learn(self, chat: ChatParams, model: str | None, error: RpcError) -> bool:
+        """Note a sampling parameter that the API no longer takes for this model; True when it can be left out."""
+        found = _REFUSED_SAMPLING.search(error.message) if error.data.get("upstream_status") == 400 else None
+        if found is None or found[1] not in chat or chat.get("strict"):
+            return False
+        known = self._refused.get(model, set())
+        if found[1] in known or len(self._refused) >= _MAX_LEARNED:
+            return False
+        self._refused.setdefault(model, known).add(found[1])
+        return True
+
+    async def _turn(self, call: Call, worker: Worker, asked: Wish, *, streaming: bool) -> tuple[ChatResult, Turn]:
+        script = body.script(worker.mode, asked, worker.next_id())
         try:
-            turn = worker.begin(script, model or "", call.send if streaming else None)
+            turn = worker.begin(script, asked.model or "", call.send if streaming else None)
         except RpcError as error:
             raise _NeverSent(error) from None
         call.feed_from(worker if streaming else None)
         try:
-            result = await turn.future
+            # Shielded: cancelling the caller must not mark the turn as answered before the CLI is interrupted.
+            result = await asyncio.shield(turn.future)
         except asyncio.CancelledError:
             worker.abandon(RpcError(Code.CANCELLED))
             raise
         self._pool.turn_took(result["duration_ms"] / 1000)
-        return result if streaming else _answer(result, turn.content)
+        return result, turn
 
     def _resolve(self, chat: ChatParams) -> tuple[str, str | None]:
         """Profile and model: `name/model` names a profile; a bare profile name picks its default model."""
@@ -99,6 +170,13 @@ class _NeverSent(Exception):
     def __init__(self, reason: RpcError) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def _format_problem(chat: ChatParams, result: ChatResult, text: str) -> str | None:
+    """What is wrong with an answer that was to have a format; one that was cut short or calls tools has none."""
+    if "format" not in chat or result["stop_reason"] not in ("end_turn", "stop_sequence"):
+        return None
+    return structured.problem(text, chat["format"])
 
 
 def _answer(result: ChatResult, content: list[dict[str, Any]]) -> ChatAnswer:

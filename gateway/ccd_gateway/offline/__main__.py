@@ -13,7 +13,7 @@ def main() -> int:
     """Serve until stopped; exit code 2 for an address that is not allowed or not free."""
     parser = argparse.ArgumentParser(
         prog="ccd_gateway.offline",
-        description="A small Messages API on loopback that answers without a model. It ends with its parent process.",
+        description="A small Messages API on loopback, without a model. It ends with its parent process.",
     )
     parser.add_argument(
         "--bind", default="127.0.0.1:0", metavar="HOST:PORT", help="a loopback address; port 0: any"

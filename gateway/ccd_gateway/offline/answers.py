@@ -1,7 +1,7 @@
 """What to answer: a request and its directive → content blocks, stop reason and usage. Pure.
 
-Everything that a caller asked for really takes effect here: stop sequences and max_tokens cut the text, a forced
-tool is called, an output format is kept.
+Everything that a caller asked for really takes effect here: stop sequences and max_tokens cut the text, a
+forced tool is called, an output format is kept.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ccd_gateway.offline import schemas, signature, tokens, validation
+from ccd_gateway.offline.caching import Split
 from ccd_gateway.offline.directives import Directive, ToolCall
 from ccd_gateway.offline.messages import as_blocks
 
@@ -45,7 +46,7 @@ class Answer(NamedTuple):
 
 
 def last_user_text(body: dict[str, Any]) -> str:
-    """What the user said last: the last text block that is not a reminder of the CLI's, else the tool results."""
+    """The last text of the user's that is not a reminder of the CLI's, else the tool results."""
     spoken = [message for message in body["messages"] if message["role"] == "user"]
     blocks = as_blocks(spoken[-1]) if spoken else []
     texts = [block["text"] for block in blocks if block["type"] == "text"]
@@ -63,13 +64,13 @@ def _result_text(block: dict[str, Any]) -> str:
     return " ".join(part["text"] for part in content if part["type"] == "text")
 
 
-def compose(body: dict[str, Any], directive: Directive, text: str) -> Answer:
-    """The answer to a valid request; `text` is what the user said last."""
+def compose(body: dict[str, Any], directive: Directive, text: str, split: Split = Split()) -> Answer:  # noqa: B008
+    """The answer to a valid request; `text` is what the user said last, `split` what of it was cached."""
     calls = _calls(body, directive)
     said = _said(body, directive, text) if not calls or directive.text is not None else ""
     said, stop, sequence, calls = _limited(body, said, calls)
     blocks = _thinking(body, directive) + ([{"type": "text", "text": said}] if said else []) + calls
-    usage = {**_usage(body, blocks, directive), **directive.usage}
+    usage = {**_usage(body, blocks, directive, split), **directive.usage}
     reason = directive.stop_reason or stop
     return Answer(f"msg_{secrets.token_hex(12)}", body["model"], blocks, reason, sequence, usage)
 
@@ -123,7 +124,7 @@ def _thinking(body: dict[str, Any], directive: Directive) -> list[dict[str, Any]
 def _limited(
     body: dict[str, Any], said: str, calls: list[dict[str, Any]]
 ) -> tuple[str, str, str | None, list[dict[str, Any]]]:
-    """The text and calls that fit before the first stop sequence and within max_tokens, and why they end there."""
+    """What of the text and calls comes before a stop sequence and within max_tokens, and why it ends."""
     found = [(said.find(word), word) for word in body.get("stop_sequences") or [] if word in said]
     at, word = min(found, default=(len(said), None))
     room = body["max_tokens"] * tokens.CHARS_PER_TOKEN
@@ -134,14 +135,16 @@ def _limited(
     return said, "tool_use" if calls else "end_turn", None, calls
 
 
-def _usage(body: dict[str, Any], blocks: list[dict[str, Any]], directive: Directive) -> dict[str, Any]:
+def _usage(
+    body: dict[str, Any], blocks: list[dict[str, Any]], directive: Directive, split: Split
+) -> dict[str, Any]:
     thought = tokens.of_chars(len(directive.thinking or "")) if validation.thinks(body) else 0
     spoken = sum(tokens.of_chars(_length(block)) for block in blocks)
     return {
-        "input_tokens": tokens.of_request(body),
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+        "input_tokens": max(0, tokens.of_request(body) - split.read - split.created),
+        "cache_creation_input_tokens": split.created,
+        "cache_read_input_tokens": split.read,
+        "cache_creation": {"ephemeral_5m_input_tokens": split.created, "ephemeral_1h_input_tokens": 0},
         "output_tokens": max(1, spoken + thought),
         "service_tier": "standard",
     }

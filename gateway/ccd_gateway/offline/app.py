@@ -3,7 +3,7 @@
 POST /v1/messages, POST /v1/messages/count_tokens, GET /v1/models[/ID]: the Messages API.
 POST /_offline/script     {"replies": [{"reply": {directive}, "match": {"model", "contains"}, "uses": 1}]}
 GET  /_offline/requests   what was received; ?path=PREFIX &after=SEQ &finished=1 &wait=COUNT &timeout_s=10
-DELETE /_offline/requests forgets it; POST /_offline/reset also forgets the scripts.
+DELETE /_offline/requests forgets it; POST /_offline/reset also forgets scripts and caches.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import falcon.asgi
 import msgspec
 
 from ccd_gateway.offline import answers, models, stream, tokens, validation
+from ccd_gateway.offline.caching import PromptCache
 from ccd_gateway.offline.directives import Directive, Queued, Scripts, parse
-from ccd_gateway.offline.errors import TYPES, RefusedError, invalid
+from ccd_gateway.offline.errors import MESSAGES, TYPES, RefusedError, invalid
 from ccd_gateway.offline.ledger import Ledger, Record, listing
 from ccd_gateway.offline.playback import CutError, Playback
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_DISCARDED_BYTES = 256 * 1024 * 1024
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 _JSON = "application/json"
 
@@ -40,6 +42,7 @@ class Offline:
     def __init__(self) -> None:
         self.ledger = Ledger()
         self.scripts = Scripts()
+        self.cache = PromptCache()
 
     async def process_request(self, req: Request, resp: Response) -> None:
         """Give the answer its id, record the request, and turn away what did not come from this machine."""
@@ -60,9 +63,9 @@ class Offline:
 
     async def read(self, req: Request) -> Any:
         """The request's JSON body, recorded."""
-        limit = MAX_BODY_BYTES
-        raw = b"" if (req.content_length or 0) > limit else await req.stream.read(limit + 1)
-        if (req.content_length or 0) > limit or len(raw) > limit:
+        raw = await req.stream.read(MAX_BODY_BYTES + 1)
+        if len(raw) > MAX_BODY_BYTES:
+            await _discard(req)
             raise RefusedError(413)
         try:
             value = msgspec.json.decode(raw)
@@ -76,6 +79,13 @@ class Offline:
         record = getattr(req.context, "record", None)
         if record is not None:
             self.ledger.body(record, raw, valid=valid)
+
+
+async def _discard(req: Request) -> None:
+    """Read the rest of a body that is too large: a client that is still sending would not see the answer."""
+    read = MAX_BODY_BYTES
+    while read < MAX_DISCARDED_BYTES and (piece := await req.stream.read(1024 * 1024)):
+        read += len(piece)
 
 
 class OfflineRequest(Request):
@@ -122,7 +132,7 @@ class Messages:
             resp.set_header(name, value)
         if directive.status is not None:
             raise directive.refusal()
-        answer = answers.compose(body, directive, text)
+        answer = answers.compose(body, directive, text, self._offline.cache.split(body))
         if body.get("stream"):
             self._stream(req, resp, answer, directive)
         else:
@@ -228,9 +238,10 @@ class Reset:
         self._offline = offline
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Forget requests and scripts."""
+        """Forget requests, scripts and cached prompts."""
         self._offline.ledger.clear()
         self._offline.scripts.reset()
+        self._offline.cache = PromptCache()
         resp.media = {}
 
 
@@ -255,7 +266,7 @@ async def _on_refused(req: Request, resp: Response, error: RefusedError, params:
 
 
 async def _on_http_error(req: Request, resp: Response, error: falcon.HTTPError, params: object) -> None:
-    message = error.description or error.title or "Not found"
+    message = error.description or MESSAGES.get(error.status_code) or error.title
     kind = TYPES.get(error.status_code, "invalid_request_error" if error.status_code < 500 else "api_error")
     headers = dict(error.headers or {}) if not isinstance(error.headers, list) else dict(error.headers)
     await _on_refused(req, resp, RefusedError(error.status_code, message, kind, headers), params)
@@ -266,11 +277,16 @@ async def _on_fault(req: Request, resp: Response, error: Exception, params: obje
     await _on_refused(req, resp, RefusedError(500, f"Fault of the offline API: {error!r}"), params)
 
 
+async def _on_too_deep(req: Request, resp: Response, error: Exception, params: object) -> None:
+    await _on_refused(req, resp, invalid("The request body is nested too deeply."), params)
+
+
 def create() -> Asgi:
     """The whole application."""
     offline = Offline()
     app = falcon.asgi.App(middleware=[offline], request_type=OfflineRequest)
     app.add_error_handler(Exception, _on_fault)
+    app.add_error_handler(RecursionError, _on_too_deep)
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(RefusedError, _on_refused)
     listed = Models()

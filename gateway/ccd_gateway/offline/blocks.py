@@ -17,9 +17,20 @@ _TOOL_NAME = "[a-zA-Z0-9_-]{1,200}"
 
 # What an assistant turn may bring back that the API's own tools made; their insides are not checked.
 _SERVER_KINDS = frozenset(
-    "server_tool_use web_search_tool_result web_fetch_tool_result code_execution_tool_result mcp_tool_use"
-    " mcp_tool_result bash_code_execution_tool_result text_editor_code_execution_tool_result"
-    " tool_search_tool_result container_upload compaction fallback".split()
+    [
+        "server_tool_use",
+        "web_search_tool_result",
+        "web_fetch_tool_result",
+        "code_execution_tool_result",
+        "mcp_tool_use",
+        "mcp_tool_result",
+        "bash_code_execution_tool_result",
+        "text_editor_code_execution_tool_result",
+        "tool_search_tool_result",
+        "container_upload",
+        "compaction",
+        "fallback",
+    ]
 )
 
 
@@ -27,17 +38,18 @@ def check(value: Any, role: str, path: str) -> None:
     """Refuse a block that the real API would refuse in a message of this role (user, assistant or system)."""
     block = shape.mapping(value, path)
     kind = block.get("type")
-    if kind is None:
+    if not isinstance(kind, str):
         raise invalid(f"{path}.type: Field required")
     if role == "assistant" and kind in _SERVER_KINDS:
         return
     if role == "system" and kind in ("tool_addition", "tool_removal"):
         return
-    rule = _RULES[role].get(kind) if isinstance(kind, str) else None
+    rule = _RULES[role].get(kind)
     if rule is None:
         tags = ", ".join(f"'{tag}'" for tag in sorted(_RULES[role]))
         raise invalid(
-            f"{path}: Input tag '{str(kind)[:40]}' found using 'type' does not match any of the expected tags: {tags}"
+            f"{path}: Input tag '{kind[:40]}' found using 'type' does not match any of the expected"
+            f" tags: {tags}"
         )
     rule(block, path)
     _cache_control(block, f"{path}.{kind}")
@@ -99,7 +111,8 @@ def _image_data(data: bytes, media_type: str, path: str) -> None:
         raise invalid("Could not process image")
     if found != media_type:
         raise invalid(
-            f"{path}.data: The image was specified using the {media_type} media type, but the image appears to be a"
+            f"{path}.data: The image was specified using the {media_type} media type, but the image"
+            " appears to be a"
             f" {found} image"
         )
 

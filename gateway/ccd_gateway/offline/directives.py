@@ -1,8 +1,10 @@
-"""Scripts for an answer: what they can say, where they are found, which one applies. Pure but for its counters.
+"""Scripts for an answer: what they can say, where they are found, which one applies. Pure but for its
+counters.
 
-A directive is a JSON object. It comes in the last user text, as `[[offline: {"text": "hi", "deltas": 3}]]`, or is
-queued beforehand with `POST /_offline/script`. Its keys are the fields of `Directive`; unknown keys are refused, so a
-misspelt script fails instead of passing for an echo. A queued entry that matches goes before a directive in the text.
+A directive is a JSON object. It comes in the last user text, as `[[offline: {"text": "hi", "deltas": 3}]]`,
+or is queued beforehand with `POST /_offline/script`. Its keys are the fields of `Directive`; unknown keys
+are refused, so a misspelt script fails instead of passing for an echo. A queued entry that matches goes
+before a directive in the text.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _Text = Annotated[str, Meta(max_length=16_000_000)]
 
 
 class ToolCall(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A call for the model to make. Without `input` one is made from the tool's schema, without `id` one is drawn."""
+    """A call for the model to make. Without `input` one is made from the tool's schema, without `id` one is
+    drawn.
+    """
 
     name: str
     input: dict[str, Any] | None = None
@@ -151,13 +155,14 @@ class Scripts:
         """Queue entries; the result is the queue's length."""
         if len(self._queue) + len(entries) > MAX_QUEUE:
             raise invalid(
-                f"offline script: the queue holds at most {MAX_QUEUE} entries; POST /_offline/reset empties it"
+                f"offline script: the queue holds at most {MAX_QUEUE} entries; POST /_offline/reset"
+                " empties it"
             )
         self._queue += entries
         return len(self._queue)
 
     def pick(self, model: str, text: str) -> Directive:
-        """The directive for a request: a queued one that matches, else the text's own, else the plain echo."""
+        """The directive for a request: a queued one that matches, else the text's own, else the echo."""
         for index, entry in enumerate(self._queue):
             if entry.match.fits(model, text):
                 return self._take(index, entry)

@@ -1,4 +1,4 @@
-"""The record of every request that the offline API received, for tests to read. Bounded in number and bytes."""
+"""The record of every request received, for tests to read. Bounded in number and bytes."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ class Ledger:
         kept = {name: "[removed]" if name in _SECRET else value for name, value in headers.items()}
         record = Record(self._seq, method, path, kept, time.time())
         self._records.append(record)
+        self._bytes += len(record.body)
         self._trim()
         self._tell()
         return record
@@ -63,8 +64,10 @@ class Ledger:
     def body(self, record: Record, raw: bytes, *, valid: bool) -> None:
         """Keep a request's body; what is no JSON is kept as a string."""
         text = raw if valid else msgspec.json.encode(raw.decode("utf-8", "replace"))
-        record.body = msgspec.Raw(text or b"null")
-        self._bytes += len(record.body)
+        if not self._records or record.seq < self._records[0].seq:
+            return  # forgotten while its body was on the way
+        self._bytes += len(text) - len(record.body)
+        record.body = msgspec.Raw(text)
         self._trim()
 
     def finish(self, record: Record, outcome: str) -> None:

@@ -51,7 +51,8 @@ def _message(value: Any, index: int, *, last: bool) -> None:
         raise invalid(f"{path}.content: Input should be a valid list")
     if not content and not (last and role == "assistant"):
         raise invalid(
-            f"{path}: all messages must have non-empty content except for the optional final assistant message"
+            f"{path}: all messages must have non-empty content except for the optional final assistant"
+            " message"
         )
     if isinstance(content, list):
         for number, block in enumerate(content):
@@ -68,7 +69,7 @@ def _unexpected(role: Any) -> RefusedError:
 
 
 def _system(message: dict[str, Any], index: int) -> None:
-    """The CLI's mid-conversation notes: never first, a list of text blocks, perhaps none and only an effort."""
+    """The CLI's notes in mid-conversation: never first, a list of text blocks, perhaps none."""
     if index == 0 or not isinstance(message["content"], list):
         raise _unexpected("system")
     for number, block in enumerate(message["content"]):
@@ -116,8 +117,10 @@ def _answered(calls: list[str], turn: Turn, after: Turn | None) -> None:
     missing = [call for call in calls if call not in answered]
     if missing:
         raise invalid(
-            f"messages.{turn.first}: `tool_use` ids were found without `tool_result` blocks immediately after:"
-            f" {', '.join(missing)}. Each `tool_use` block must have a corresponding `tool_result` block in the"
+            f"messages.{turn.first}: `tool_use` ids were found without `tool_result` blocks immediately"
+            " after:"
+            f" {', '.join(missing)}. Each `tool_use` block must have a corresponding `tool_result` block"
+            " in the"
             " next message."
         )
 
@@ -128,8 +131,10 @@ def _asked(turn: Turn, before: Turn | None) -> None:
     for number, result in enumerate(results):
         if result not in calls:
             raise invalid(
-                f"messages.{turn.first}.content.{number}: unexpected `tool_use_id` found in `tool_result` blocks:"
-                f" {result}. Each `tool_result` block must have a corresponding `tool_use` block in the previous"
+                f"messages.{turn.first}.content.{number}: unexpected `tool_use_id` found in `tool_result`"
+                " blocks:"
+                f" {result}. Each `tool_result` block must have a corresponding `tool_use` block in the"
+                " previous"
                 " message."
             )
     if len(set(results)) < len(results):
@@ -143,7 +148,8 @@ def _prefill(last: Turn, model: Model, thinking: str) -> None:
         return
     if model.adaptive or thinking != "off":
         raise invalid(
-            "This model does not support assistant message prefill. The conversation must end with a user message."
+            "This model does not support assistant message prefill. The conversation must end with a"
+            " user message."
         )
     text = last.content[-1].get("text", "") if last.content else ""
     if text != text.rstrip():
@@ -158,7 +164,10 @@ def _signed(turns: list[Turn]) -> None:
     first = turn.content[0]["type"] if turn.content else "nothing"
     if first not in ("thinking", "redacted_thinking"):
         raise invalid(
-            f"messages.{turn.first}.content.0.type: Expected `thinking` or `redacted_thinking`, but found `{first}`."
-            " When `thinking` is enabled, a final `assistant` message must start with a thinking block (preceding the"
-            " lastmost set of `tool_use` and `tool_result` blocks). To avoid this requirement, disable `thinking`."
+            f"messages.{turn.first}.content.0.type: Expected `thinking` or `redacted_thinking`, but found"
+            f" `{first}`."
+            " When `thinking` is enabled, a final `assistant` message must start with a thinking block"
+            " (preceding the"
+            " lastmost set of `tool_use` and `tool_result` blocks). To avoid this requirement, disable"
+            " `thinking`."
         )

@@ -1,7 +1,8 @@
 """The models that the offline API pretends to have, and what each of them refuses.
 
-The rows follow the public model documentation and the capability table that the CLI (2.1.330) carries: which models
-think adaptively, which no longer take sampling parameters, and which cannot be told not to think.
+The rows follow the public model documentation and the capability table that the CLI (2.1.330) carries:
+which models think adaptively, which no longer take sampling parameters, and which cannot be told not to
+think.
 """
 
 from __future__ import annotations

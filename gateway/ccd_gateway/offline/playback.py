@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 
 from ccd_gateway.offline.stream import Step
 
+# A reader that learns of the cut together with the last bytes may throw these away.
+_CUT_PAUSE_S = 0.025
+
 
 class CutError(Exception):
     """The connection is to be closed in the middle of the answer."""
@@ -15,8 +18,8 @@ class CutError(Exception):
 class Playback:
     """An async iterator over the bytes of a stream.
 
-    `finished` is called exactly once: with complete, cut or disconnected. Being closed or cancelled before the last
-    step means that the client went away.
+    `finished` is called exactly once: with complete, cut or disconnected. Being closed or cancelled before
+    the last step means that the client went away.
     """
 
     def __init__(self, steps: Iterator[Step], finished: Callable[[str], None]) -> None:
@@ -29,6 +32,7 @@ class Playback:
 
     async def __anext__(self) -> bytes:
         if self._then == "cut":
+            await asyncio.sleep(_CUT_PAUSE_S)
             self._end("cut")
             raise CutError
         if self._then == "hang":

@@ -8,8 +8,27 @@ from ccd_gateway.offline import shape
 from ccd_gateway.offline.errors import invalid
 
 _UNSUPPORTED = frozenset(
-    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength maxItems uniqueItems contains"
-    " minProperties maxProperties patternProperties not if then else dependentSchemas unevaluatedProperties".split()
+    [
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minLength",
+        "maxLength",
+        "maxItems",
+        "uniqueItems",
+        "contains",
+        "minProperties",
+        "maxProperties",
+        "patternProperties",
+        "not",
+        "if",
+        "then",
+        "else",
+        "dependentSchemas",
+        "unevaluatedProperties",
+    ]
 )
 _MALFORMED = (TypeError, AttributeError, KeyError, ValueError, ArithmeticError, RecursionError)
 _LOOKS_LIKE = {
@@ -149,7 +168,7 @@ def _of_type(schema: dict[str, Any], walk: _Walk, depth: int) -> Any:
     return None if kind == "null" else _text(schema)
 
 
-def _number(schema: dict[str, Any], kind: str) -> int | float:
+def _number(schema: dict[str, Any], kind: str) -> Any:
     step = schema.get("multipleOf", 1 if kind == "integer" else 0.5)
     least = schema.get("minimum", schema.get("exclusiveMinimum"))
     most = schema.get("maximum", schema.get("exclusiveMaximum"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -45,8 +46,8 @@ def steps(answer: Answer, directive: Directive, request_id: str) -> Iterator[Ste
     for data, is_delta in _blocks(answer, directive):
         if is_delta:
             if sent in faults:
-                data, then = faults[sent]
-                yield Step(delay_ms, pending + data, then)
+                last, then = faults[sent]
+                yield Step(delay_ms, pending + last, then)
                 return
             sent += 1
             if directive.delta_ms and sent > 1:
@@ -58,8 +59,8 @@ def steps(answer: Answer, directive: Directive, request_id: str) -> Iterator[Ste
             yield Step(delay_ms, pending)
             pending, delay_ms = b"", 0.0
     if faults:  # after the last delta, or past it
-        data, then = faults[min(faults)]
-        yield Step(delay_ms, pending + data, then)
+        last, then = faults[min(faults)]
+        yield Step(delay_ms, pending + last, then)
         return
     yield Step(delay_ms, pending + _end(answer))
 
@@ -133,4 +134,4 @@ def cut(text: str, count: int) -> list[str]:
     """A text in `count` parts of nearly the same length; fewer where it has fewer characters."""
     count = max(1, min(count, len(text)))
     ends = [len(text) * number // count for number in range(count + 1)]
-    return [text[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [text[start:end] for start, end in itertools.pairwise(ends)]

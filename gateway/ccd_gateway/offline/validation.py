@@ -1,7 +1,7 @@
 """What the Messages API refuses, checked in the order of the parameters. Pure.
 
-A yes-man proves nothing: a parameter that ccd passes on is only known to work if the API at the other end would have
-refused a wrong one. `messages` has the rules of the conversation itself.
+A yes-man proves nothing: a parameter that ccd passes on is only known to work if the API at the other end
+would have refused a wrong one. `messages` has the rules of the conversation itself.
 """
 
 from __future__ import annotations
@@ -14,13 +14,46 @@ from ccd_gateway.offline.models import Model
 
 _REQUIRED = ("model", "messages")
 _OPTIONAL = frozenset(
-    "max_tokens system stream temperature top_p top_k stop_sequences tools tool_choice thinking metadata service_tier"
-    " output_config output_format context_management container mcp_servers cache_control inference_geo speed"
-    " betas diagnostics fallbacks".split()
+    [
+        "max_tokens",
+        "system",
+        "stream",
+        "temperature",
+        "top_p",
+        "top_k",
+        "stop_sequences",
+        "tools",
+        "tool_choice",
+        "thinking",
+        "metadata",
+        "service_tier",
+        "output_config",
+        "output_format",
+        "context_management",
+        "container",
+        "mcp_servers",
+        "cache_control",
+        "inference_geo",
+        "speed",
+        "betas",
+        "diagnostics",
+        "fallbacks",
+    ]
 )
 _COUNT_OPTIONAL = frozenset(
-    "system tools tool_choice thinking output_config output_format context_management mcp_servers cache_control"
-    " speed betas".split()
+    [
+        "system",
+        "tools",
+        "tool_choice",
+        "thinking",
+        "output_config",
+        "output_format",
+        "context_management",
+        "mcp_servers",
+        "cache_control",
+        "speed",
+        "betas",
+    ]
 )
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _MAX_CACHE_MARKS = 4
@@ -29,7 +62,8 @@ _MAX_CACHE_MARKS = 4
 def check(body: Any, *, betas: frozenset[str] = frozenset(), counting: bool = False) -> Model:
     """Refuse a request that the real API would refuse.
 
-    `betas` are the words of the `anthropic-beta` header; `counting` means count_tokens, which takes fewer parameters.
+    `betas` are the words of the `anthropic-beta` header; `counting` means count_tokens, which takes fewer
+    parameters.
 
     Raises:
         RefusedError: what is wrong, worded like the real API's answer.
@@ -71,7 +105,8 @@ def _max_tokens(value: Any, model: Model) -> None:
     limit = model.max_output_tokens
     if shape.integer(value, "max_tokens", least=1) > limit:
         raise invalid(
-            f"max_tokens: {value} > {limit}, which is the maximum allowed number of output tokens for {model.id}"
+            f"max_tokens: {value} > {limit}, which is the maximum allowed number of output tokens for"
+            f" {model.id}"
         )
 
 
@@ -109,7 +144,9 @@ def _thinking(body: dict[str, Any], model: Model, betas: frozenset[str]) -> str:
     if not model.thinks:
         raise invalid(f"thinking: {model.id} does not support thinking.")
     if "display" in thinking:
-        shape.one_of(thinking["display"], "thinking.display", ("summarized", "omitted", "highlights"))
+        shape.one_of(
+            thinking["display"], "thinking.display", ("summarized", "omitted", "highlights", "updates")
+        )
     if kind == "enabled":
         _budget(thinking["budget_tokens"], body, betas)
     elif not model.adaptive:
@@ -136,7 +173,7 @@ def _sampling(body: dict[str, Any], model: Model, thinking: str) -> None:
                 raise invalid(f"`{name}` is deprecated for this model.")
     if thinking != "off":
         _sampling_beside_thinking(off_default["temperature"], top_p, "top_k" in body)
-    elif not model.both_samplers and "temperature" in body and "top_p" in body:
+    elif model.sampling and not model.both_samplers and "temperature" in body and "top_p" in body:
         raise invalid(
             "`temperature` and `top_p` cannot both be specified for this model. Please use only one."
         )
@@ -168,7 +205,16 @@ def _tools(body: dict[str, Any]) -> None:
         names.add(name)
 
 
-_TOOL_KEYS = "type description cache_control strict defer_loading eager_input_streaming input_examples allowed_callers".split()
+_TOOL_KEYS = [
+    "type",
+    "description",
+    "cache_control",
+    "strict",
+    "defer_loading",
+    "eager_input_streaming",
+    "input_examples",
+    "allowed_callers",
+]
 
 
 def _tool(tool: dict[str, Any], path: str) -> str:
@@ -241,8 +287,9 @@ def _cache_marks(body: dict[str, Any]) -> None:
 def _count_marks(blocks: Any) -> int:
     if not isinstance(blocks, list):
         return 0
-    marks = sum(1 for block in blocks if block.get("cache_control") is not None)
-    return marks + sum(_count_marks(block.get("content")) for block in blocks)
+    known = [block for block in blocks if isinstance(block, dict)]
+    marks = sum(1 for block in known if block.get("cache_control") is not None)
+    return marks + sum(_count_marks(block.get("content")) for block in known)
 
 
 def _fits(body: dict[str, Any], model: Model) -> None:

@@ -1,0 +1,76 @@
+"""gunicorn's `asgi` worker with two differences.
+
+A graceful stop closes the connections that no request is using; otherwise it would wait
+`graceful_timeout` for every browser and SDK that merely keeps its connection open. And what is not even
+HTTP gets an OpenAI error body too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
+from gunicorn.workers import gasgi  # type: ignore[import-untyped]
+
+from ccd_gateway.envelope import request_id
+from ccd_gateway.errors import JSON, ApiError
+
+_LOOK_EVERY_S = 0.1
+
+
+class _Protocol(ASGIProtocol):  # type: ignore[misc]
+    """One HTTP connection that its worker knows of."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.worker.protocols.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.worker.protocols.discard(self)
+        super().connection_lost(exc)
+
+    def _send_error_response(
+        self, status: int, message: str, extra_headers: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Answer what no application sees: a request that cannot be parsed, or a fault outside of it."""
+        body = ApiError(status, message, code="malformed_request" if status < 500 else None).body()
+        headers = {
+            "content-type": JSON,
+            "content-length": str(len(body)),
+            "x-request-id": request_id(None).decode(),
+            "connection": "close",
+            **dict(extra_headers),
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"HTTP/1.1 {status} {self._get_reason_phrase(status)}\r\n{lines}\r\n"
+        self._safe_write(head.encode("latin-1") + body)
+
+    def close_if_idle(self) -> None:
+        """Close between requests, after what is still unsent; a connection in use closes after its answer."""
+        if self._awaiting_request:
+            self._keepalive_timeout()
+
+
+# The worker names its protocol class in a closure, so only this module attribute can choose another.
+gasgi.ASGIProtocol = _Protocol
+
+
+class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]
+    """The worker that `server` runs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.protocols: set[_Protocol] = set()
+
+    async def _shutdown(self) -> None:
+        closing = asyncio.ensure_future(self._close_idle())
+        await super()._shutdown()
+        closing.cancel()
+
+    async def _close_idle(self) -> None:
+        while True:
+            for protocol in list(self.protocols):
+                protocol.close_if_idle()
+            await asyncio.sleep(_LOOK_EVERY_S)

@@ -1,0 +1,127 @@
+"""`ccd up`: one supervised unit that anybody can start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ccd_client import Client
+from fakes.stack import Running, alive, clean_environ, free_port, marked_processes, start, wait_until
+
+
+class Up:
+    """A running `ccd up --offline`."""
+
+    def __init__(self, folder: Path, cli: Path) -> None:
+        self.socket = folder / "run" / "ccd.sock"
+        self.bind = f"127.0.0.1:{free_port()}"
+        self.mark = f"CCD_TEST_UNIT={folder}"
+        name, value = self.mark.split("=", 1)
+        # A real key in the environment must not be used offline.
+        environ = clean_environ(
+            folder / "home", CCD_CLI__COMMAND=str(cli), ANTHROPIC_API_KEY="real-key-canary", **{name: value}
+        )
+        arguments = ["-m", "ccd_daemon", "up", "--offline", "--bind", self.bind, "--socket", str(self.socket)]
+        self.running: Running = start(arguments, environ, folder / "up.log")
+
+    def ask(self, text: str) -> str:
+        body = {"model": "sonnet", "messages": [{"role": "user", "content": text}]}
+        request = urllib.request.Request(f"http://{self.bind}/v1/chat/completions", data=json.dumps(body).encode())
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=30) as response:
+            return str(json.load(response)["choices"][0]["message"]["content"])
+
+    def processes(self) -> list[int]:
+        """All its processes but itself; workers do not inherit the mark, so theirs is looked for too."""
+        found = {*marked_processes(self.mark), *marked_processes(f"CCD_OWNER={self.socket}")}
+        return [pid for pid in found if pid != self.running.pid]
+
+
+@pytest.fixture
+def up(tmp_path: Path, cli: Path) -> Iterator[Up]:
+    unit = Up(tmp_path, cli)
+    yield unit
+    if unit.running.process.poll() is None:
+        unit.running.stop()
+    wait_until(lambda: not unit.processes(), timeout_s=5, what="every process of the unit to be gone")
+
+
+def test_one_line_says_that_it_is_ready_and_it_answers_as_an_echo(up: Up) -> None:
+    assert up.bind in up.running.ready_line
+    assert str(up.socket) in up.running.ready_line
+    assert "offline" in up.running.ready_line
+    answer = up.ask("hello world")
+    assert "hello world" in answer
+    assert "offline" in answer.lower()
+    with Client(up.socket) as client:
+        assert "hello socket" in client.chat("hello socket").text
+    assert "canary" not in up.running.log_text()
+
+
+def test_a_killed_daemon_is_started_again(up: Up) -> None:
+    up.ask("before")
+    with Client(up.socket) as client:
+        pid = client.ping()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: _answers(up), timeout_s=20, what="the unit to answer again")
+    with Client(up.socket) as client:
+        assert client.ping()["pid"] != pid
+
+
+def _answers(up: Up) -> bool:
+    try:
+        return "after" in up.ask("after")
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_it_leaves_nothing(up: Up, signum: signal.Signals) -> None:
+    up.ask("hello")
+    assert len(up.processes()) >= 5
+    os.kill(up.running.pid, signum)
+    assert up.running.process.wait(30) == 0
+    wait_until(lambda: not up.processes(), timeout_s=2, what="every process of the unit to be gone")
+    assert not up.socket.exists()
+    up.running.stop()
+
+
+def test_killing_it_leaves_nothing(up: Up) -> None:
+    up.ask("hello")
+    up.running.kill()
+    wait_until(lambda: not up.processes(), timeout_s=10, what="every process of the unit to be gone")
+
+
+def test_a_wrong_setting_is_reported_before_anything_starts(tmp_path: Path, cli: Path) -> None:
+    import subprocess
+    import sys
+
+    environ = clean_environ(tmp_path / "home", CCD_CLI__COMMAND=str(cli), CCD_POOL__SPARES="many")
+    done = subprocess.run(
+        [sys.executable, "-m", "ccd_daemon", "up", "--offline"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "CCD_POOL__SPARES" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_ends_it_with_a_readable_line(up: Up, tmp_path: Path, cli: Path) -> None:
+    import subprocess
+    import sys
+
+    environ = clean_environ(tmp_path / "home2", CCD_CLI__COMMAND=str(cli))
+    second = ["-m", "ccd_daemon", "up", "--offline", "--bind", up.bind, "--socket", str(tmp_path / "other" / "ccd.sock")]
+    done = subprocess.run([sys.executable, *second], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert up.bind in done.stderr or "in use" in done.stderr.lower()
+    assert alive(up.running.pid)

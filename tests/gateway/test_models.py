@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from ccd_gateway.models import find, listing
+from fakes.gateway_daemon import MODELS, Daemon
+from fakes.gateway_process import Gateway
+
+
+def test_list(gateway: Gateway, daemon: Daemon) -> None:
+    answer = gateway.request("GET", "/v1/models")
+    assert answer.status == 200
+    assert answer.json["object"] == "list"
+    rows = answer.json["data"]
+    assert [row["id"] for row in rows] == ["claude-sonnet-5-20260115", "sonnet", "vendor/claude-x"]
+    assert rows[0] == {
+        "id": "claude-sonnet-5-20260115",
+        "object": "model",
+        "created": 1768435200,
+        "owned_by": "anthropic",
+        "display_name": "Sonnet 5",
+    }
+    assert rows[2]["created"] == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sonnet", "vendor/claude-x", "vendor%2Fclaude-x", "agent/sonnet", "agent/vendor/claude-x"],
+)
+def test_one(gateway: Gateway, daemon: Daemon, name: str) -> None:
+    answer = gateway.request("GET", f"/v1/models/{name}")
+    assert answer.status == 200
+    assert answer.json["id"] == name.replace("%2F", "/")
+    assert answer.json["object"] == "model"
+
+
+@pytest.mark.parametrize("name", ["gpt-9", "nobody/sonnet", "agent/gpt-9", "agent/", "a" * 1000])
+def test_unknown(gateway: Gateway, daemon: Daemon, name: str) -> None:
+    answer = gateway.request("GET", f"/v1/models/{name}")
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
+
+
+def test_a_date_that_is_none() -> None:
+    model = {"id": "claude-20269999-99999999", "alias": None, "display_name": ""}
+    found: object = {"models": [model], "profiles": []}
+    assert listing(found)["claude-20269999-99999999"]["created"] == 0  # type: ignore[arg-type]
+    assert find(MODELS, "chat/sonnet")["id"] == "chat/sonnet"  # type: ignore[arg-type]
