@@ -13,14 +13,12 @@ import statistics
 from contextlib import ExitStack
 from time import perf_counter
 
-from ccd_client import Client
-from ccd_daemon import body
-from fakes.stack import Stack
-
 from bench.feeder import BEGIN, MANY, Feeder, stand_in, token_line
 from bench.measure import Figure, figure, interleaved
-from bench.stage import Bench, Endpoint, daemon_stack
+from bench.stage import Bench, Endpoint, Stack, daemon_stack
 from bench.streams import Consumer
+from ccd_client import Client
+from ccd_daemon import body
 
 GROUP = "c first delta"
 _CHAT = {"messages": [{"role": "user", "content": "hello"}], "model": "bench"}
@@ -49,7 +47,13 @@ def run(bench: Bench) -> list[Figure]:
     hand = statistics.median(samples["by hand"])
     targets = {"socket": "within 2 ms of hand-driven", "gateway": "within 5 ms of hand-driven"}
     return [
-        figure(GROUP, f"added by ccd alone, {name}", "ms", [value - hand for value in samples[name]], target=target)
+        figure(
+            GROUP,
+            f"added by ccd alone, {name}",
+            "ms",
+            [value - hand for value in samples[name]],
+            target=target,
+        )
         for name, target in targets.items()
     ]
 

@@ -50,7 +50,9 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def _event(event: dict[str, Any]) -> bytes:
-    return _line({"type": "stream_event", "event": event, "session_id": "s", "parent_tool_use_id": None, "uuid": "u"})
+    return _line(
+        {"type": "stream_event", "event": event, "session_id": "s", "parent_tool_use_id": None, "uuid": "u"}
+    )
 
 
 def token_line() -> bytes:
@@ -61,12 +63,26 @@ def token_line() -> bytes:
 
 
 _USAGE = {"input_tokens": 10, "output_tokens": 1}
-_MESSAGE = {"id": "m", "type": "message", "role": "assistant", "model": "bench", "content": [], "usage": _USAGE}
+_MESSAGE = {
+    "id": "m",
+    "type": "message",
+    "role": "assistant",
+    "model": "bench",
+    "content": [],
+    "usage": _USAGE,
+}
 BEGIN = _event({"type": "message_start", "message": _MESSAGE}) + _event(
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
 )
 FINISH = _event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": _USAGE}) + _line(
-    {"type": "result", "subtype": "success", "is_error": False, "result": "x", "usage": _USAGE, "total_cost_usd": 0}
+    {
+        "type": "result",
+        "subtype": "success",
+        "is_error": False,
+        "result": "x",
+        "usage": _USAGE,
+        "total_cost_usd": 0,
+    }
 )
 
 
@@ -109,7 +125,11 @@ class Feeder:
                 self.answering.append(stdout)
                 return 1
             if request.get("request", {}).get("subtype") == "initialize":
-                reply = {"subtype": "success", "request_id": request["request_id"], "response": {"models": []}}
+                reply = {
+                    "subtype": "success",
+                    "request_id": request["request_id"],
+                    "response": {"models": []},
+                }
                 os.write(stdout, _line({"type": "control_response", "response": reply}))
         return 0
 

@@ -64,7 +64,9 @@ def median_ratio(samples: Sequence[float], floor: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(samples, floor, strict=True))
 
 
-def interleaved(rounds: int, runs: Mapping[str, Callable[[], float]], random: Random) -> dict[str, list[float]]:
+def interleaved(
+    rounds: int, runs: Mapping[str, Callable[[], float]], random: Random
+) -> dict[str, list[float]]:
     """Run each of `runs` once per round, in an order drawn anew for every round."""
     found: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)

@@ -14,11 +14,9 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from fakes.stack import Stack
-
 from bench.feeder import MANY, stand_in, token_line
 from bench.measure import Figure, cores, cpu_s, figure, interleaved, median_ratio, pinned
-from bench.stage import Bench, Endpoint, daemon_stack, helper
+from bench.stage import Bench, Endpoint, Stack, daemon_stack, helper
 from bench.streams import Streams, streams
 
 GROUP = "b relay"
@@ -117,4 +115,3 @@ class BareRelay:
             os.close(pipe)
         self._sock.close()
         self._process.__exit__(None, None, None)
-

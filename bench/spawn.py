@@ -12,14 +12,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ccd_client import Client
-from fakes.stack import Stack
-
 from bench.feeder import MANY, stand_in
 from bench.measure import Figure, cores, cpu_s, figure, median_ratio
-from bench.stage import Bench, Endpoint, daemon_stack, instant_api, wait_until
+from bench.stage import Bench, Endpoint, Stack, daemon_stack, instant_api, wait_until
 from bench.streams import streams
 from bench.turns import HandDriven, settled, through_socket
+from ccd_client import Client
 
 GROUP = "e spawn"
 _SPARES = 4
@@ -104,7 +102,10 @@ def _own_share(bench: Bench) -> list[Figure]:
     count = bench.rounds(100, 50)
     took: list[float] = []
     cpu_ms: list[float] = []
-    with daemon_stack(folder / "ccd", stand_in(folder), Endpoint(), **MANY) as stack, streams(stack) as opened:
+    with (
+        daemon_stack(folder / "ccd", stand_in(folder), Endpoint(), **MANY) as stack,
+        streams(stack) as opened,
+    ):
         for number in range(1, 6):
             before, started = cpu_s(stack.daemon.pid), time.perf_counter()
             opened.open(number * count)

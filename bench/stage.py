@@ -19,7 +19,17 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 from fakes.stack import Running, Stack, clean_environ, real_cli, start, wait_until  # noqa: E402
 
-__all__ = ["Bench", "Endpoint", "Running", "clean_environ", "daemon_stack", "helper", "wait_until"]
+__all__ = [
+    "Bench",
+    "Endpoint",
+    "Running",
+    "Stack",
+    "clean_environ",
+    "daemon_stack",
+    "helper",
+    "instant_api",
+    "wait_until",
+]
 
 
 @dataclass
@@ -62,7 +72,9 @@ class Endpoint:
 @contextlib.contextmanager
 def helper(script: str, *arguments: str, folder: Path) -> Iterator[Running]:
     """One of this folder's scripts as a process, from its first line of output to the end of the with block."""
-    running = start([str(HERE / script), *arguments], clean_environ(folder / "home"), folder / f"{script}.log")
+    running = start(
+        [str(HERE / script), *arguments], clean_environ(folder / "home"), folder / f"{script}.log"
+    )
     try:
         yield running
     finally:
@@ -77,7 +89,9 @@ def instant_api(folder: Path) -> Iterator[Endpoint]:
 
 
 @contextlib.contextmanager
-def daemon_stack(folder: Path, cli: Path, api: Endpoint, *, gateway: bool = False, **settings: str) -> Iterator[Stack]:
+def daemon_stack(
+    folder: Path, cli: Path, api: Endpoint, *, gateway: bool = False, **settings: str
+) -> Iterator[Stack]:
     """The real daemon, and perhaps the real gateway, for the length of a with block."""
     folder.mkdir(exist_ok=True)
     stack = Stack(folder, cli, api, settings)  # type: ignore[arg-type]

@@ -15,11 +15,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import IO, NamedTuple
 
+from bench.stage import Endpoint, Stack, clean_environ
 from ccd_client import Client
 from ccd_daemon import argv, body, control
-from fakes.stack import Stack
-
-from bench.stage import Endpoint, clean_environ
 
 MODEL = "sonnet"
 _PROMPT = "hello"
@@ -151,7 +149,9 @@ class Http:
     def api(self) -> Timing:
         """The Messages API without anything between: the floor of floors."""
         request = {"model": MODEL, "messages": _CHAT["messages"], "max_tokens": 100, "stream": True}
-        return self._post("/v1/messages", request, delta=b'"text_delta"', end=b"data: " + b'{"type": "message_stop"}')
+        return self._post(
+            "/v1/messages", request, delta=b'"text_delta"', end=b"data: " + b'{"type": "message_stop"}'
+        )
 
     def _post(self, path: str, request: object, *, delta: bytes, end: bytes) -> Timing:
         data = json.dumps(request).encode()
