@@ -1,7 +1,7 @@
-"""(c) What ccd itself adds to the first delta, without the CLI's noise: the process behind the pipes is a stand-in.
+"""(c) What ccd itself adds to the first delta: the process behind the pipes is a stand-in.
 
-The stand-in's pipes are held by this process, which answers the moment it has read the request. By hand, that is two
-pipes and nothing else; through the socket and the gateway all of ccd is real.
+The stand-in's pipes are held by this process, which answers the moment it has read the request. By hand,
+that is two pipes and nothing else; through the socket and the gateway all of ccd is real.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from ccd_daemon import body
 GROUP = "c first delta"
 _CHAT = {"messages": [{"role": "user", "content": "hello"}], "model": "bench"}
 _HTTP = json.dumps({**_CHAT, "stream": True}).encode()
-_POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+_POST = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: %b\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+)
 _DELTA = BEGIN + token_line()
 
 
@@ -90,7 +93,7 @@ class Pipes:
     def turn(self) -> float:
         """Milliseconds for a request and the first delta."""
         started = perf_counter()
-        os.write(self._stdin[1], body.engine_script(_CHAT, "bench", "r1").first)  # type: ignore[arg-type]
+        os.write(self._stdin[1], body.engine_script(body.Wish(_CHAT, "bench"), "r1").first)  # type: ignore[arg-type]
         json.loads(os.read(self._stdin[0], 1 << 20).splitlines()[-1])
         os.write(self._stdout[1], _DELTA)
         os.read(self._stdout[0], 1 << 20)

@@ -1,9 +1,10 @@
-"""A stand-in for the CLI that is small enough to run a thousand times, and the feeder that speaks for all of them.
+"""A stand-in for the CLI that is small enough to run a thousand times, and the feeder that plays it.
 
-The daemon starts the stand-in as it starts the CLI: with its own wrapper, pipes and life table. The stand-in itself is
-`sleep`. One feeder, in the benchmark's process, opens the pipes of every stand-in through `/proc/PID/fd` and plays the
-CLI on them: it answers `initialize`, begins an answer when a user line comes, and writes as many token lines as the
-benchmark wants. So all of the daemon is real, and only the process behind the pipes is not.
+The daemon starts the stand-in as it starts the CLI: with its own wrapper, pipes and life table. The
+stand-in itself is `sleep`. One feeder, in the benchmark's process, opens the pipes of every stand-in
+through `/proc/PID/fd` and plays the CLI on them: it answers `initialize`, begins an answer when a user line
+comes, and writes as many token lines as the benchmark wants. So all of the daemon is real, and only the
+process behind the pipes is not.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MANY = {
     "CCD_DEADLINES__SHUTDOWN_S": "0",
     "CCD_DEADLINES__FIRST_OUTPUT_S": "600",
     "CCD_DEADLINES__STALL_S": "600",
-    # Looking at the memory of a thousand processes is no part of the relay; `bench.relay` reports it by itself.
+    # Looking at the memory of a thousand processes once a second is no part of the relay.
     "CCD_POOL__POLL_S": "60",
 }
 

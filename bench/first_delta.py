@@ -1,10 +1,11 @@
 """(c) Time to the first text delta, and to the result, on every way to the real CLI; the API answers at once.
 
-The ways are measured in turns, in an order drawn anew each round, and only while nothing else runs: the daemon whose
-spares are used up has refilled them before the next measurement. "Fresh" is the first turn of a process that was
-initialised before; "reused" a later turn of a process. Each way through ccd is compared to the hand-driven process in
-the same state, which sends the same bytes over the same pipes. As the CLI's own time varies by more than ccd adds, what ccd
-adds by itself is measured once more without the CLI (`bench.added`).
+The ways are measured in turns, in an order drawn anew each round, and only while nothing else runs: the
+daemon whose spares are used up has refilled them before the next measurement. "Fresh" is the first turn of
+a process that was initialised before; "reused" a later turn of a process. Each way through ccd is compared
+to the hand-driven process in the same state, which sends the same bytes over the same pipes. As the CLI's
+own time varies by more than ccd adds, what ccd adds by itself is measured once more without the CLI
+(`bench.added`).
 """
 
 from __future__ import annotations

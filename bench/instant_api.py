@@ -1,6 +1,7 @@
-"""A Messages API that answers at once with one prepared stream: the floor under everything that calls a model.
+"""A Messages API that answers at once with one prepared stream: the floor under every chat.
 
-Run as a script; prints its URL. It looks at nothing but the path, so that its own time is as small as can be.
+Run as a script; prints its URL. It looks at nothing but the path, so that its own time is as small as can
+be.
 """
 
 from __future__ import annotations

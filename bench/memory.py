@@ -1,8 +1,9 @@
 """(d) Memory of the daemon and the gateway: idle, and with many streams open that hang.
 
-Idle is the real daemon with its two real spares, after a few answers. The open streams are answered by stand-ins
-(`bench.feeder`), as nobody has the memory for 500 CLI processes: they have begun their answer and say nothing more, so
-what is counted is what the daemon keeps for a stream and its worker, and the gateway for an HTTP response.
+Idle is the real daemon with its two real spares, after a few answers. The open streams are answered by
+stand-ins (`bench.feeder`), as nobody has the memory for 500 CLI processes: they have begun their answer and
+say nothing more, so what is counted is what the daemon keeps for a stream and its worker, and the gateway
+for an HTTP response.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """(a) The round trip of the smallest call, against a bare uvloop server that answers the same msgpack frames.
 
-Both ends run on one core: on two, the time to wake the other core hides everything else. What is compared uses the
-same kind of client: the blocking `Client` with a bare blocking socket, `AsyncClient` with a bare uvloop Protocol.
+Both ends run on one core: on two, the time to wake the other core hides everything else. What is compared
+uses the same kind of client: the blocking `Client` with a bare blocking socket, `AsyncClient` with a bare
+uvloop Protocol.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import socket
 import statistics
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -99,7 +101,7 @@ class _Batch:
         return self._note(times)
 
     def _note(self, times: list[int]) -> float:
-        batch = [(after - before) / 1000 for before, after in zip(times, times[1:], strict=False)]
+        batch = [(after - before) / 1000 for before, after in pairwise(times)]
         self.samples_us += batch
         return statistics.median(batch)
 

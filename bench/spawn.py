@@ -1,8 +1,8 @@
-"""(e) How fast processes come: spawns per second, and the time until a pool whose spares were all leased is full again.
+"""(e) How fast processes come: spawns per second, and the time until a pool that was emptied is full.
 
-With the real CLI a start costs a third of a second of CPU, so the floor is the same number of processes started by
-hand, as many at a time as there are cores, until each has answered `initialize`. With stand-ins, which cost next to
-nothing, what is left is the daemon's own share.
+With the real CLI a start costs a third of a second of CPU, so the floor is the same number of processes
+started by hand, as many at a time as there are cores, until each has answered `initialize`. With stand-ins,
+which cost next to nothing, what is left is the daemon's own share.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _real(bench: Bench) -> list[Figure]:
         figure(
             GROUP, f"pool full again after {_SPARES} leases", "s", refill,
             ratio=median_ratio(refill, by_hand), floor="by hand",
-            note="from the first of the requests; with their turns, and 0.25 s in which turns have the cores to themselves",
+            note="from the first request on; includes the turns, and 0.25 s that are left to them",
         ),
     ]  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""What the benchmarks play on: scratch folders, the real CLI, and the real daemon and gateway as child processes.
+"""What the benchmarks play on: scratch folders, the real CLI, the real daemon and gateway as processes.
 
-The processes are started the way the tests start them (`tests/fakes/stack.py`): a cleared environment, a fresh HOME, a
-dummy key, loopback only.
+The processes are started the way the tests start them (`tests/fakes/stack.py`): a cleared environment, a
+fresh HOME, a dummy key, loopback only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass
 class Bench:
-    """What a benchmark gets: a scratch folder, how hard to try, and the CLI (found or installed when first asked for)."""
+    """What a benchmark gets: a scratch folder, how hard to try, and the CLI (installed if there is none)."""
 
     folder: Path
     quick: bool
@@ -71,7 +71,7 @@ class Endpoint:
 
 @contextlib.contextmanager
 def helper(script: str, *arguments: str, folder: Path) -> Iterator[Running]:
-    """One of this folder's scripts as a process, from its first line of output to the end of the with block."""
+    """One of this folder's scripts as a process that has printed a line, for the length of a with block."""
     running = start(
         [str(HERE / script), *arguments], clean_environ(folder / "home"), folder / f"{script}.log"
     )

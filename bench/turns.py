@@ -1,6 +1,7 @@
-"""One turn of the real CLI, on each of the ways that lead to it. Every function returns when the turn has ended.
+"""One turn of the real CLI, on each of the ways that lead to it.
 
-A `Timing` counts from the moment when the request leaves the caller: to the first text delta, and to the result.
+A `Timing` counts from the moment when the request leaves the caller. Every function returns at the turn's
+end.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ccd_daemon import argv, body, control
 MODEL = "sonnet"
 _PROMPT = "hello"
 _CHAT = {"messages": [{"role": "user", "content": _PROMPT}], "model": MODEL, "system": "You are brief."}
+_WISH = body.Wish(_CHAT, MODEL)  # type: ignore[arg-type]
 _COLD_ARGV = (
     "-p", _PROMPT, "--output-format", "stream-json", "--verbose", "--include-partial-messages",
     "--tools", "", "--setting-sources", "", "--strict-mcp-config", "--no-session-persistence",
@@ -58,7 +60,7 @@ def worker_environ(home: Path, api: Endpoint) -> dict[str, str]:
 
 
 def cold(cli: Path, home: Path, api: Endpoint) -> Timing:
-    """A new `claude -p` for the request, with the same lean flags and environment; ended when it has exited."""
+    """A new `claude -p` for the request, with the same lean flags and environment; waits for its exit."""
     environ = worker_environ(home, api)
     started = perf_counter()
     with subprocess.Popen(
@@ -94,7 +96,7 @@ class HandDriven:
     def turn(self) -> Timing:
         """The same bytes in one write as the daemon sends; the first turn of a process, or a later one."""
         self._requests += 1
-        script = body.engine_script(_CHAT, MODEL, f"r{self._requests}")  # type: ignore[arg-type]
+        script = body.engine_script(_WISH, f"r{self._requests}")
         started = perf_counter()
         self._stdin.write(script.first)
         return timed(self._lines, started, delta=b'"text_delta"', end=b'"type":"result"')
