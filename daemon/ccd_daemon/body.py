@@ -38,7 +38,7 @@ _CACHEABLE_CHARS = 4096  # about 1,024 tokens, the least that the API caches
 _UNMARKABLE = ("thinking", "redacted_thinking")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 FORMATS = ("json_schema", "json_object")
-_KNOWN = frozenset(get_type_hints(ChatParams)) - {"conversation_id"}
+_KNOWN = frozenset(get_type_hints(ChatParams))
 _MAX_NAME_CHARS = 200
 
 

@@ -135,6 +135,16 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Conversations:
+    """`[conversations]`: what is remembered by name, in `conversations.db` in the data directory."""
+
+    max_count: int = setting(10_000, "conversations kept; the one used longest ago goes first", min=1)
+    max_messages: int = setting(1000, "messages kept of one conversation", min=2)
+    max_bytes: int = setting(8 * MIB, "bytes kept of one conversation", min=1024)
+    retention_s: float = setting(30 * 86400.0, "an unused conversation is forgotten after this long", min=1)
+
+
+@dataclass(frozen=True)
 class Profile:
     """`[profiles.NAME]`: a kind of worker. `chat` always exists: a plain model without any built-in tools."""
 
@@ -155,6 +165,7 @@ SECTIONS: Mapping[str, Any] = {
     "breaker": BreakerSettings,
     "log": Log,
     "data": Data,
+    "conversations": Conversations,
     "profiles": dict[str, Profile],
     # The gateway reads its own section; here it only has to be a table.
     "gateway": dict[str, Any],
@@ -174,6 +185,7 @@ class Settings:
     breaker: BreakerSettings
     log: Log
     data: Data
+    conversations: Conversations
     profiles: Mapping[str, Profile]
     socket: Path
     data_dir: Path
