@@ -245,11 +245,6 @@ class Worker:
         if not turn.flowing:
             self._first_output(turn)
         if turn.sink is not None and not turn.message_done:
-<<<<<<< HEAD
-=======
-            if not turn.output_started:
-                self._first_output(turn)
->>>>>>> bench
             turn.sink(data)
 
     def _cut(self, data: bytes) -> bytes:
