@@ -74,8 +74,10 @@ class Pool:
 class Engine:
     """`[engine]`: how requests reach the CLI, and how long a process is used."""
 
-    body: Literal["auto", "full", "replay"] = setting(
-        "auto", "full: the exact request; replay: documented knobs only; auto: by the kind of login"
+    body: Literal["auto", "full", "keep_system", "replay"] = setting(
+        "auto",
+        "full: the exact request; keep_system: the CLI composes the system prompt; "
+        "replay: documented knobs only; auto: by the kind of login",
     )
     reset_turns: int = setting(20, "turns until a process must forget what it heard", min=1)
     reset_input_tokens: int = setting(100_000, "input tokens until it must forget", min=1)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from ccd_daemon.config import Conversations as Settings
 from ccd_daemon.conversations import Conversations
 from ccd_protocol.errors import Code, RpcError

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ccd_client import Client
 from ccd_protocol.errors import Code, RpcError
 from fakes.stack import Api, running_stack

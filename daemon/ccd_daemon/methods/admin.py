@@ -95,6 +95,7 @@ class Admin:
             uptime_s=round(self._facts.uptime_s(), 1),
             pool={
                 "mode": pool.mode,
+                "refused_modes": dict(pool.refused_modes),
                 "workers": len(workers),
                 "waiting": pool.waiting,
                 "spares": {name: len(shelf.spares) for name, shelf in pool.shelves.items()},

@@ -15,6 +15,7 @@ from ccd_daemon.conversations import Conversations
 from ccd_daemon.methods.conversation import check_id
 from ccd_daemon.pool import Pool
 from ccd_daemon.server import Server
+from ccd_daemon.shelf import Want
 from ccd_daemon.tenancy import tenant_of
 from ccd_daemon.thoughts import Thoughts
 from ccd_daemon.turn import Turn
@@ -27,6 +28,10 @@ Answering: TypeAlias = Callable[[Call, ChatParams], Awaitable[Answered]]
 
 _LEASE_TRIES = 3  # a worker may end between the lease and the write; nothing was sent then
 _MAX_LEARNED = 1000
+#: How a backend says that it takes a login only from the CLI's own requests.
+_REFUSED_CREDENTIAL = re.compile(
+    r"only authorized for use with claude code|system prompt.*not allowed", re.IGNORECASE
+)
 _FALL_BACK_ON = (Code.UPSTREAM_OVERLOADED, Code.MODEL_NOT_FOUND)
 #: The newest models take no sampling parameters, but most clients send one. Such a refusal comes before any output and
 #: is not billed, so the request is sent again without it, and the result says that it was ignored.
@@ -117,10 +122,12 @@ class Chat:
         while True:
             asked = self._wish(chat, model, thoughtless=thoughtless)
             dropped.update(asked.ignored)
-            worker = await self._pool.lease(profile, tenant)
+            mode = self._pool.mode
+            worker = await self._pool.lease(profile, Want(tenant, body.binding_of(mode, asked.chat)))
             try:
                 result, turn = await self._turn(call, worker, asked, streaming=streaming)
                 result["ignored"] = sorted(dropped)
+                self._pool.proven_modes.add(worker.mode)
                 self._thoughts.keep(tenant, turn.tool_call_ids, turn.thoughts)
                 return result, turn
             except _NeverSent as error:
@@ -132,7 +139,7 @@ class Chat:
                     raise
                 if fallback and error.code in _FALL_BACK_ON:
                     model, fallback = fallback, None
-                elif not self._learn(chat, model, error):
+                elif not (self._learn(chat, model, error) or self._slower_mode(mode, error)):
                     raise
             finally:
                 call.feed_from(None)
@@ -157,10 +164,22 @@ class Chat:
         self._refused.setdefault(model, known).add(found[1])
         return True
 
+    def _slower_mode(self, mode: str, error: RpcError) -> bool:
+        """Give up a mode that the backend refuses before it has ever answered in it; True when another is left."""
+        telling = _REFUSED_CREDENTIAL.search(error.message) is not None
+        status = error.data.get("upstream_status")
+        if status not in (400, 401, 403) or not telling or mode in self._pool.proven_modes:
+            return False
+        if mode == body.MODES[-1]:
+            return False
+        if mode == self._pool.mode:  # else another request has found it out already
+            self._pool.degrade(body.MODES[body.MODES.index(mode) + 1], error.message)
+        return True
+
     async def _turn(
         self, call: Call, worker: Worker, asked: Wish, *, streaming: bool
     ) -> tuple[ChatResult, Turn]:
-        script = body.script(worker.mode, asked, worker.next_id())
+        script = body.script(worker.mode, asked, worker.next_id(), worker.binding)
         try:
             turn = worker.begin(script, asked.model or "", call.send if streaming else None)
         except RpcError as error:
