@@ -107,7 +107,7 @@ class Decoder:
         for (index, key), parts in self._parts.items():
             block = self._blocks[index]
             if key == "partial_json":
-                block["input"] = json.loads("".join(parts) or "{}")
+                block["input"] = _tool_input("".join(parts))
             else:
                 block[key] = block.get(key, "") + "".join(parts)
         self._parts.clear()
@@ -122,7 +122,7 @@ class Decoder:
                 self._stream_event(message["event"], events)
             elif message.get("type") == "system" and message.get("subtype") == "api_retry":
                 events.append(_retrying(message))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise RpcError(Code.INTERNAL, f"a line of the stream is not as expected: {error!r}") from None
 
     def _stream_event(self, event: dict[str, Any], events: list[Event]) -> None:
@@ -146,6 +146,13 @@ class Decoder:
                 events.append(TextDelta(delta[key]))
             elif key == "thinking":
                 events.append(ThinkingDelta(delta[key]))
+
+
+def _tool_input(text: str) -> Any:
+    try:
+        return json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise RpcError(Code.INTERNAL, f"the model's tool input is not JSON: {error}") from None
 
 
 def _retrying(message: Mapping[str, Any]) -> Retrying:
