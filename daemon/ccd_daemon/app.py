@@ -158,7 +158,7 @@ class Daemon:
             reaper.become_subreaper()
             reaper.sweep_leftovers(self._owner)
             shutil.rmtree(self._home, ignore_errors=True)
-            self._home.mkdir(mode=0o700)  # noqa: ASYNC240 - once, at start
+            self._home.mkdir(mode=0o700)
             sock = bind(self.settings.socket, self.settings.server.group)
             await self.server.start(sock, self.settings.socket)
             for signum in (signal.SIGTERM, signal.SIGINT):
