@@ -207,7 +207,7 @@ class Decoder:
         if message_id != self._message_id:
             self._message_id = message_id
             events.append(Started(message.get("model", ""), message_id))
-        for block in message["content"]:
+        for block in message.get("content", ()):
             index = len(self._blocks)
             self._block(index, block, events)
             if block["type"] == "tool_use":
