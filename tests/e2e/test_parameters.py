@@ -114,7 +114,7 @@ def test_what_only_the_daemon_knows_is_named_too(stack: Stack, http: openai.Open
     ("model", "effort", "thinking", "config"),
     [
         ("sonnet", "low", {"type": "adaptive", "display": "summarized"}, {"effort": "low"}),
-        ("sonnet", "none", None, None),
+        ("sonnet", "none", None, {"effort": "medium"}),  # the CLI's own, which it always sends
         (SAMPLING, "minimal", {"type": "enabled", "budget_tokens": 1024}, None),
     ],
 )
