@@ -197,6 +197,10 @@ class NoParams(TypedDict):
     """No parameters."""
 
 
+class NoResult(TypedDict):
+    """Nothing but that it was done."""
+
+
 METHODS: Mapping[str, Method] = {
     "chat.stream": Method(
         ChatParams, ChatResult, True, False, "One answer, as the CLI's lines while they come."
@@ -215,7 +219,7 @@ METHODS: Mapping[str, Method] = {
     "conversation.messages": Method(
         ConversationParams, MessagesResult, False, False, "What was said in one."
     ),
-    "conversation.delete": Method(ConversationParams, dict, False, False, "Forget one."),
+    "conversation.delete": Method(ConversationParams, NoResult, False, False, "Forget one."),
     "daemon.ping": Method(NoParams, PingResult, False, False, "Answers at once."),
     "daemon.health": Method(
         NoParams, HealthResult, False, False, "Whether a chat sent now would be accepted."
