@@ -90,7 +90,7 @@ def decode_chat(body: bytes) -> Decoded:
     try:
         request = msgspec.convert(fields, ChatRequest)
     except msgspec.ValidationError as error:
-        raise _wrong_field(str(error)) from error
+        raise wrong_field(str(error)) from error
     return Decoded(request, [name for name in fields if name not in FIELDS])
 
 
@@ -110,7 +110,8 @@ def decode_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _wrong_field(text: str) -> ApiError:
+def wrong_field(text: str) -> ApiError:
+    """The 400 for a validation error of msgspec, worded with the field's path."""
     match = _AT.fullmatch(text)
     what, path = (match["what"], match["path"] or "") if match else (text, "")
     path = path.replace("[...]", "")  # a value in a dict, whose key is the client's own
