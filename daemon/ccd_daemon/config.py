@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ccd_protocol.paths import data_dir as default_data_dir
 from ccd_protocol.paths import socket_path
 from ccd_protocol.settings import SettingsError, config_path, load
 
@@ -220,12 +221,3 @@ def _check_together(settings: Settings) -> None:
     pool = settings.pool
     if pool.rss_hard_bytes <= pool.rss_soft_bytes:
         raise SettingsError("pool.rss_hard_bytes: must be larger than pool.rss_soft_bytes")
-
-
-def default_data_dir(environ: Mapping[str, str]) -> Path:
-    """Where ccd keeps files when no setting says so."""
-    system = Path("/var/lib/ccd")
-    if os.access(system, os.W_OK):
-        return system
-    home = environ.get("XDG_DATA_HOME")
-    return Path(home) / "ccd" if home else Path(environ.get("HOME", "/nonexistent")) / ".local" / "share" / "ccd"

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from ccd_gateway.lines import ARGUMENTS, TEXT, THINKING, Delta
 from ccd_gateway.responses.resource import Response, new_id, usage
 from ccd_protocol.methods import ChatAnswer, ChatResult
 
@@ -107,6 +108,18 @@ class ResponseEvents:
         return self._event("error", **flat, error=nested)
 
     # --- pieces of the answer ---
+
+    def pieces(self, deltas: list[Delta]) -> bytes:
+        """What came of a stream at a time."""
+        events = [self._piece(delta) for delta in deltas]
+        return events[0] if len(events) == 1 else b"".join(events)
+
+    def _piece(self, delta: Delta) -> bytes:
+        if delta.kind == TEXT:
+            return self.text(delta.raw)
+        if delta.kind == ARGUMENTS:
+            return self.arguments(delta.raw)
+        return self.thinking(delta.raw) if delta.kind == THINKING else self.tool(delta.id, delta.name)
 
     def text(self, raw: bytes) -> bytes:
         """A piece of text; `raw` is a JSON string."""

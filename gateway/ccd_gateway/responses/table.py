@@ -14,6 +14,7 @@ Every method is blocking and must be called by one thread only.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -74,6 +75,17 @@ class BrokenChainError(LookupError):
     """A response of a chain is not stored (any more); `args[0]` is its id."""
 
 
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Processes that open a new file at the same time would get in each other's way: SQLite does not wait there."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 # The body and the event of a response whose process died: made of its last body and the event's number.
 Obituary = Callable[[bytes, int], tuple[bytes, bytes]]
 _COLUMNS = "id, previous, status, background, body, input"
@@ -103,7 +115,8 @@ class ResponseTable:
             path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         try:
-            self._prepare()
+            with _only_one(path.parent):
+                self._prepare()
         except BaseException:
             self._db.close()
             raise
@@ -234,6 +247,10 @@ class ResponseTable:
         return gone
 
     # --- reading ---
+
+    def ready(self) -> None:
+        """Fail as anything else would if the file cannot be used."""
+        self._db.execute("SELECT 1 FROM responses LIMIT 0").fetchall()
 
     def get(self, tenant: str, id: str, beat_s: float) -> StoredResponse | None:
         """A response, after a look whether its owner still lives."""

@@ -1,0 +1,210 @@
+"""From a request to what is asked of the daemon and what the answer will be part of."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import falcon.asgi
+import msgspec
+
+from ccd_client.messages import chat_request
+from ccd_gateway.caller import tenant_of
+from ccd_gateway.errors import ApiError, bad_request
+from ccd_gateway.parameters import refuse_ignored
+from ccd_gateway.responses.events import ResponseEvents
+from ccd_gateway.responses.items import Item, in_words_of_items, missing_reference, own_items, to_messages
+from ccd_gateway.responses.resource import Response, new_response
+from ccd_gateway.responses.schema import Decoded, ResponsesRequest
+from ccd_gateway.responses.store import ResponseStore
+from ccd_gateway.responses.table import BrokenChainError, ResponseTable, StoredResponse
+from ccd_gateway.translate import target
+from ccd_protocol.errors import RpcError
+from ccd_protocol.methods import ChatParams
+
+_NAMES = {
+    "max_tokens": "max_output_tokens",
+    "stop_sequences": "stop",
+    "effort": "reasoning.effort",
+    "thinking": "reasoning.effort",
+}
+_RESPONSE_FORMAT = re.compile(r"response_format(\.json_schema)?")
+
+
+class Job(NamedTuple):
+    """A request that has been read and found good.
+
+    Attributes:
+        tenant: whose it is.
+        request: as it came.
+        params: what to ask the daemon.
+        response: the response before its answer.
+        items: the input items of its own.
+        ignored: parameters without effect.
+    """
+
+    tenant: str
+    request: ResponsesRequest
+    params: ChatParams
+    response: Response
+    items: list[Item]
+    ignored: list[str]
+
+    @property
+    def with_summary(self) -> bool:
+        """Whether the model's thinking is shown."""
+        return self.request.reasoning is not None and self.request.reasoning.wanted is not None
+
+    def events(self) -> ResponseEvents:
+        """A new stream of events for this response."""
+        return ResponseEvents(self.response, with_summary=self.with_summary)
+
+    def row(self, response: Response) -> StoredResponse:
+        """The response as it is stored."""
+        return StoredResponse(
+            response["id"],
+            response["previous_response_id"],
+            response["status"],
+            response["background"],
+            msgspec.json.encode(response),
+            msgspec.json.encode(self.items),
+        )
+
+    def item_ids(self, response: Response) -> list[str]:
+        """The ids by which a later request may refer to items of this response."""
+        return [item["id"] for item in (*self.items, *response["output"])]
+
+
+async def read_job(req: falcon.asgi.Request, decoded: Decoded, store: ResponseStore) -> Job:
+    """Check a request, fetch what it refers to, and make the call's parameters of it.
+
+    Raises:
+        ApiError: 400, naming the parameter.
+        RpcError: BAD_PARAMS for the content; STORAGE when something is referred to and the store cannot be read.
+    """
+    request, ignored = decoded
+    tenant = tenant_of(req)
+    history = await _history(tenant, request.previous_response_id, store)
+    items = await _resolved(tenant, own_items(request.input or ""), store)
+    params, more = _params(req, request, history, items)
+    ignored = ignored + more
+    if (req.get_header("x-ccd-strict") or "").lower() == "true":
+        refuse_ignored(ignored)
+        params["strict"] = True
+    response = new_response(request, created_at=int(time.time()), store=request.store is not False)
+    return Job(tenant, request, params, response, items, ignored)
+
+
+async def history_of(tenant: str, response_id: str, store: ResponseStore) -> list[Item]:
+    """All items up to and with a stored response, oldest first.
+
+    Raises:
+        ApiError: 400 `previous_response_not_found`; also for one that has not answered.
+    """
+    try:
+        chain = await store.do(ResponseTable.chain, tenant, response_id, time.time())
+    except BrokenChainError as missing:
+        which = missing.args[0]
+        earlier = "" if which == response_id else f" (it follows {which}, which is gone)"
+        raise bad_request(
+            f"Previous response with id '{response_id:.80}' not found{earlier}.",
+            "previous_response_id",
+            "previous_response_not_found",
+        ) from None
+    if chain[-1].status not in ("completed", "incomplete"):
+        raise bad_request(
+            f"Previous response '{response_id}' has the status '{chain[-1].status}'; only one that has been"
+            " answered can be continued.",
+            "previous_response_id",
+        )
+    items: list[Item] = []
+    for row in chain:
+        items += [*msgspec.json.decode(row.input), *msgspec.json.decode(row.body)["output"]]
+    return items
+
+
+async def _history(tenant: str, response_id: str | None, store: ResponseStore) -> list[Item]:
+    return [] if response_id is None else await history_of(tenant, response_id, store)
+
+
+async def _resolved(tenant: str, items: list[Item], store: ResponseStore) -> list[Item]:
+    """The items with those in place of the references that these name; the ids stay."""
+    found: list[Item] = []
+    for index, item in enumerate(items):
+        if item["type"] == "item_reference":
+            item = await _referred(tenant, item["id"], f"input[{index}]", store)  # noqa: PLW2901
+        found.append(item)
+    return found
+
+
+async def _referred(tenant: str, item_id: str, path: str, store: ResponseStore) -> Item:
+    row = await store.do(ResponseTable.holder, tenant, item_id)
+    held = [] if row is None else [*msgspec.json.decode(row.input), *msgspec.json.decode(row.body)["output"]]
+    for item in held:
+        if item["id"] == item_id:
+            return dict(item)
+    raise missing_reference(path, item_id)
+
+
+def _params(
+    req: falcon.asgi.Request, request: ResponsesRequest, history: list[Item], items: list[Item]
+) -> tuple[ChatParams, list[str]]:
+    messages, origins = to_messages(history, items)
+    chosen = target(request.model, req.get_header("x-ccd-profile"))
+    user = request.user or request.safety_identifier or (request.metadata or {}).get("user_id")
+    try:
+        params, ignored = chat_request(
+            messages,
+            system=request.instructions,
+            tools=[{"type": "function", "function": tool} for tool in request.tools or ()],
+            tool_choice=request.tool_choice,
+            parallel_tool_calls=request.parallel_tool_calls,
+            response_format=_response_format(request),
+            profile=chosen.profile,
+            model=chosen.model,
+            max_tokens=request.max_output_tokens,
+            temperature=None if request.temperature is None else min(request.temperature, 1.0),
+            top_p=request.top_p,
+            effort=request.effort,
+            metadata={"user_id": user} if user else None,
+        )
+    except RpcError as error:
+        raise _in_words_of_responses(error, origins) from error
+    return params, [_renamed(name, origins) for name in ignored]
+
+
+def _response_format(request: ResponsesRequest) -> dict[str, Any] | None:
+    wanted = request.text.format if request.text else None
+    if wanted is None or wanted["type"] != "json_schema":
+        return wanted
+    return {"type": "json_schema", "json_schema": wanted}
+
+
+def _in_words_of_responses(error: RpcError, origins: list[str]) -> RpcError:
+    error = in_words_of_items(error, origins)
+    data = dict(error.data)
+    param = str(data.get("param", ""))
+    data["param"] = _RESPONSE_FORMAT.sub("text.format", re.sub(r"^(tools\[\d+\])\.function", r"\1", param))
+    return RpcError(error.code, error.message.replace(param, data["param"]) if param else error.message, data)
+
+
+def _renamed(name: str, origins: list[str]) -> str:
+    shown = in_words_of_items(RpcError(0, name, {"param": name}), origins)
+    return str(shown.data["param"])
+
+
+def ignored_by_daemon(result: Mapping[str, Any]) -> list[str]:
+    """Parameters that the daemon could not honour, under this API's names."""
+    return [_NAMES.get(name, name) for name in result.get("ignored") or ()]
+
+
+def not_found(response_id: str) -> ApiError:
+    """The 404 for a response that does not exist, or is another tenant's."""
+    return ApiError(
+        404,
+        f"Response with id '{response_id:.80}' not found.",
+        type="invalid_request_error",
+        code="response_not_found",
+    )
