@@ -58,7 +58,8 @@ class GatewaySettings:
         default=512 << 20, metadata={"min": 1 << 20, "max": 1 << 40, "help": "size of all of them together"}
     )
     stored_s: float = field(
-        default=30 * 86400.0, metadata={"min": 60, "max": 1e9, "help": "how long one is kept after its last use"}
+        default=30 * 86400.0,
+        metadata={"min": 60, "max": 1e9, "help": "how long one is kept after its last use"},
     )
     graceful_timeout_s: int = field(
         default=30, metadata={"min": 0, "max": 3600, "help": "time that open requests get when stopping"}

@@ -102,7 +102,7 @@ class ResponseEvents:
         return events + self._event(f"response.{status}", response=self.response)
 
     def fail(self, error: Mapping[str, Any]) -> bytes:
-        """The last event of a stream that fails: OpenAI's flat form and Open Responses' nested one together."""
+        """The last event of a stream that fails: OpenAI's flat form and Open Responses' nested one at once."""
         nested = {name: error[name] for name in ("type", "code", "message", "param")}
         flat = {name: error[name] for name in ("code", "message", "param")}
         return self._event("error", **flat, error=nested)
@@ -182,7 +182,13 @@ class ResponseEvents:
         return self._add_item(self._message), self._message
 
     def _open_thinking(self) -> bytes:
-        item = {"id": new_id("rs"), "type": "reasoning", "summary": [], "content": [], "status": "in_progress"}
+        item = {
+            "id": new_id("rs"),
+            "type": "reasoning",
+            "summary": [],
+            "content": [],
+            "status": "in_progress",
+        }
         events = self._add_item(item)
         place = {**self._place(item), "summary_index": 0}
         if self._with_summary:
@@ -245,9 +251,9 @@ class ResponseEvents:
         place = {**self._place(block.item), "content_index": len(content)}
         part = _text_part(block.text)
         content.append(part)
-        return self._event(
-            "response.output_text.done", **place, text=block.text, logprobs=[]
-        ) + self._event("response.content_part.done", **place, part=part)
+        return self._event("response.output_text.done", **place, text=block.text, logprobs=[]) + self._event(
+            "response.content_part.done", **place, part=part
+        )
 
     def _close_thinking(self, block: _Block) -> bytes:
         item, events = block.item, b""
@@ -261,7 +267,7 @@ class ResponseEvents:
 
     def _close_tool(self, block: _Block, status: str) -> bytes:
         item = block.item
-        # A function without parameters is called without any piece of arguments, which must be JSON all the same.
+        # A function without parameters is called without any piece of arguments, which must be JSON too.
         item["arguments"] = block.text if any(block.pieces) or status == "incomplete" else "{}"
         done = self._event(
             "response.function_call_arguments.done",
@@ -277,7 +283,9 @@ class ResponseEvents:
 
     def _item_done(self, item: dict[str, Any], status: str) -> bytes:
         item["status"] = status
-        return self._event("response.output_item.done", output_index=self._place(item)["output_index"], item=item)
+        return self._event(
+            "response.output_item.done", output_index=self._place(item)["output_index"], item=item
+        )
 
     def _refusal(self) -> bytes:
         """A part that says so, after whatever the model said before it stopped."""
@@ -302,12 +310,10 @@ def _text_part(text: Raw) -> dict[str, Any]:
 
 def _delta_head(kind: str, place: Mapping[str, Any]) -> bytes:
     head = _encode({"type": kind, **place})[:-1]
-    return b"event: %b\ndata: %b,\"delta\":" % (kind.encode(), head)
+    return b'event: %b\ndata: %b,"delta":' % (kind.encode(), head)
 
 
-def complete(
-    response: Response, answer: ChatAnswer, *, with_summary: bool, completed_at: int
-) -> Response:
+def complete(response: Response, answer: ChatAnswer, *, with_summary: bool, completed_at: int) -> Response:
     """The response of an answer that came whole."""
     events = ResponseEvents(response, with_summary=with_summary)
     events.blocks(answer["content"])

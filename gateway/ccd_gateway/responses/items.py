@@ -39,7 +39,9 @@ def _item(item: Mapping[str, Any], path: str) -> Item:
     make = _MAKERS.get(kind) if isinstance(kind, str) else None
     if make is None:
         known = ", ".join(_MAKERS)
-        raise bad_request(f"'{path}.type': {kind!r:.60} is not supported. Supported: {known}.", f"{path}.type")
+        raise bad_request(
+            f"'{path}.type': {kind!r:.60} is not supported. Supported: {known}.", f"{path}.type"
+        )
     return make(item, path)
 
 
@@ -215,7 +217,9 @@ def to_messages(history: Iterable[Item], own: Iterable[Item]) -> Messages:
 def _add(made: Messages, item: Item, origin: str) -> None:
     kind = item["type"]
     if kind == "function_call_output":
-        made.messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": _said(item["output"])})
+        made.messages.append(
+            {"role": "tool", "tool_call_id": item["call_id"], "content": _said(item["output"])}
+        )
     elif kind == "function_call":
         function = {"name": item["name"], "arguments": item["arguments"]}
         call = {"id": item["call_id"], "type": "function", "function": function}
@@ -276,4 +280,6 @@ def in_words_of_items(error: RpcError, origins: Sequence[str]) -> RpcError:
 
 def missing_reference(path: str, item_id: str) -> ApiError:
     """The 400 for an `item_reference` to what is not stored."""
-    return bad_request(f"'{path}': no stored item has the id {item_id!r:.80}.", f"{path}.id", "item_not_found")
+    return bad_request(
+        f"'{path}': no stored item has the id {item_id!r:.80}.", f"{path}.id", "item_not_found"
+    )

@@ -82,7 +82,7 @@ async def read_job(req: falcon.asgi.Request, decoded: Decoded, store: ResponseSt
 
     Raises:
         ApiError: 400, naming the parameter.
-        RpcError: BAD_PARAMS for the content; STORAGE when something is referred to and the store cannot be read.
+        RpcError: BAD_PARAMS for the content; STORAGE when what it refers to cannot be read.
     """
     request, ignored = decoded
     tenant = tenant_of(req)

@@ -177,7 +177,9 @@ class Responses:
         """Stop a background response; once it has ended, this changes nothing."""
         row = await self._found(req, response_id)
         if not row.background:
-            raise bad_request("Cannot cancel a synchronous response.", "response_id", "response_not_cancellable")
+            raise bad_request(
+                "Cannot cancel a synchronous response.", "response_id", "response_not_cancellable"
+            )
         if row.running:
             body = msgspec.json.encode(cancelled(msgspec.json.decode(row.body)))
             await self._store.do(ResponseTable.end, response_id, tenant_of(req), "cancelled", body)

@@ -19,6 +19,7 @@ import msgspec
 
 from ccd_gateway.backend import Backend
 from ccd_gateway.errors import ApiError, from_rpc, overloaded
+from ccd_gateway.lines import Delta
 from ccd_gateway.responses.events import ResponseEvents
 from ccd_gateway.responses.job import Job
 from ccd_gateway.responses.resource import failed
@@ -90,7 +91,9 @@ class BackgroundRuns:
             RpcError: STORAGE.
         """
         if len(self._runs) >= _MAX_RUNNING + _MAX_WAITING:
-            raise overloaded("There are as many background responses as this gateway takes. Try again later.", 10)
+            raise overloaded(
+                "There are as many background responses as this gateway takes. Try again later.", 10
+            )
         job.response["status"] = "queued"
         run = _Run(job)
         response_id = job.response["id"]
@@ -179,7 +182,7 @@ class BackgroundRuns:
         await self._write(run, events.status("in_progress"))
         turn = await self._backend.start(run.job.params, _SILENCE_S)
         try:
-            deltas = turn.first
+            deltas: list[Delta] | None = turn.first
             while deltas is not None:
                 made = events.pieces(deltas)
                 if made:

@@ -146,7 +146,9 @@ def _check_format(request: ResponsesRequest) -> None:
         return
     kind = wanted.get("type")
     if kind not in ("text", "json_object", "json_schema"):
-        raise bad_request("'text.format.type': expected text, json_schema or json_object.", "text.format.type")
+        raise bad_request(
+            "'text.format.type': expected text, json_schema or json_object.", "text.format.type"
+        )
     if kind == "json_schema":
         if not isinstance(wanted.get("name"), str) or not wanted["name"]:
             raise bad_request("Missing required parameter: 'text.format.name'.", "text.format.name")

@@ -30,8 +30,8 @@ _PRUNE_EVERY = 64
 _BUSY_TIMEOUT_S = 10.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
-    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, previous TEXT, status TEXT NOT NULL, background INTEGER NOT NULL,
-    body BLOB NOT NULL, input BLOB NOT NULL, bytes INTEGER NOT NULL, used_at REAL NOT NULL,
+    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, previous TEXT, status TEXT NOT NULL,
+    background INTEGER NOT NULL, body BLOB NOT NULL, input BLOB NOT NULL, bytes INTEGER NOT NULL, used_at REAL NOT NULL,
     owner TEXT, beat_s REAL);
 CREATE INDEX IF NOT EXISTS responses_used ON responses (used_at, bytes);
 CREATE INDEX IF NOT EXISTS responses_owner ON responses (owner) WHERE owner IS NOT NULL;
@@ -77,7 +77,7 @@ class BrokenChainError(LookupError):
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """Processes that open a new file at the same time would get in each other's way: SQLite does not wait there."""
+    """One process at a time makes the file: SQLite does not wait for others in all that this takes."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -151,8 +151,15 @@ class ResponseTable:
     # --- writing ---
 
     def put(
-        self, tenant: str, row: StoredResponse, item_ids: Sequence[str], now: float, *,
-        owner: str | None = None, beat_s: float = 0.0, events: bytes = b"",
+        self,
+        tenant: str,
+        row: StoredResponse,
+        item_ids: Sequence[str],
+        now: float,
+        *,
+        owner: str | None = None,
+        beat_s: float = 0.0,
+        events: bytes = b"",
     ) -> None:
         """Store a response. With an owner it is one that runs, and its first events come along."""
         with self._transaction():
@@ -176,8 +183,16 @@ class ResponseTable:
         self._db.executemany("INSERT OR IGNORE INTO items VALUES (?, ?, ?)", rows)
 
     def append(
-        self, id: str, owner: str, first: int, events: bytes, beat_s: float, *,
-        status: str = "in_progress", body: bytes | None = None, item_ids: Sequence[str] = (),
+        self,
+        id: str,
+        owner: str,
+        first: int,
+        events: bytes,
+        beat_s: float,
+        *,
+        status: str = "in_progress",
+        body: bytes | None = None,
+        item_ids: Sequence[str] = (),
     ) -> bool:
         """Add events to a running response; with a body it gets that, and `status`, too.
 
@@ -263,7 +278,7 @@ class ResponseTable:
         found = self._db.execute(
             f"SELECT {_COLUMNS} FROM responses WHERE id = ? AND tenant = ?", (id, tenant)
         ).fetchone()
-        return None if found is None else StoredResponse(*found[:3], bool(found[3]), *found[4:])
+        return None if found is None else StoredResponse._make((*found[:3], bool(found[3]), *found[4:]))
 
     def _bury(self, row: StoredResponse, beat_s: float) -> bool:
         """Mark a response as failed if its owner is gone; True when something may have changed."""
