@@ -40,7 +40,8 @@ class Conversation(NamedTuple):
 def conversation(messages: str | Sequence[Mapping[str, Any]]) -> Conversation:
     """A prompt, or an OpenAI-style list of messages, as system prompt and turns.
 
-    Beyond OpenAI's own keys a `tool` message may say `"is_error": true`.
+    A list of only system messages is the user's prompt. Beyond OpenAI's own keys a `tool` message may say
+    `"is_error": true`.
 
     Raises:
         RpcError: BAD_PARAMS with `data["param"]` naming what is wrong.
@@ -91,6 +92,7 @@ def chat_request(
         RpcError: BAD_PARAMS with `data["param"]` naming what is wrong.
     """
     said = conversation(messages)
+    stops = _stop(stop, said.ignored)
     if said.ignored and settings.get("strict"):
         refuse(said.ignored[0], "cannot be honoured, and the call is strict")
     if system is not None and not isinstance(system, str):
@@ -99,7 +101,7 @@ def chat_request(
     params: dict[str, Any] = {
         "messages": said.messages,
         "system": "\n\n".join(text for text in (system, said.system) if text) or None,
-        "stop_sequences": None if stop is None else _stop(stop),
+        "stop_sequences": stops,
         "tools": chosen.tools or None,
         "tool_choice": chosen.tool_choice,
         "format": wire_format(response_format),
@@ -146,6 +148,9 @@ class _Reader:
     def end(self, count: int) -> None:
         self._refuse_open()
         self._begin_turn()
+        if not self.turns and self.system:  # the model needs a user's turn to answer to
+            self.turns.append({"role": "user", "content": "\n\n".join(self.system)})
+            self.system.clear()
         if not self.turns:
             refuse("messages", "must hold at least one user message")
         if self.turns[-1]["role"] != "user":
@@ -277,11 +282,15 @@ def _not_json(word: str) -> NoReturn:
     raise ValueError(f"{word} is not JSON")
 
 
-def _stop(stop: object) -> list[str]:
+def _stop(stop: object, ignored: list[str]) -> list[str] | None:
+    """Stop sequences; the model API takes none that is only white space."""
+    if stop is None:
+        return None
     if isinstance(stop, str):
         stop = [stop]
-    if not isinstance(stop, Sequence) or not all(isinstance(text, str) and text.strip() for text in stop):
-        refuse(
-            "stop", "must be a string or a list of strings; the model API takes none that is only white space"
-        )
-    return list(stop)
+    if not isinstance(stop, Sequence) or not all(isinstance(text, str) and text for text in stop):
+        refuse("stop", "must be a string or a list of strings that are not empty")
+    visible = [text for text in stop if text.strip()]
+    if len(visible) < len(stop):
+        ignored.append("stop")
+    return visible or None
