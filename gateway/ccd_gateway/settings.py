@@ -49,8 +49,9 @@ class GatewaySettings:
     reconnect_wait_s: float = field(
         default=10.0, metadata={"min": 0, "max": 600, "help": "longest wait for a daemon that restarts"}
     )
-    data_dir: Path | None = field(
-        default=None, metadata={"help": "where the gateway keeps its files; by default data.dir"}
+    responses_file: Path | None = field(
+        default=None,
+        metadata={"help": "stored responses; default: responses.sqlite3 in the data directory"},
     )
     stored_responses: int = field(
         default=10_000, metadata={"min": 1, "max": 10_000_000, "help": "responses kept for later requests"}
@@ -101,14 +102,14 @@ class GatewaySettings:
         """The daemon's socket: the setting, else where every program of ccd looks."""
         return self.socket or socket_path(environ)
 
-    def data_folder(self, environ: Mapping[str, str]) -> Path:
-        """Where the gateway keeps its files: the setting, else where every program of ccd does."""
-        return self.data_dir or data_dir(environ)
+    def responses_path(self, environ: Mapping[str, str]) -> Path:
+        """The stored responses: the setting, else in the data directory."""
+        return self.responses_file or data_dir(environ) / "responses.sqlite3"
 
 
 @dataclass(frozen=True)
 class _Data:
-    """The `[data]` section, which the gateway shares with the daemon."""
+    """The `[data]` section, which is the daemon's."""
 
     dir: Path | None = None
 
@@ -131,4 +132,7 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -
         others_allowed=True,
     )
     settings: GatewaySettings = loaded["gateway"]
-    return settings if settings.data_dir else replace(settings, data_dir=loaded["data"].dir)
+    folder: Path | None = loaded["data"].dir
+    if folder is None:
+        return settings
+    return replace(settings, responses_file=settings.responses_file or folder / "responses.sqlite3")

@@ -1,4 +1,4 @@
-"""Where the daemon's socket and ccd's files are, decided the same way by every program."""
+"""Where the daemon's socket and files are, decided the same way by every program."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SYSTEM_SOCKET = Path("/run/ccd/ccd.sock")
-SYSTEM_DATA = Path("/var/lib/ccd")
 
 
 def socket_path(environ: Mapping[str, str] | None = None) -> Path:
@@ -27,10 +26,12 @@ def socket_path(environ: Mapping[str, str] | None = None) -> Path:
     return Path(f"/tmp/ccd-{os.getuid()}") / "ccd.sock"
 
 
-def data_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """Where ccd keeps files when no setting says so: the system's directory if it is ours, else the user's."""
-    env = os.environ if environ is None else environ
-    if os.access(SYSTEM_DATA, os.W_OK):
-        return SYSTEM_DATA
-    home = env.get("XDG_DATA_HOME")
-    return Path(home) / "ccd" if home else Path(env.get("HOME", "/nonexistent")) / ".local" / "share" / "ccd"
+def data_dir(environ: Mapping[str, str]) -> Path:
+    """Where ccd keeps files when no setting says so."""
+    system = Path("/var/lib/ccd")
+    if os.access(system, os.W_OK):
+        return system
+    home = environ.get("XDG_DATA_HOME")
+    return (
+        Path(home) / "ccd" if home else Path(environ.get("HOME", "/nonexistent")) / ".local" / "share" / "ccd"
+    )

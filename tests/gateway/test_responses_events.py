@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from ccd_gateway.lines import ARGUMENTS, CALL, TEXT, THINKING, Delta
-from ccd_gateway.responses.events import REFUSAL, ResponseEvents, complete
+from ccd_gateway.responses.events import ResponseEvents, complete
 from ccd_gateway.responses.resource import new_response
 from ccd_gateway.responses.schema import decode
+from ccd_gateway.translate import REFUSED as REFUSAL
 from fakes.gateway_daemon import RESULT
 
 ERROR = {"type": "server_error", "code": "upstream_error", "message": "upstream died", "param": None}
@@ -84,7 +85,13 @@ def test_text() -> None:
         "type": "response.output_item.added",
         "sequence_number": 2,
         "output_index": 0,
-        "item": {"id": item_id, "type": "message", "status": "in_progress", "role": "assistant", "content": []},
+        "item": {
+            "id": item_id,
+            "type": "message",
+            "status": "in_progress",
+            "role": "assistant",
+            "content": [],
+        },
     }
     place = {"item_id": item_id, "output_index": 0, "content_index": 0}
     assert all(place.items() <= event.items() for event in (part, first, second, done, part_done))
@@ -175,7 +182,14 @@ def test_an_answer_that_is_cut_is_incomplete(reason: str) -> None:
 def test_a_refusal_is_a_part_of_its_own() -> None:
     events = run(stop_reason="refusal")
     assert kinds(events)[2:] == [
-        *(*MESSAGE_OPENS, "refusal.delta", "refusal.done", "content_part.done", "output_item.done", "completed"),
+        *(
+            *MESSAGE_OPENS,
+            "refusal.delta",
+            "refusal.done",
+            "content_part.done",
+            "output_item.done",
+            "completed",
+        ),
     ]
     assert events[3]["part"] == {"type": "refusal", "refusal": ""}
     assert (events[4]["delta"], events[5]["refusal"]) == (REFUSAL, REFUSAL)
@@ -184,7 +198,10 @@ def test_a_refusal_is_a_part_of_its_own() -> None:
 
 def test_a_refusal_after_text_follows_it_in_the_same_message() -> None:
     events = run(text("well"), stop_reason="refusal")
-    assert [part["type"] for part in events[-1]["response"]["output"][0]["content"]] == ["output_text", "refusal"]
+    assert [part["type"] for part in events[-1]["response"]["output"][0]["content"]] == [
+        "output_text",
+        "refusal",
+    ]
     delta = next(event for event in events if event["type"] == "response.refusal.delta")
     assert (delta["content_index"], delta["output_index"]) == (1, 0)
     assert kinds(events).count("output_item.added") == 1
@@ -233,8 +250,20 @@ def test_a_whole_answer_is_the_response_of_its_stream() -> None:
 
 
 def test_what_was_asked_is_echoed() -> None:
-    tool = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False, "description": "d"}
-    wanted = {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True, "description": None}
+    tool = {
+        "type": "function",
+        "name": "f",
+        "parameters": {"type": "object"},
+        "strict": False,
+        "description": "d",
+    }
+    wanted = {
+        "type": "json_schema",
+        "name": "n",
+        "schema": {"type": "object"},
+        "strict": True,
+        "description": None,
+    }
     response = new_events(
         tools=[tool],
         text={"format": wanted, "verbosity": "low"},

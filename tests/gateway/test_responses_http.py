@@ -25,10 +25,13 @@ FIXTURE_KEYS = {
     *("temperature", "text", "tool_choice", "tools", "top_logprobs", "top_p", "presence_penalty"),
     *("frequency_penalty", "truncation", "usage", "metadata"),
 }
-PIXEL = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
-)
-TOOL = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
+FILE = "responses.sqlite3"
+PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+TOOL = {
+    "type": "function",
+    "name": "f",
+    "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+}
 
 
 def ask(gateway: Gateway, headers: dict[str, str] | None = None, **fields: Any) -> Answer:
@@ -136,7 +139,10 @@ def test_a_file_and_an_image_by_url(gateway: Gateway, daemon: Daemon) -> None:
 
 def test_ignored_parameters_are_named(gateway: Gateway, daemon: Daemon) -> None:
     daemon.chat(ignored=["effort", "max_tokens"])
-    fields = {"include": ["reasoning.encrypted_content", "message.input_image.image_url"], "truncation": "auto"}
+    fields = {
+        "include": ["reasoning.encrypted_content", "message.input_image.image_url"],
+        "truncation": "auto",
+    }
     answer = ask(gateway, **fields, temperature=1.5, text={"verbosity": "high"}, made_up=1, nothing=None)
     assert answer.headers["x-ccd-ignored"].split(", ") == [
         *("include[reasoning.encrypted_content]", "truncation", "temperature", "text.verbosity", "made_up"),
@@ -305,7 +311,13 @@ def test_a_chain(gateway: Gateway, daemon: Daemon) -> None:
     ask(gateway, input="three", previous_response_id=second["id"])
     said = [(m["role"], m["content"][0]["text"]) for m in sent(daemon)["messages"]]
     assert said == [
-        *(("user", "one"), ("assistant", "whole"), ("user", "two"), ("assistant", "whole"), ("user", "three")),
+        *(
+            ("user", "one"),
+            ("assistant", "whole"),
+            ("user", "two"),
+            ("assistant", "whole"),
+            ("user", "three"),
+        ),
     ]
     assert "system" not in sent(daemon)
     gateway.request("DELETE", f"/v1/responses/{first['id']}")
@@ -320,7 +332,10 @@ def test_a_chain_with_a_call(gateway: Gateway, daemon: Daemon) -> None:
     output = {"type": "function_call_output", "call_id": "toolu_1", "output": "2"}
     assert ask(gateway, input=[output], previous_response_id=first["id"], tools=[TOOL]).status == 200
     assert sent(daemon)["messages"][1:] == [
-        {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}}],
+        },
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "2"}]},
     ]
 
@@ -344,7 +359,12 @@ def test_get_and_delete(gateway: Gateway, daemon: Daemon) -> None:
     assert gateway.request("GET", f"{path}?stream=true").error["param"] == "stream"
     gone = gateway.request("DELETE", path)
     assert gone.json == {"id": made["id"], "object": "response", "deleted": True}
-    for method, where in (("GET", path), ("DELETE", path), ("POST", f"{path}/cancel"), ("GET", f"{path}/input_items")):
+    for method, where in (
+        ("GET", path),
+        ("DELETE", path),
+        ("POST", f"{path}/cancel"),
+        ("GET", f"{path}/input_items"),
+    ):
         assert gateway.request(method, where).status == 404
 
 
@@ -513,7 +533,7 @@ def children(pid: int) -> list[int]:
 def test_two_workers_share_everything(daemon: Daemon, folder: Path) -> None:
     """Every request is a new connection, so both workers see some of them."""
     daemon.chat(start(), text("hello"))
-    with Gateway(daemon.path, workers=2, data_dir=folder, keepalive_s=0.2) as gateway:
+    with Gateway(daemon.path, workers=2, responses_file=folder / FILE, keepalive_s=0.2) as gateway:
         previous: str | None = None
         for _ in range(12):
             previous = ask(gateway, previous_response_id=previous).json["id"]
@@ -531,18 +551,18 @@ def test_two_workers_share_everything(daemon: Daemon, folder: Path) -> None:
             cancelled = gateway.request("POST", f"/v1/responses/{response_id}/cancel").json
             assert cancelled["status"] == "cancelled"
             assert daemon.cancellations.acquire(timeout=20)  # whichever worker ran it
-    mode = stat.S_IMODE((folder / "responses.sqlite3").stat().st_mode)
+    mode = stat.S_IMODE((folder / FILE).stat().st_mode)
     assert mode == 0o600
 
 
 def test_a_response_whose_worker_was_killed_fails(daemon: Daemon, folder: Path) -> None:
     daemon.hang()
-    with Gateway(daemon.path, workers=1, data_dir=folder) as gateway:
+    with Gateway(daemon.path, workers=1, responses_file=folder / FILE) as gateway:
         queued = ask(gateway, background=True).json
         assert daemon.arrivals.acquire(timeout=20)
         (worker,) = children(gateway.process.pid)
         os.kill(worker, 9)
-        with sqlite3.connect(folder / "responses.sqlite3") as db:  # rather than wait until it is stale
+        with sqlite3.connect(folder / FILE) as db:  # rather than wait until it is stale
             db.execute("UPDATE responses SET beat_s = beat_s - 1000")
         db.close()
         failed = poll(gateway, queued["id"], "failed")
@@ -553,7 +573,7 @@ def test_a_response_whose_worker_was_killed_fails(daemon: Daemon, folder: Path) 
 
 
 def test_stopping_the_gateway_fails_what_runs_and_keeps_the_rest(daemon: Daemon, folder: Path) -> None:
-    with Gateway(daemon.path, data_dir=folder) as gateway:
+    with Gateway(daemon.path, responses_file=folder / FILE) as gateway:
         made = ask(gateway).json
         daemon.hang()
         queued = ask(gateway, background=True).json
@@ -562,7 +582,7 @@ def test_stopping_the_gateway_fails_what_runs_and_keeps_the_rest(daemon: Daemon,
         gateway.stop()
         assert gateway.log == gateway.greeting
     daemon.chat()
-    with Gateway(daemon.path, data_dir=folder) as gateway:
+    with Gateway(daemon.path, responses_file=folder / FILE) as gateway:
         failed = gateway.request("GET", f"/v1/responses/{queued['id']}").json
         assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")
         assert gateway.request("GET", f"/v1/responses/{made['id']}").json == made
@@ -570,8 +590,8 @@ def test_stopping_the_gateway_fails_what_runs_and_keeps_the_rest(daemon: Daemon,
 
 
 def test_without_a_usable_store_answers_still_come(daemon: Daemon, folder: Path) -> None:
-    (folder / "responses.sqlite3").write_bytes(b"not a database, but long enough to be looked at" * 10)
-    with Gateway(daemon.path, data_dir=folder) as gateway:
+    (folder / FILE).write_bytes(b"not a database, but long enough to be looked at" * 10)
+    with Gateway(daemon.path, responses_file=folder / FILE) as gateway:
         answer = ask(gateway)
         assert answer.json["store"] is False and answer.headers["x-ccd-ignored"] == "store"
         for fields in ({"store": True}, {"background": True}, {"previous_response_id": "resp_1"}):

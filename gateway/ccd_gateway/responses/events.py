@@ -18,9 +18,8 @@ from msgspec import Raw
 
 from ccd_gateway.lines import ARGUMENTS, TEXT, THINKING, Delta
 from ccd_gateway.responses.resource import Response, new_id, usage
+from ccd_gateway.translate import REFUSED as REFUSAL
 from ccd_protocol.methods import ChatAnswer, ChatResult
-
-REFUSAL = "The model refused to answer."
 
 _INCOMPLETE = frozenset({"max_tokens", "model_context_window_exceeded"})
 _encode = msgspec.json.encode

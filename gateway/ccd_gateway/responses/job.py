@@ -20,7 +20,8 @@ from ccd_gateway.responses.resource import Response, new_response
 from ccd_gateway.responses.schema import Decoded, ResponsesRequest
 from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import BrokenChainError, ResponseTable, StoredResponse
-from ccd_gateway.translate import target
+from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.translate import Target, target
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 
@@ -30,7 +31,19 @@ _NAMES = {
     "effort": "reasoning.effort",
     "thinking": "reasoning.effort",
 }
-_RESPONSE_FORMAT = re.compile(r"response_format(\.json_schema)?")
+# How the client's library and the daemon call a parameter, and how this API does.
+_PATHS = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"^response_format(\.json_schema)?", "text.format"),
+        (r"^format", "text.format"),
+        (r"^(tools\[\d+\])\.function", r"\1"),
+        (r"^(tools\[\d+\])\.input_schema", r"\1.parameters"),
+        (r"^max_tokens", "max_output_tokens"),
+        (r"^(effort|thinking)", "reasoning.effort"),
+        (r"^messages(\[.*)?$", "input"),
+    )
+)
 
 
 class Job(NamedTuple):
@@ -77,7 +90,9 @@ class Job(NamedTuple):
         return [item["id"] for item in (*self.items, *response["output"])]
 
 
-async def read_job(req: falcon.asgi.Request, decoded: Decoded, store: ResponseStore) -> Job:
+async def read_job(
+    req: falcon.asgi.Request, decoded: Decoded, store: ResponseStore, settings: GatewaySettings
+) -> Job:
     """Check a request, fetch what it refers to, and make the call's parameters of it.
 
     Raises:
@@ -88,7 +103,8 @@ async def read_job(req: falcon.asgi.Request, decoded: Decoded, store: ResponseSt
     tenant = tenant_of(req)
     history = await _history(tenant, request.previous_response_id, store)
     items = await _resolved(tenant, own_items(request.input or ""), store)
-    params, more = _params(req, request, history, items)
+    chosen = target(settings.model_for(request.model), req.get_header("x-ccd-profile"))
+    params, more = _params(chosen, request, history, items)
     ignored = ignored + more
     if (req.get_header("x-ccd-strict") or "").lower() == "true":
         refuse_ignored(ignored)
@@ -149,10 +165,9 @@ async def _referred(tenant: str, item_id: str, path: str, store: ResponseStore) 
 
 
 def _params(
-    req: falcon.asgi.Request, request: ResponsesRequest, history: list[Item], items: list[Item]
+    chosen: Target, request: ResponsesRequest, history: list[Item], items: list[Item]
 ) -> tuple[ChatParams, list[str]]:
     messages, origins = to_messages(history, items)
-    chosen = target(request.model, req.get_header("x-ccd-profile"))
     user = request.user or request.safety_identifier or (request.metadata or {}).get("user_id")
     try:
         params, ignored = chat_request(
@@ -171,7 +186,7 @@ def _params(
             metadata={"user_id": user} if user else None,
         )
     except RpcError as error:
-        raise _in_words_of_responses(error, origins) from error
+        raise in_clients_words(in_words_of_items(error, origins)) from error
     return params, [_renamed(name, origins) for name in ignored]
 
 
@@ -182,12 +197,17 @@ def _response_format(request: ResponsesRequest) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": wanted}
 
 
-def _in_words_of_responses(error: RpcError, origins: list[str]) -> RpcError:
-    error = in_words_of_items(error, origins)
-    data = dict(error.data)
-    param = str(data.get("param", ""))
-    data["param"] = _RESPONSE_FORMAT.sub("text.format", re.sub(r"^(tools\[\d+\])\.function", r"\1", param))
-    return RpcError(error.code, error.message.replace(param, data["param"]) if param else error.message, data)
+def in_clients_words(error: RpcError) -> RpcError:
+    """A refusal with the parameter under this API's name."""
+    param = error.data.get("param")
+    if not isinstance(param, str):
+        return error
+    for pattern, name in _PATHS:
+        renamed, count = pattern.subn(name, param, count=1)
+        if count:
+            message = error.message.replace(param, renamed)
+            return RpcError(error.code, message, {**error.data, "param": renamed})
+    return error
 
 
 def _renamed(name: str, origins: list[str]) -> str:

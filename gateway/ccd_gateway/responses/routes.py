@@ -18,14 +18,21 @@ from ccd_gateway.errors import JSON, ApiError, bad_request, from_rpc
 from ccd_gateway.parameters import header_value
 from ccd_gateway.responses.events import ResponseEvents, complete
 from ccd_gateway.responses.items import Item
-from ccd_gateway.responses.job import Job, history_of, ignored_by_daemon, not_found, read_job
+from ccd_gateway.responses.job import (
+    Job,
+    history_of,
+    ignored_by_daemon,
+    in_clients_words,
+    not_found,
+    read_job,
+)
 from ccd_gateway.responses.resource import Response, cancelled, failed
 from ccd_gateway.responses.runs import BackgroundRuns, obituary
 from ccd_gateway.responses.schema import decode
-from ccd_gateway.responses.store import FILE_NAME, ResponseStore
+from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import Bounds, ResponseTable, StoredResponse
 from ccd_gateway.settings import GatewaySettings
-from ccd_gateway.sse import KEEPALIVE
+from ccd_gateway.sse import KEEPALIVE, ignored_comment
 from ccd_gateway.turn import ChatTurn
 from ccd_protocol.errors import RpcError
 
@@ -47,7 +54,7 @@ class Responses:
         self._backend = backend
         self._settings = settings
         bounds = Bounds(settings.stored_responses, settings.stored_bytes, settings.stored_s)
-        self._store = ResponseStore(settings.data_folder(environ) / FILE_NAME, bounds, obituary)
+        self._store = ResponseStore(settings.responses_path(environ), bounds, obituary)
         self._runs = BackgroundRuns(backend, self._store)
 
     async def process_shutdown(self, scope: object, event: object) -> None:
@@ -60,14 +67,17 @@ class Responses:
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Make a response: whole, streamed, or in the background."""
         decoded = decode(await read_body(req, self._settings.max_body_bytes))
-        job = await read_job(req, decoded, self._store)
+        job = await read_job(req, decoded, self._store, self._settings)
         await self._check_store(job)
+        answer = self._complete
         if job.request.background:
-            await self._background(job, resp)
+            answer = self._background
         elif job.request.stream:
-            await self._stream(job, resp)
-        else:
-            await self._complete(job, resp)
+            answer = self._stream
+        try:
+            await answer(job, resp)
+        except RpcError as error:
+            raise in_clients_words(error) from None
 
     async def _check_store(self, job: Job) -> None:
         """Not being able to store is an error only for those who asked for it; others are told."""
@@ -108,9 +118,9 @@ class Responses:
                     yield KEEPALIVE
             made = events.finish(turn.result, int(time.time()))
             await self._keep(job, events.response)  # before the client can refer to it
-            yield made
+            yield ignored_comment(ignored_by_daemon(turn.result)) + made
         except RpcError as error:
-            yield await self._failed(job, events, from_rpc(error))
+            yield await self._failed(job, events, from_rpc(in_clients_words(error)))
         except Exception:
             _log.exception("a streamed response failed")
             yield await self._failed(job, events, ApiError(500, "The gateway failed. See its log."))

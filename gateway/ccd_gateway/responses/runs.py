@@ -21,7 +21,7 @@ from ccd_gateway.backend import Backend
 from ccd_gateway.errors import ApiError, from_rpc, overloaded
 from ccd_gateway.lines import Delta
 from ccd_gateway.responses.events import ResponseEvents
-from ccd_gateway.responses.job import Job
+from ccd_gateway.responses.job import Job, in_clients_words
 from ccd_gateway.responses.resource import failed
 from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import ResponseTable
@@ -168,7 +168,7 @@ class BackgroundRuns:
             await asyncio.shield(self._fail(run, STOPPED))  # without effect if it was cancelled in the store
             raise
         except RpcError as error:
-            await self._fail(run, from_rpc(error).error)
+            await self._fail(run, from_rpc(in_clients_words(error)).error)
         except Exception:
             _log.exception("a background response failed")
             await self._fail(run, ApiError(500, "The gateway failed. See its log.").error)

@@ -13,10 +13,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ccd_gateway.errors import ApiError, bad_request, unsupported
-from ccd_gateway.schema import decode_object, wrong_field
+from ccd_gateway.schema import Effort, decode_object, wrong_field
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Summary = Literal["auto", "concise", "detailed"]
 _MAX_METADATA = 16
 _DEFAULT_EFFORT = "medium"

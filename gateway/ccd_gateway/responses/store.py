@@ -13,8 +13,6 @@ from typing import Concatenate, ParamSpec, TypeVar
 from ccd_gateway.responses.table import Bounds, Obituary, ResponseTable
 from ccd_protocol.errors import Code, RpcError
 
-FILE_NAME = "responses.sqlite3"
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
