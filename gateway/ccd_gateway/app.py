@@ -58,6 +58,7 @@ def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
 def _add_responses(app: App, responses: Responses) -> None:
     app.add_middleware(responses)  # for its end
     app.add_route("/v1/responses", responses)
+    app.add_route("/v1/responses/input_tokens", responses, suffix="tokens")
     app.add_route("/v1/responses/{response_id}", responses, suffix="one")
     app.add_route("/v1/responses/{response_id}/cancel", responses, suffix="cancel")
     app.add_route("/v1/responses/{response_id}/input_items", responses, suffix="items")

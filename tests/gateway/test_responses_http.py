@@ -26,7 +26,10 @@ FIXTURE_KEYS = {
     *("frequency_penalty", "truncation", "usage", "metadata"),
 }
 FILE = "responses.sqlite3"
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUB"
+    "AScY42YAAAAASUVORK5CYII="
+)
 TOOL = {
     "type": "function",
     "name": "f",
@@ -396,6 +399,22 @@ def test_input_items_in_pages(gateway: Gateway, daemon: Daemon) -> None:
     assert [item["content"][0]["text"] for item in rest["data"]] == ["one"]
     for query in ("limit=0", "limit=x", "after=msg_gone", "order=up"):
         assert gateway.request("GET", f"{path}?{query}").status == 400
+
+
+def test_input_tokens(gateway: Gateway, daemon: Daemon) -> None:
+    def count(**fields: Any) -> int:
+        answer = gateway.request("POST", "/v1/responses/input_tokens", fields)
+        assert answer.status == 200 and answer.headers["x-ccd-estimated"] == "true"
+        assert answer.json["object"] == "response.input_tokens"
+        return int(answer.json["input_tokens"])
+
+    alone = count(input="hello there")
+    previous = ask(gateway, input="what came before, at some length").json["id"]
+    assert 0 < alone < count(input="hello there", previous_response_id=previous)
+    assert (
+        alone < count(input="hello there", instructions="be brief") < count(input="hello there", tools=[TOOL])
+    )
+    assert gateway.request("POST", "/v1/responses/input_tokens", {}).error["param"] == "input"
 
 
 def test_compact_does_not_exist(gateway: Gateway) -> None:

@@ -101,7 +101,7 @@ class ResponseEvents:
         return events + self._event(f"response.{status}", response=self.response)
 
     def fail(self, error: Mapping[str, Any]) -> bytes:
-        """The last event of a stream that fails: OpenAI's flat form and Open Responses' nested one at once."""
+        """The last event of a stream that fails: OpenAI's flat form and Open Responses' nested, at once."""
         nested = {name: error[name] for name in ("type", "code", "message", "param")}
         flat = {name: error[name] for name in ("code", "message", "param")}
         return self._event("error", **flat, error=nested)

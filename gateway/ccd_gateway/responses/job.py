@@ -11,6 +11,8 @@ import falcon.asgi
 import msgspec
 
 from ccd_client.messages import chat_request
+from ccd_gateway.anthropic.schema import Prompt
+from ccd_gateway.anthropic.tokens import estimate
 from ccd_gateway.caller import tenant_of
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.parameters import refuse_ignored
@@ -69,6 +71,20 @@ class Job(NamedTuple):
     def with_summary(self) -> bool:
         """Whether the model's thinking is shown."""
         return self.request.reasoning is not None and self.request.reasoning.wanted is not None
+
+    @property
+    def input_tokens(self) -> int:
+        """An estimate; see `ccd_gateway.anthropic.tokens`."""
+        wanted = self.params.get("format")
+        return estimate(
+            Prompt(
+                model=self.request.model,
+                messages=[dict(message) for message in self.params["messages"]],
+                system=self.params.get("system"),
+                tools=self.params.get("tools"),
+                output_format=wanted if wanted and "schema" in wanted else None,
+            )
+        )
 
     def events(self) -> ResponseEvents:
         """A new stream of events for this response."""

@@ -149,6 +149,13 @@ class Responses:
         else:
             _answer(resp, queued)
 
+    async def on_post_tokens(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Estimate the tokens of a request's input: instructions, tools and all that came before included."""
+        decoded = decode(await read_body(req, self._settings.max_body_bytes), model_needed=False)
+        job = await read_job(req, decoded, self._store, self._settings)
+        resp.set_header("x-ccd-estimated", "true")
+        _answer(resp, {"object": "response.input_tokens", "input_tokens": job.input_tokens})
+
     # --- stored responses ---
 
     async def on_get_one(

@@ -31,8 +31,8 @@ _BUSY_TIMEOUT_S = 10.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY, tenant TEXT NOT NULL, previous TEXT, status TEXT NOT NULL,
-    background INTEGER NOT NULL, body BLOB NOT NULL, input BLOB NOT NULL, bytes INTEGER NOT NULL, used_at REAL NOT NULL,
-    owner TEXT, beat_s REAL);
+    background INTEGER NOT NULL, body BLOB NOT NULL, input BLOB NOT NULL, bytes INTEGER NOT NULL,
+    used_at REAL NOT NULL, owner TEXT, beat_s REAL);
 CREATE INDEX IF NOT EXISTS responses_used ON responses (used_at, bytes);
 CREATE INDEX IF NOT EXISTS responses_owner ON responses (owner) WHERE owner IS NOT NULL;
 CREATE TABLE IF NOT EXISTS items (
