@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,8 @@ class Weather(BaseModel):
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, cli: Path, api: Api) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("responses")
-    with running_stack(folder, cli, api, gateway=True, CCD_DATA__DIR=str(folder / "data")) as stack:
+    settings = {"CCD_DATA__DIR": str(folder / "data"), "CCD_GATEWAY__MODEL_MAP": json.dumps({"gpt-*": MODEL})}
+    with running_stack(folder, cli, api, gateway=True, **settings) as stack:
         yield stack
 
 
@@ -165,6 +169,25 @@ def test_background(stack: Stack, sdk: openai.OpenAI) -> None:
     wait_until(
         lambda: stack.api.requests()[1]["outcome"] == "disconnected", what="the turn to be interrupted"
     )
+
+
+def test_llm_comply(stack: Stack) -> None:
+    """A conformance checker with the published schema of Open Responses; nothing but `compact` may be amiss."""
+    stack.api.reset()
+    reply = {"thinking": "15 * 37 = 555", "text": "555"}
+    stack.api.script({"reply": reply, "match": {"contains": "Show your reasoning"}})
+    command = [sys.executable, "-m", "llm_comply.cli", "--format", "open-responses"]
+    checked = subprocess.run(
+        [*command, "-u", f"{stack.url}/v1", "-k", "any", "-m", "gpt-5-mapped"],
+        env={"PATH": os.environ["PATH"], "HOME": str(stack.folder), "NO_PROXY": "*"},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "All 13 tests passed!, 1 with warnings" in checked.stdout, checked.stdout
+    assert checked.stdout.count("⚠") == 3  # all about `compact`
 
 
 def test_responses_outlive_the_gateway(stack: Stack, sdk: openai.OpenAI) -> None:

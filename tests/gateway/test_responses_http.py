@@ -125,6 +125,14 @@ def test_the_whole_request_reaches_the_daemon(gateway: Gateway, daemon: Daemon) 
     assert (params["effort"], params["metadata"]) == ("high", {"user_id": "u"})
 
 
+def test_the_assistant_may_speak_first(gateway: Gateway, daemon: Daemon) -> None:
+    items = [{"role": "system", "content": "s"}, {"role": "assistant", "content": "hello"}]
+    assert ask(gateway, input=[*items, {"role": "user", "content": "hi"}]).status == 200
+    assert [message["role"] for message in sent(daemon)["messages"]] == ["user", "assistant", "user"]
+    wrong = ask(gateway, input=[*items, {"role": "user", "content": [{"type": "input_text", "text": " "}]}])
+    assert wrong.error["param"] == "input[2].content"
+
+
 def test_a_file_and_an_image_by_url(gateway: Gateway, daemon: Daemon) -> None:
     parts = [
         {"type": "input_file", "filename": "a.txt", "file_data": "data:text/plain;base64,aGVsbG8="},
@@ -180,6 +188,7 @@ def test_ignored_parameters_are_named(gateway: Gateway, daemon: Daemon) -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
         ({"input": [{"role": "user", "content": ""}]}, "input[0].content"),
         ({"input": [{"role": "assistant", "content": "x"}]}, "input[0].role"),
+        ({"input": [{"type": "reasoning", "summary": []}]}, "input"),
         (
             {"input": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
             "input[1].role",

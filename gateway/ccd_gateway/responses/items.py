@@ -17,6 +17,8 @@ from ccd_protocol.errors import RpcError
 Item = dict[str, Any]
 
 _ROLES = ("user", "assistant", "system", "developer")
+_TURNS = ("user", "assistant", "tool")
+_OPENING = "(The assistant begins.)"
 _MAX_ID_CHARS = 256
 _MESSAGE_PATH = re.compile(r"messages\[(\d+)\]")
 
@@ -205,12 +207,20 @@ class Messages(NamedTuple):
 
 
 def to_messages(history: Iterable[Item], own: Iterable[Item]) -> Messages:
-    """All items in order as messages; neighbouring items of the assistant become one message."""
+    """All items in order as messages; neighbouring items of the assistant become one message.
+
+    This API lets the assistant speak first and the model API does not, so such a conversation gets a first
+    turn of the user's.
+    """
     made = Messages([], [])
     for item in history:
         _add(made, item, "previous_response_id")
     for index, item in enumerate(own):
         _add(made, item, f"input[{index}]")
+    first = next((at for at, said in enumerate(made.messages) if said["role"] in _TURNS), None)
+    if first is not None and made.messages[first]["role"] == "assistant":
+        made.messages.insert(first, {"role": "user", "content": _OPENING})
+        made.origins.insert(first, made.origins[first])
     return made
 
 
