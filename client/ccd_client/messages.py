@@ -37,11 +37,15 @@ class Conversation(NamedTuple):
     ignored: list[str]  # paths of keys with a value that the wire has no place for
 
 
-def conversation(messages: str | Sequence[Mapping[str, Any]]) -> Conversation:
+def conversation(messages: str | Sequence[Mapping[str, Any]], *, continued: bool = False) -> Conversation:
     """A prompt, or an OpenAI-style list of messages, as system prompt and turns.
 
     A list of only system messages is the user's prompt. Beyond OpenAI's own keys a `tool` message may say
     `"is_error": true`.
+
+    Args:
+        messages: the prompt or the list.
+        continued: a stored conversation stands before the list, so that it may begin with results.
 
     Raises:
         RpcError: BAD_PARAMS with `data["param"]` naming what is wrong.
@@ -50,7 +54,7 @@ def conversation(messages: str | Sequence[Mapping[str, Any]]) -> Conversation:
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, Sequence) or isinstance(messages, bytes | bytearray):
         refuse("messages", "must be a string or a list of messages")
-    reader = _Reader()
+    reader = _Reader(continued)
     for index, message in enumerate(messages):
         reader.take(message, f"messages[{index}]")
     reader.end(len(messages))
@@ -91,7 +95,7 @@ def chat_request(
     Raises:
         RpcError: BAD_PARAMS with `data["param"]` naming what is wrong.
     """
-    said = conversation(messages)
+    said = conversation(messages, continued=settings.get("conversation_id") is not None)
     stops = _stop(stop, said.ignored)
     if said.ignored and settings.get("strict"):
         refuse(said.ignored[0], "cannot be honoured, and the call is strict")
@@ -119,7 +123,8 @@ def chat_params(messages: str | Sequence[Mapping[str, Any]], **options: Any) -> 
 class _Reader:
     """Reads messages in order, and knows which tool calls still wait for a result."""
 
-    def __init__(self) -> None:
+    def __init__(self, continued: bool) -> None:
+        self._continued = continued
         self.system: list[str] = []
         self.turns: list[Message] = []
         self.ignored: list[str] = []
@@ -218,7 +223,7 @@ class _Reader:
 
     def _result(self, message: Mapping[str, Any], path: str, role: str) -> None:
         call_id = self._call_of(message, path) if role == "tool" else self._call_named(message, path)
-        del self._open[call_id]
+        self._open.pop(call_id, None)
         said = content(message.get("content"), f"{path}.content", "tool", self.ignored)
         block: Block = {"type": "tool_result", "tool_use_id": call_id}
         if said:
@@ -232,7 +237,10 @@ class _Reader:
         if call_id in self._open:
             return call_id
         if call_id in self._asked:
-            refuse(f"{path}.tool_call_id", f"{call_id!r} has its result already")
+            refuse(f"{path}.tool_call_id", f"{call_id[:80]!r} has its result already")
+        if self._continued and not self.turns:
+            self._asked[call_id] = path
+            return call_id
         problem = f"{call_id[:80]!r} is not the id of a tool call in the assistant message before"
         raise refusal(f"{path}.tool_call_id", problem)
 

@@ -23,7 +23,9 @@ log = logging.getLogger("ccd.connection")
 
 _UCRED = struct.Struct("3i")
 _WRITE_HIGH_BYTES = 1024 * 1024
-_AT_ONCE_BYTES = 16 * 1024  # smaller payloads wait for those of the same turn of the loop, and share one write
+_AT_ONCE_BYTES = (
+    16 * 1024
+)  # smaller payloads wait for those of the same turn of the loop, and share one write
 
 
 class Identity(NamedTuple):
@@ -140,7 +142,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
         sock = self._transport.get_extra_info("socket")
-        self.identity = Identity(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+        self.identity = Identity(
+            *_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        )
         refusal = self._host.admit(self)
         if refusal is not None:
             self.peer.goaway(refusal.code, refusal.message)
@@ -244,9 +248,15 @@ class Connection(asyncio.Protocol):
         if handler is None:
             return RpcError(Code.NO_METHOD, f"there is no method {event.method[:80]!r}")
         if handler.admin and not self._host.may_administer(self.identity):
-            return RpcError(Code.FORBIDDEN, f"{event.method} is for the daemon's user, root and server.admin_uids")
+            return RpcError(
+                Code.FORBIDDEN, f"{event.method} is for the daemon's user, root and server.admin_uids"
+            )
         if handler.streams and not event.window:
-            return RpcError(Code.BAD_PARAMS, f"{event.method} sends ITEMs: the call must give a window", {"param": "window"})
+            return RpcError(
+                Code.BAD_PARAMS,
+                f"{event.method} sends ITEMs: the call must give a window",
+                {"param": "window"},
+            )
         return None
 
     def _on_cancelled(self, event: p.Cancelled) -> None:
@@ -260,7 +270,12 @@ class Connection(asyncio.Protocol):
             call.resume()
 
     def _on_closed(self, event: p.Closed) -> None:
-        log.info("closing the connection of pid %d (uid %d): %s", self.identity.pid, self.identity.uid, event.message)
+        log.info(
+            "closing the connection of pid %d (uid %d): %s",
+            self.identity.pid,
+            self.identity.uid,
+            event.message,
+        )
         self.flush()
         self._transport.close()
 

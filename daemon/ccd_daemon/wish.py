@@ -39,7 +39,13 @@ def abilities(models: Sequence[Mapping[str, Any]], model: str | None) -> Abiliti
 
 
 def make(
-    chat: ChatParams, model: str | None, able: Abilities, *, mode: str, refused: Collection[str] = (), thoughtless: bool
+    chat: ChatParams,
+    model: str | None,
+    able: Abilities,
+    *,
+    mode: str,
+    refused: Collection[str] = (),
+    thoughtless: bool,
 ) -> Wish:
     """Fit a validated chat to a model.
 
@@ -68,6 +74,9 @@ def _thinking(chat: ChatParams, able: Abilities, ignored: list[str], *, thoughtl
     asked = "effort" if "effort" in chat else "thinking"
     extra = _extra_for(chat, able)
     on = extra.get("thinking", chat.get("thinking", {})).get("type") in ("enabled", "adaptive")
+    if not on and "top_p" in chat and "temperature" not in chat and not able.adaptive:
+        # The CLI's own way to switch thinking off adds a temperature, which these models refuse beside top_p.
+        return {**extra, "thinking": {"type": "disabled"}}
     if not on:
         return extra
     forced = chat.get("tool_choice", {}).get("type") in ("any", "tool")
@@ -119,7 +128,10 @@ def _add_format(chat: ChatParams, extra: dict[str, Any]) -> None:
     if wanted is None:
         return
     if wanted["type"] == "json_schema":
-        config = {**extra.get("output_config", {}), "format": {"type": "json_schema", "schema": wanted["schema"]}}
+        config = {
+            **extra.get("output_config", {}),
+            "format": {"type": "json_schema", "schema": wanted["schema"]},
+        }
         extra["output_config"] = config
         return
     system = chat.get("system") or []

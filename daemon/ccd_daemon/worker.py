@@ -15,9 +15,10 @@ from random import Random
 from typing import Any, Protocol
 
 import msgspec
+
 from ccd_protocol.errors import Code, RpcError
 
-from . import control, errors
+from . import body, control, errors
 from .body import Script
 from .config import Settings
 from .lifecycle import CLOCK, Action, Event, IllegalTransition, State, step
@@ -53,6 +54,9 @@ class Worker:
         self.profile = profile
         self.mode = mode
         self.tenant: str | None = None  # whose requests it has heard; None: nobody's
+        self.binding: str | None = (
+            None  # the system prompt it has for life (`body.binding_of`); None: none yet
+        )
         self.state = State.SPAWNING
         self.turn: Turn | None = None
         self.turns = 0
@@ -76,6 +80,7 @@ class Worker:
         self._clock: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._random = Random()
+        self.lifetime_factor = jittered(1.0, self._random)  # so that workers of one age do not end together
         self._requests = 0
         self._ping_id = ""
         self._reset_seen = False
@@ -89,7 +94,9 @@ class Worker:
 
     # --- birth ---
 
-    def start(self, command: Path, argv: tuple[str, ...], env: Mapping[str, str], marker: str, home: Path) -> None:
+    def start(
+        self, command: Path, argv: tuple[str, ...], env: Mapping[str, str], marker: str, home: Path
+    ) -> None:
         """Begin to spawn; `home` is a private directory of the worker's, removed with it."""
         self._marker = marker
         self._dir = home
@@ -97,7 +104,7 @@ class Worker:
 
     async def _spawn(self, command: Path, argv: tuple[str, ...], env: Mapping[str, str], home: Path) -> None:
         try:
-            home.mkdir(parents=True, mode=0o700)
+            home.mkdir(parents=True, mode=0o700)  # noqa: ASYNC240 - microseconds, in a tmp directory
             self.process = await Process.spawn(
                 [*death_wrapper(), str(command), *argv], env=env, cwd=home, listener=self
             )
@@ -173,6 +180,7 @@ class Worker:
         if self.state is not State.HELD:
             raise RpcError(Code.WORKER_CRASHED, "the CLI process ended before the request was sent to it")
         self.turn = turn = Turn(script, model, sink, self._loop.time())
+        self.binding = script.binding
         self.turns += 1
         self._turns_since_reset += 1
         self.feed(Event.TURN)
@@ -272,7 +280,8 @@ class Worker:
                     self._look_at(line, keep)
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
                 self._flush(keep)
-                return self._bad_output(str(error))
+                self._bad_output(str(error))
+                return
         self._flush(keep)
 
     def _keep(self, keep: list[bytes], line: bytes) -> None:
@@ -341,7 +350,7 @@ class Worker:
 
     def _guard(self) -> None:
         """From now on another API call of this turn would be refused before it costs anything."""
-        if self.mode == "full":
+        if self.mode != "replay":
             self._write(control.flags(self.next_id(), env={"CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY}))
 
     def _on_result(self, line: control.ResultLine) -> None:
@@ -374,7 +383,7 @@ class Worker:
         if answered:
             turn.resolve(result)
         else:
-            # Once a message has begun, whatever follows (a refused second call, a repetition) is the end of a broken one.
+            # Once a message has begun, whatever follows (a refused call, a repetition) is the end of a broken one.
             error = errors.broke_off() if turn.begun else errors.from_result(line, model=turn.model)
             turn.reject(turn.failure(error.code, error.message, **error.data))
         if turn.abandoned:
@@ -398,11 +407,9 @@ class Worker:
 
     def _warmed(self, reply: control.ControlReply) -> None:
         if reply.subtype == "success":
-            if self.mode == "full":
-                answer = control.initialize_reply(reply.response)
-                self.models, self.cli_version = answer.models, answer.claude_code_version
-            else:
-                self.cli_version = control.version_reply(reply.response).version
+            answer = control.warm_reply(reply.response)
+            self.models = answer.models
+            self.cli_version = answer.claude_code_version or answer.version
         if self.state is State.WARMING:
             self.was_ready = True
             self.last_used = self._loop.time()
@@ -448,10 +455,14 @@ class Worker:
             self.process.write(data)
 
     def _ping(self) -> None:
-        """Engine spares initialise while they warm: nothing at binding needs `initialize` any more."""
+        """Where nothing at binding needs `initialize` any more, spares initialise while they warm."""
         self._ping_id = self.next_id()
-        subtype = "initialize" if self.mode == "full" else "get_binary_version"
-        self._write(control.request(self._ping_id, subtype))
+        if self.binding is not None:
+            self._write(body.initialize(self._ping_id, self.binding))
+        else:
+            self._write(
+                control.request(self._ping_id, "initialize" if self.mode == "full" else "get_binary_version")
+            )
 
     def _write_turn(self) -> None:
         assert self.turn is not None
@@ -517,7 +528,10 @@ def _remove(folder: Path) -> None:
 
 
 def _input_tokens(usage: Mapping[str, Any]) -> int:
-    return sum(int(usage.get(key, 0)) for key in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"))
+    return sum(
+        int(usage.get(key, 0))
+        for key in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    )
 
 
 _DO: Mapping[Action, Callable[[Worker], None]] = {

@@ -195,7 +195,7 @@ class LineReader:
             deltas.append(Delta(ARGUMENTS, _NO_ARGUMENTS, index, call.number))
 
     def _whole(self, message: _Message, deltas: list[Delta]) -> None:
-        if message.id == self._streamed_id:
+        if not message.content or message.id == self._streamed_id:
             return
         self.started = True
         self._message_id = message.id

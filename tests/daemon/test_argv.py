@@ -1,4 +1,5 @@
 import pytest
+
 from ccd_daemon import argv
 
 
@@ -14,7 +15,9 @@ from ccd_daemon import argv
         ({"CLAUDE_CODE_USE_BEDROCK": "0", "ANTHROPIC_API_KEY": ""}, False, "none", "replay"),
     ],
 )
-def test_the_login_decides_how_requests_travel(environ: dict[str, str], file: bool, kind: str, mode: str) -> None:
+def test_the_login_decides_how_requests_travel(
+    environ: dict[str, str], file: bool, kind: str, mode: str
+) -> None:
     assert argv.login_kind(environ, credentials_file=file) == kind
     assert argv.body_mode("auto", kind) == mode
     assert argv.body_mode("replay", kind) == "replay"
@@ -48,6 +51,7 @@ def test_the_environment_is_an_enumerated_list() -> None:
         *argv.WORKER_ENV,
     }
     assert env["EXTRA"] == "2"
+    assert env["HOME"] == env["CLAUDE_CONFIG_DIR"] == "/tmp/private"
 
 
 @pytest.mark.parametrize("login", ["oauth", "none", "provider"])
@@ -56,6 +60,13 @@ def test_simple_mode_is_for_keys_only(login: str) -> None:
     env = argv.worker_env({}, login=login, extra=(), marks={}, max_retries=0, config_dir=None)
     assert "CLAUDE_CODE_SIMPLE" not in env
     assert "CLAUDE_CONFIG_DIR" not in env
+
+
+def test_a_provider_finds_its_own_files_in_the_home_directory() -> None:
+    env = argv.worker_env(
+        {"HOME": "/home/u"}, login="provider", extra=(), marks={}, max_retries=0, config_dir="/tmp/private"
+    )
+    assert env["HOME"] == "/home/u"
 
 
 def test_no_value_of_a_request_is_in_the_arguments() -> None:

@@ -1,9 +1,10 @@
 import json
 
 import pytest
-from ccd_daemon.ndjson import TOKEN_PREFIX, LineCutter, LineTooLong, all_tokens, each
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ccd_daemon.ndjson import TOKEN_PREFIX, LineCutter, LineTooLong, all_tokens, each
 
 TEXT = b'{"type":"stream_event","event":{"text":"caf\xc3\xa9"}}\n{"type":"result"}\n\n{"x":1}\n'
 
@@ -29,7 +30,9 @@ def test_nothing_is_lost_or_made_up(pieces: list[bytes]) -> None:
     assert cutter.held_bytes == len(whole) - len(b"".join(out))
 
 
-@pytest.mark.parametrize("pieces", [[b"x" * 11], [b"x" * 6, b"x" * 5], [b"x" * 6, b"x" * 5 + b"\n"], [b"\n" + b"x" * 11]])
+@pytest.mark.parametrize(
+    "pieces", [[b"x" * 11], [b"x" * 6, b"x" * 5], [b"x" * 6, b"x" * 5 + b"\n"], [b"\n" + b"x" * 11]]
+)
 def test_a_line_over_the_limit_is_refused(pieces: list[bytes]) -> None:
     cutter = LineCutter(10)
     with pytest.raises(LineTooLong):
@@ -87,4 +90,6 @@ def test_each_leaves_blank_lines_out() -> None:
 @given(st.text())
 def test_nothing_that_a_model_writes_looks_like_another_line(text: str) -> None:
     assert all_tokens(stream_event("content_block_delta", text))
-    assert all_tokens(stream_event("content_block_delta", text + '"type":"message_start"\n{"type":"result"}\n'))
+    assert all_tokens(
+        stream_event("content_block_delta", text + '"type":"message_start"\n{"type":"result"}\n')
+    )
