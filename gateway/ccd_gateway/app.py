@@ -8,7 +8,9 @@ from typing import TypeAlias, cast
 
 import falcon
 import falcon.asgi
+from falcon.inspect import inspect_routes
 
+from ccd_gateway import absent
 from ccd_gateway.backend import Backend
 from ccd_gateway.browser import BrowserRules
 from ccd_gateway.chat import ChatCompletions
@@ -36,6 +38,7 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Env
     app: App = falcon.asgi.App(middleware=[_Lifespan(backend)])
     app.req_options.strip_url_path_trailing_slash = True
     _add_routes(app, backend, settings)
+    app.add_sink(absent.sink([route.path for route in inspect_routes(app)]), "/")
     _add_error_handlers(app)
     rules = BrowserRules(settings.bind_host, settings.allowed_hosts, settings.allowed_origins)
     return Envelope(
@@ -47,7 +50,7 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Env
 
 
 def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
-    models = Models(backend)
+    models = Models(backend, settings)
     app.add_route("/health", Health(backend))
     app.add_route("/v1/models", models)
     app.add_route("/v1/models/{model:path}", models, suffix="one")
@@ -112,7 +115,7 @@ async def _on_http_error(
 def _from_http_error(req: falcon.asgi.Request, error: falcon.HTTPError) -> ApiError:
     route = f"{req.method} {req.path[:200]}"
     if error.status_code == 404:
-        return ApiError(404, f"Unknown route: {route}. The API is under /v1.", code="unknown_url")
+        return ApiError(404, f"Unknown route: {route}.", code="unknown_url")
     if error.status_code == 405:
         return ApiError(405, f"Not allowed: {route}.", code="method_not_allowed")
     return ApiError(error.status_code, error.description or error.title, code="bad_request")
