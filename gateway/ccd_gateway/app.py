@@ -19,6 +19,7 @@ from ccd_gateway.envelope import Envelope
 from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.health import Health
 from ccd_gateway.models import Models
+from ccd_gateway.responses.routes import Responses
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.errors import RpcError
 
@@ -54,6 +55,16 @@ def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
     app.add_route("/v1/models", models)
     app.add_route("/v1/models/{model:path}", models, suffix="one")
     app.add_route("/v1/chat/completions", ChatCompletions(backend, settings))
+    _add_responses(app, Responses(backend, settings, dict(os.environ)))
+
+
+def _add_responses(app: App, responses: Responses) -> None:
+    app.add_middleware(responses)  # for its end
+    app.add_route("/v1/responses", responses)
+    app.add_route("/v1/responses/input_tokens", responses, suffix="tokens")
+    app.add_route("/v1/responses/{response_id}", responses, suffix="one")
+    app.add_route("/v1/responses/{response_id}/cancel", responses, suffix="cancel")
+    app.add_route("/v1/responses/{response_id}/input_items", responses, suffix="items")
 
 
 class _Lifespan:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ccd_protocol.paths import socket_path
+from ccd_protocol.paths import data_dir, socket_path
 from ccd_protocol.settings import config_path, load
 
 _BIND = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9_.-]*)):(?P<port>\d{1,5})")
@@ -48,6 +48,20 @@ class GatewaySettings:
     )
     reconnect_wait_s: float = field(
         default=10.0, metadata={"min": 0, "max": 600, "help": "longest wait for a daemon that restarts"}
+    )
+    responses_file: Path | None = field(
+        default=None,
+        metadata={"help": "stored responses; default: responses.sqlite3 in the data directory"},
+    )
+    stored_responses: int = field(
+        default=10_000, metadata={"min": 1, "max": 10_000_000, "help": "responses kept for later requests"}
+    )
+    stored_bytes: int = field(
+        default=512 << 20, metadata={"min": 1 << 20, "max": 1 << 40, "help": "size of all of them together"}
+    )
+    stored_s: float = field(
+        default=30 * 86400.0,
+        metadata={"min": 60, "max": 1e9, "help": "how long one is kept after its last use"},
     )
     graceful_timeout_s: int = field(
         default=30, metadata={"min": 0, "max": 3600, "help": "time that open requests get when stopping"}
@@ -88,6 +102,17 @@ class GatewaySettings:
         """The daemon's socket: the setting, else where every program of ccd looks."""
         return self.socket or socket_path(environ)
 
+    def responses_path(self, environ: Mapping[str, str]) -> Path:
+        """The stored responses: the setting, else in the data directory."""
+        return self.responses_file or data_dir(environ) / "responses.sqlite3"
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The `[data]` section, which is the daemon's."""
+
+    dir: Path | None = None
+
 
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -> GatewaySettings:
     """The settings in force for a gateway that is started by itself.
@@ -100,11 +125,14 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -
         SettingsError: naming the file, variable or flag, and the key.
     """
     loaded = load(
-        {"gateway": GatewaySettings},
+        {"gateway": GatewaySettings, "data": _Data},
         toml_path=config_path(environ),
         environ=environ,
         overrides=overrides,
         others_allowed=True,
     )
     settings: GatewaySettings = loaded["gateway"]
-    return settings
+    folder: Path | None = loaded["data"].dir
+    if folder is None:
+        return settings
+    return replace(settings, responses_file=settings.responses_file or folder / "responses.sqlite3")
