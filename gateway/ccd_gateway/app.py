@@ -31,6 +31,7 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Env
         max_calls=settings.max_streams,
         timeout_s=settings.request_timeout_s,
         reconnect_wait_s=settings.reconnect_wait_s,
+        books=Books(settings.usage_path()),
     )
     app: App = falcon.asgi.App(middleware=[_Lifespan(backend)])
     app.req_options.strip_url_path_trailing_slash = True

@@ -139,7 +139,9 @@ def _check_owner(path: Path, found: os.stat_result) -> None:
         raise KeyFileError(f"the keys file {path} is not a file")
     if found.st_uid not in (0, os.geteuid()):
         raise KeyFileError(f"the keys file {path} belongs to another user (uid {found.st_uid})")
-    if found.st_mode & 0o077:
+    # Credentials come with an access list, whose mask shows as the group's bits.
+    credential = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
+    if found.st_mode & (0o007 if credential else 0o077):
         raise KeyFileError(f"others may read the keys file {path}; run: chmod 600 {path}")
 
 
