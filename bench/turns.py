@@ -1,6 +1,7 @@
-"""One turn of the real CLI, on each of the ways that lead to it. Every function returns when the turn has ended.
+"""One turn of the real CLI, on each of the ways that lead to it.
 
-A `Timing` counts from the moment when the request leaves the caller: to the first text delta, and to the result.
+A `Timing` counts from the moment when the request leaves the caller. Every function returns at the turn's
+end.
 """
 
 from __future__ import annotations
@@ -15,15 +16,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import IO, NamedTuple
 
+from bench.stage import Endpoint, Stack, clean_environ
 from ccd_client import Client
 from ccd_daemon import argv, body, control
-from fakes.stack import Stack
-
-from bench.stage import Endpoint, clean_environ
 
 MODEL = "sonnet"
 _PROMPT = "hello"
 _CHAT = {"messages": [{"role": "user", "content": _PROMPT}], "model": MODEL, "system": "You are brief."}
+_WISH = body.Wish(_CHAT, MODEL)  # type: ignore[arg-type]
 _COLD_ARGV = (
     "-p", _PROMPT, "--output-format", "stream-json", "--verbose", "--include-partial-messages",
     "--tools", "", "--setting-sources", "", "--strict-mcp-config", "--no-session-persistence",
@@ -60,7 +60,7 @@ def worker_environ(home: Path, api: Endpoint) -> dict[str, str]:
 
 
 def cold(cli: Path, home: Path, api: Endpoint) -> Timing:
-    """A new `claude -p` for the request, with the same lean flags and environment; ended when it has exited."""
+    """A new `claude -p` for the request, with the same lean flags and environment; waits for its exit."""
     environ = worker_environ(home, api)
     started = perf_counter()
     with subprocess.Popen(
@@ -96,7 +96,7 @@ class HandDriven:
     def turn(self) -> Timing:
         """The same bytes in one write as the daemon sends; the first turn of a process, or a later one."""
         self._requests += 1
-        script = body.engine_script(_CHAT, MODEL, f"r{self._requests}")  # type: ignore[arg-type]
+        script = body.engine_script(_WISH, f"r{self._requests}")
         started = perf_counter()
         self._stdin.write(script.first)
         return timed(self._lines, started, delta=b'"text_delta"', end=b'"type":"result"')
@@ -151,7 +151,9 @@ class Http:
     def api(self) -> Timing:
         """The Messages API without anything between: the floor of floors."""
         request = {"model": MODEL, "messages": _CHAT["messages"], "max_tokens": 100, "stream": True}
-        return self._post("/v1/messages", request, delta=b'"text_delta"', end=b"data: " + b'{"type": "message_stop"}')
+        return self._post(
+            "/v1/messages", request, delta=b'"text_delta"', end=b"data: " + b'{"type": "message_stop"}'
+        )
 
     def _post(self, path: str, request: object, *, delta: bytes, end: bytes) -> Timing:
         data = json.dumps(request).encode()

@@ -12,7 +12,17 @@ PACKAGES = {
     "ccd_client": (ROOT / "client" / "ccd_client", {"msgpack", "trio", "ccd_protocol"}),
     "ccd_daemon": (
         ROOT / "daemon" / "ccd_daemon",
-        {"ccd_protocol", "ccd_client", "uvloop", "msgspec", "msgpack", "psutil", "click", "rich", "jsonschema"},
+        {
+            "ccd_protocol",
+            "ccd_client",
+            "uvloop",
+            "msgspec",
+            "msgpack",
+            "psutil",
+            "click",
+            "rich",
+            "jsonschema",
+        },
     ),
     "ccd_gateway": (
         ROOT / "gateway" / "ccd_gateway",
@@ -22,7 +32,18 @@ PACKAGES = {
 #: The daemon's command line talks to a daemon; the daemon itself never does.
 CLIENT_USERS = {"ctl.py", "cli.py", "ask.py", "rpc_command.py"}
 #: Decisions and text only: no event loop, no operating system.
-PURE = {"wish.py", "thoughts.py", "structured.py", "lifecycle.py", "ndjson.py", "control.py", "argv.py", "policy.py", "errors.py", "body.py"}
+PURE = {
+    "wish.py",
+    "thoughts.py",
+    "structured.py",
+    "lifecycle.py",
+    "ndjson.py",
+    "control.py",
+    "argv.py",
+    "policy.py",
+    "errors.py",
+    "body.py",
+}
 
 
 def imported(file: Path) -> set[str]:

@@ -24,9 +24,11 @@ from .cli_binary import find as find_cli
 from .cli_binary import resolve as resolve_cli
 from .config import Settings
 from .connection import Handler
+from .conversations import Conversations
 from .memory import tree_rss_bytes
 from .methods.admin import Admin
 from .methods.chat import Chat
+from .methods.conversation import ConversationMethods
 from .pool import Pool
 from .server import Server, SocketLock, bind
 from .worker import Worker
@@ -57,6 +59,7 @@ class Daemon:
         self.login = argv.login_kind(self._login_env(), credentials_file=self._credentials().is_file())
         self.mode = argv.body_mode(settings.engine.body, self.login)
         self.command = self._find_cli()
+        self.conversations = Conversations(settings.data_dir / "conversations.db", settings.conversations)
         self.pool = Pool(settings, self.mode, self._launch)
         self.server = Server(settings.server, {}, f"ccd/{self.version}")
         self.server.handlers.update(self._handlers())
@@ -72,7 +75,7 @@ class Daemon:
         return Path(folder) / ".credentials.json"
 
     def _find_cli(self) -> Path:
-        """The CLI, its version checked. One that does not tell is tried all the same: the breaker says how that goes."""
+        """The CLI, its version checked. One that does not tell is tried all the same: the breaker will show."""
         command, data_dir = self.settings.cli.command, self.settings.data_dir
         try:
             cli = resolve_cli(command, data_dir, self._environ)
@@ -87,11 +90,19 @@ class Daemon:
         return cli.path
 
     def _handlers(self) -> dict[str, Handler]:
-        chat = Chat(self.pool, self.server, self.settings.profiles)
+        chat = Chat(self.pool, self.server, self.settings.profiles, self.conversations)
+        named = ConversationMethods(
+            self.conversations, lambda call: self.server.may_speak_for_others(call.identity)
+        )
         admin = Admin(self)
         return {
             "chat.stream": Handler(chat.stream, streams=True),
             "chat.complete": Handler(chat.complete),
+            "conversation.create": Handler(named.create),
+            "conversation.get": Handler(named.get),
+            "conversation.list": Handler(named.list),
+            "conversation.messages": Handler(named.messages),
+            "conversation.delete": Handler(named.delete),
             "daemon.ping": Handler(admin.ping, at_once=True),
             "daemon.health": Handler(admin.health, at_once=True),
             "model.list": Handler(admin.models, at_once=True),
@@ -150,7 +161,9 @@ class Daemon:
             await self.server.start(sock, self.settings.socket)
             for signum in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(signum, self._stopping.set)
-            log.info("serving %s: CLI %s, login %s, mode %s", self._owner, self.cli_version, self.login, self.mode)
+            log.info(
+                "serving %s: CLI %s, login %s, mode %s", self._owner, self.cli_version, self.login, self.mode
+            )
             self.pool.start()
             async with asyncio.TaskGroup() as tasks:
                 keeping = tasks.create_task(self._housekeeping())
@@ -161,6 +174,7 @@ class Daemon:
             await self._stop()
         finally:
             self.server.close()
+            self.conversations.close()
             shutil.rmtree(self._home, ignore_errors=True)
             lock.release()
 
@@ -185,7 +199,10 @@ class Daemon:
                 worker.measured(tree_rss_bytes(worker.pid))
         self.sweep()
         if self.server.lost_socket():
-            log.error("the socket %s was removed or replaced; stopping, so that a supervisor can start afresh", self._owner)
+            log.error(
+                "the socket %s was removed or replaced; stopping, so that a supervisor can start afresh",
+                self._owner,
+            )
             self._stopping.set()
 
     def sweep(self) -> int:

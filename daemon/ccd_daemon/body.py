@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 import msgspec
+
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatParams
 
@@ -37,7 +38,7 @@ _CACHEABLE_CHARS = 4096  # about 1,024 tokens, the least that the API caches
 _UNMARKABLE = ("thinking", "redacted_thinking")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 FORMATS = ("json_schema", "json_object")
-_KNOWN = frozenset(get_type_hints(ChatParams)) - {"conversation_id"}
+_KNOWN = frozenset(get_type_hints(ChatParams))
 _MAX_NAME_CHARS = 200
 
 
@@ -68,7 +69,11 @@ def validate(params: object) -> ChatParams:
 
 
 def _check_names(chat: ChatParams) -> None:
-    for key, name in (("model", chat.get("model")), ("profile", chat.get("profile")), ("tenant", chat.get("tenant"))):
+    for key, name in (
+        ("model", chat.get("model")),
+        ("profile", chat.get("profile")),
+        ("tenant", chat.get("tenant")),
+    ):
         if name is not None and not (0 < len(name) <= _MAX_NAME_CHARS and name.isprintable()):
             raise bad(key, f"{key} must be 1 to {_MAX_NAME_CHARS} printable characters")
 
@@ -115,7 +120,9 @@ def _check_tools(chat: ChatParams) -> None:
             raise bad(f"tools[{index}].name", f"there are two tools named {name!r}")
         names.add(name)
         if not isinstance(tool.get("input_schema"), dict):
-            raise bad(f"tools[{index}].input_schema", "a tool needs an input_schema, which is a JSON schema object")
+            raise bad(
+                f"tools[{index}].input_schema", "a tool needs an input_schema, which is a JSON schema object"
+            )
     choice = chat.get("tool_choice")
     if choice is None:
         return
@@ -146,11 +153,12 @@ def bad(param: str, message: str) -> RpcError:
     return RpcError(Code.BAD_PARAMS, message, {"param": param})
 
 
-def engine_body(chat: ChatParams, extra: Mapping[str, Any] | None = None) -> str:
+def engine_body(chat: ChatParams, extra: Mapping[str, Any] | None = None, *, with_system: bool = True) -> str:
     """The JSON text for `CLAUDE_CODE_EXTRA_BODY`: every key of the request that the client may decide.
 
     Args:
-        extra: keys that follow from the model's abilities (`reasoning`).
+        extra: keys that follow from the model's abilities (`wish`).
+        with_system: False leaves the system prompt, and the CLI's identity, to the CLI.
 
     Raises:
         RpcError: BAD_PARAMS, when a value has no JSON form (NaN, Infinity, a lone surrogate, bytes).
@@ -159,6 +167,8 @@ def engine_body(chat: ChatParams, extra: Mapping[str, Any] | None = None) -> str
     body.update({key: chat[key] for key in _BODY_KEYS if key in chat})  # type: ignore[literal-required]
     body.update(extra or {})
     body["messages"] = _marked(body)
+    if not with_system:
+        del body["system"]
     try:
         text = json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         back = msgspec.json.decode(text)
@@ -177,7 +187,9 @@ def _marked(body: dict[str, Any]) -> list[Any]:
     messages = body["messages"]
     if _chars(body["system"]) + sum(_chars(message["content"]) for message in messages) < _CACHEABLE_CHARS:
         return list(messages)
-    marks = _marks(body["system"]) + _marks(body.get("tools", ())) + sum(_marks(m["content"]) for m in messages)
+    marks = (
+        _marks(body["system"]) + _marks(body.get("tools", ())) + sum(_marks(m["content"]) for m in messages)
+    )
     *before, last = messages
     blocks = _blocks(last["content"])
     if marks >= _MAX_CACHE_MARKS or "cache_control" in blocks[-1] or blocks[-1]["type"] in _UNMARKABLE:
@@ -187,7 +199,11 @@ def _marked(body: dict[str, Any]) -> list[Any]:
 
 
 def _chars(content: Any) -> int:
-    return len(content) if isinstance(content, str) else sum(len(str(block.get("text", ""))) for block in content)
+    return (
+        len(content)
+        if isinstance(content, str)
+        else sum(len(str(block.get("text", ""))) for block in content)
+    )
 
 
 def _marks(blocks: Any) -> int:
@@ -229,16 +245,39 @@ class Script:
     ignored: tuple[str, ...] = ()
     rest: tuple[bytes, ...] = ()
     request_ids: frozenset[str] = field(default_factory=frozenset)
+    binding: str | None = None  # the system prompt that the worker has for life after this turn
 
 
-def engine_script(wish: Wish, request_id: str) -> Script:
+def binding_of(mode: str, chat: ChatParams) -> str | None:
+    """What a worker must be, or become, bound to for this chat; None where the system prompt travels with it."""
+    return json.dumps(_system_texts(chat.get("system"))) if mode == "keep_system" else None
+
+
+def initialize(request_id: str, binding: str) -> bytes:
+    """Give a worker its system prompt, once for its life."""
+    return control.request(request_id, "initialize", systemPrompt=json.loads(binding))
+
+
+def engine_script(wish: Wish, request_id: str, bound: str | None) -> Script:
     """Binding and the user line of an engine turn, in one write. The user line's own text is never sent on."""
     env = {"CLAUDE_CODE_EXTRA_BODY": engine_body(wish.chat, wish.extra), "CLAUDE_CODE_DISABLE_THINKING": "1"}
     first = control.flags(request_id, env=env, model=wish.model) + control.user_line(".")
     return Script(first, wish.ignored, request_ids=frozenset((request_id,)))
 
 
-def replay_script(wish: Wish, request_id: str) -> Script:
+def keep_system_script(wish: Wish, request_id: str, bound: str | None) -> Script:
+    """As an engine turn, but the CLI composes the system prompt, which a worker takes on once."""
+    binding = binding_of("keep_system", wish.chat)
+    assert binding is not None
+    engine = engine_body(wish.chat, wish.extra, with_system=False)
+    env = {"CLAUDE_CODE_EXTRA_BODY": engine, "CLAUDE_CODE_DISABLE_THINKING": "1"}
+    ids = (request_id, f"{request_id}s")
+    head = b"" if bound == binding else initialize(ids[1], binding)
+    first = head + control.flags(ids[0], env=env, model=wish.model) + control.user_line(".")
+    return Script(first, wish.ignored, request_ids=frozenset(ids), binding=binding)
+
+
+def replay_script(wish: Wish, request_id: str, bound: str | None) -> Script:
     """The documented way: system prompt by `initialize`, then the history, then the last user message.
 
     Assistant lines are appended at once but user lines are queued, so every past user line waits for its
@@ -250,9 +289,13 @@ def replay_script(wish: Wish, request_id: str) -> Script:
     chat, messages = wish.chat, wish.chat["messages"]
     for key in _REPLAY_REFUSES:
         if chat.get(key):
-            raise bad(key, f"{key} cannot be honoured with this login (mode replay); engine.body = full may be set")
+            raise bad(
+                key, f"{key} cannot be honoured with this login (mode replay); engine.body = full may be set"
+            )
     if messages[-1]["role"] != "user":
-        raise bad(f"messages[{len(messages) - 1}].role", "with this login the last message must be the user's")
+        raise bad(
+            f"messages[{len(messages) - 1}].role", "with this login the last message must be the user's"
+        )
     env = {"CLAUDE_CODE_DISABLE_THINKING": "1"}
     if "max_tokens" in chat:
         env["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(chat["max_tokens"])
@@ -289,9 +332,15 @@ def _system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:
     return [system] if isinstance(system, str) else [str(block.get("text", "")) for block in system]
 
 
-def script(mode: str, wish: Wish, request_id: str) -> Script:
-    """The turn's script for a worker of `mode` (`full` or `replay`)."""
-    return SCRIPTS[mode](wish, request_id)
+def script(mode: str, wish: Wish, request_id: str, bound: str | None = None) -> Script:
+    """The turn's script for a worker of `mode`, bound to a system prompt or not."""
+    return SCRIPTS[mode](wish, request_id, bound)
 
 
-SCRIPTS: Mapping[str, Callable[[Wish, str], Script]] = {"full": engine_script, "replay": replay_script}
+#: From the fastest and most exact to the one that any backend takes.
+SCRIPTS: Mapping[str, Callable[[Wish, str, str | None], Script]] = {
+    "full": engine_script,
+    "keep_system": keep_system_script,
+    "replay": replay_script,
+}
+MODES = tuple(SCRIPTS)

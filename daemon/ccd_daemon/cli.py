@@ -21,10 +21,14 @@ EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69
 
 socket_option = click.option(
-    "--socket", type=click.Path(path_type=Path), help="The daemon's Unix socket.  [default: $CCD_SOCKET or the usual places]"
+    "--socket",
+    type=click.Path(path_type=Path),
+    help="The daemon's Unix socket.  [default: $CCD_SOCKET or the usual places]",
 )
 config_option = click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings file (TOML).  [default: $CCD_CONFIG]"
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Settings file (TOML).  [default: $CCD_CONFIG]",
 )
 
 
@@ -35,8 +39,12 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--offline", is_flag=True, help="Answer from a small echo API on loopback: no login, no network.")
-@click.option("--try", "try_it", is_flag=True, help="Offline if no login is found; show one answer when ready.")
+@click.option(
+    "--offline", is_flag=True, help="Answer from a small echo API on loopback: no login, no network."
+)
+@click.option(
+    "--try", "try_it", is_flag=True, help="Offline if no login is found; show one answer when ready."
+)
 @click.option("--bind", metavar="HOST:PORT", help="Where the gateway listens.  [default: 127.0.0.1:8080]")
 @socket_option
 @config_option
@@ -56,7 +64,8 @@ def up(offline: bool, try_it: bool, bind: str | None, socket: Path | None, confi
 def daemon(socket: Path | None, config: Path | None, with_parent: bool) -> None:
     """Run the daemon alone, in the foreground; prints one line when it is ready."""
     parent = os.getppid()
-    from . import app, config as settings_module, reaper  # noqa: PLC0415
+    from . import app, reaper  # noqa: PLC0415
+    from . import config as settings_module  # noqa: PLC0415
     from .cli_binary import CliError  # noqa: PLC0415
     from .server import SocketError  # noqa: PLC0415
 
@@ -86,7 +95,11 @@ def gateway(bind: str | None, workers: int | None, socket: Path | None, config: 
     from .gateway import serve_gateway  # noqa: PLC0415
 
     environ = _environ(config)
-    flags = {"gateway.bind": bind, "gateway.workers": workers, "gateway.socket": str(socket) if socket else None}
+    flags = {
+        "gateway.bind": bind,
+        "gateway.workers": workers,
+        "gateway.socket": str(socket) if socket else None,
+    }
     sys.exit(_checked(lambda: serve_gateway(environ, flags)))
 
 

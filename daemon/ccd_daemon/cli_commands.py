@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
+
 from ccd_protocol.settings import SettingsError
 
 from . import cli_binary, config
@@ -43,7 +44,9 @@ def version(as_json: bool) -> None:
 
 
 @cli_group.command()
-@click.option("--version", "wanted", metavar="V", help="Release of the package that carries the CLI.  [default: newest]")
+@click.option(
+    "--version", "wanted", metavar="V", help="Release of the package that carries the CLI.  [default: newest]"
+)
 @json_option
 def install(wanted: str | None, as_json: bool) -> None:
     """Download the CLI into ccd's own data directory, verify it, and show progress."""
@@ -57,7 +60,9 @@ def install(wanted: str | None, as_json: bool) -> None:
     except InstallFailed as error:
         _stop(str(error), EXIT_FAILED)
     facts = {"path": str(installed.path), "version": installed.version}
-    click.echo(json.dumps(facts) if as_json else f"Claude Code {installed.version} is installed: {installed.path}")
+    click.echo(
+        json.dumps(facts) if as_json else f"Claude Code {installed.version} is installed: {installed.path}"
+    )
 
 
 def _settings() -> config.Settings:

@@ -35,7 +35,9 @@ class Server:
     socket: Path | None = setting(None, "path of the Unix socket; default: $CCD_SOCKET or the usual places")
     group: str | None = setting(None, "group that may connect, besides the daemon's user")
     allow_uids: list[int] = setting([], "user ids that may connect, besides root and the daemon's user")
-    admin_uids: list[int] = setting([], "user ids that may use admin methods, besides root and the daemon's user")
+    admin_uids: list[int] = setting(
+        [], "user ids that may use admin methods, besides root and the daemon's user"
+    )
     tenant_uids: list[int] = setting([], "user ids that may speak for other tenants (the gateway's user)")
     max_connections_per_uid: int = setting(64, "open connections per user", min=1, max=10000)
     max_calls_per_connection: int = setting(256, "open calls per connection", min=1, max=100000)
@@ -58,7 +60,9 @@ class Pool:
     """`[pool]`: how many CLI processes, and how large."""
 
     spares: int = setting(2, "processes kept warm per profile in use", min=0, max=64)
-    max_workers: int = setting(0, "most CLI processes at once; 0: twice the cores, at least 4", min=0, max=1024)
+    max_workers: int = setting(
+        0, "most CLI processes at once; 0: twice the cores, at least 4", min=0, max=1024
+    )
     spawn_concurrency: int = setting(0, "processes started at the same time; 0: one per core", min=0, max=64)
     max_idle_s: float = setting(1800.0, "an idle process ends after this long", min=1)
     rss_soft_bytes: int = setting(600 * MIB, "a process larger than this ends when its turn does", min=MIB)
@@ -70,8 +74,10 @@ class Pool:
 class Engine:
     """`[engine]`: how requests reach the CLI, and how long a process is used."""
 
-    body: Literal["auto", "full", "replay"] = setting(
-        "auto", "full: the exact request; replay: documented knobs only; auto: by the kind of login"
+    body: Literal["auto", "full", "keep_system", "replay"] = setting(
+        "auto",
+        "full: the exact request; keep_system: the CLI composes the system prompt; "
+        "replay: documented knobs only; auto: by the kind of login",
     )
     reset_turns: int = setting(20, "turns until a process must forget what it heard", min=1)
     reset_input_tokens: int = setting(100_000, "input tokens until it must forget", min=1)
@@ -131,6 +137,16 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Conversations:
+    """`[conversations]`: what is remembered by name, in `conversations.db` in the data directory."""
+
+    max_count: int = setting(10_000, "conversations kept; the one used longest ago goes first", min=1)
+    max_messages: int = setting(1000, "messages kept of one conversation", min=2)
+    max_bytes: int = setting(8 * MIB, "bytes kept of one conversation", min=1024)
+    retention_s: float = setting(30 * 86400.0, "an unused conversation is forgotten after this long", min=1)
+
+
+@dataclass(frozen=True)
 class Profile:
     """`[profiles.NAME]`: a kind of worker. `chat` always exists: a plain model without any built-in tools."""
 
@@ -151,6 +167,7 @@ SECTIONS: Mapping[str, Any] = {
     "breaker": BreakerSettings,
     "log": Log,
     "data": Data,
+    "conversations": Conversations,
     "profiles": dict[str, Profile],
     # The gateway reads its own section; here it only has to be a table.
     "gateway": dict[str, Any],
@@ -170,6 +187,7 @@ class Settings:
     breaker: BreakerSettings
     log: Log
     data: Data
+    conversations: Conversations
     profiles: Mapping[str, Profile]
     socket: Path
     data_dir: Path
@@ -228,4 +246,6 @@ def default_data_dir(environ: Mapping[str, str]) -> Path:
     if os.access(system, os.W_OK):
         return system
     home = environ.get("XDG_DATA_HOME")
-    return Path(home) / "ccd" if home else Path(environ.get("HOME", "/nonexistent")) / ".local" / "share" / "ccd"
+    return (
+        Path(home) / "ccd" if home else Path(environ.get("HOME", "/nonexistent")) / ".local" / "share" / "ccd"
+    )

@@ -23,6 +23,9 @@ log = logging.getLogger("ccd.connection")
 
 _UCRED = struct.Struct("3i")
 _WRITE_HIGH_BYTES = 1024 * 1024
+_AT_ONCE_BYTES = (
+    16 * 1024
+)  # smaller payloads wait for those of the same turn of the loop, and share one write
 
 
 class Identity(NamedTuple):
@@ -98,7 +101,10 @@ class Call:
         """Pass one payload on; holds the source back when the caller cannot take more."""
         connection = self._connection
         window = connection.peer.item(self.id, payload)
-        connection.flush()
+        if len(payload) > _AT_ONCE_BYTES:
+            connection.flush()
+        elif not connection.flush_is_due:
+            connection.flush_soon()
         if (window <= 0 or connection.choked) and self._source is not None:
             self._source.pause()
 
@@ -115,6 +121,7 @@ class Connection(asyncio.Protocol):
         self.peer = p.Peer("accepting", host.agent, limits=host.limits)
         self.identity = Identity(0, -1, -1)
         self.choked = False  # the client does not read: nothing more may be buffered for it
+        self.flush_is_due = False  # what the peer has queued will be written in this turn of the loop
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
@@ -135,7 +142,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
         sock = self._transport.get_extra_info("socket")
-        self.identity = Identity(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+        self.identity = Identity(
+            *_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        )
         refusal = self._host.admit(self)
         if refusal is not None:
             self.peer.goaway(refusal.code, refusal.message)
@@ -157,7 +166,21 @@ class Connection(asyncio.Protocol):
         """Write what the peer has queued."""
         out = self.peer.outgoing()
         if out and not self._transport.is_closing():
-            self._transport.writelines(out)
+            if len(out) == 1:
+                self._transport.write(out[0])
+            else:
+                self._transport.writelines(out)
+
+    def flush_soon(self) -> None:
+        """Write when the reads that the loop already knows of have been handled, many small items as one buffer."""
+        self.flush_is_due = True
+        self._loop.call_soon(self._flush_joined)
+
+    def _flush_joined(self) -> None:
+        self.flush_is_due = False
+        out = self.peer.outgoing()
+        if out and not self._transport.is_closing():
+            self._transport.write(b"".join(out))
 
     def pause_writing(self) -> None:
         """The client does not read: hold back every stream of this connection."""
@@ -225,9 +248,15 @@ class Connection(asyncio.Protocol):
         if handler is None:
             return RpcError(Code.NO_METHOD, f"there is no method {event.method[:80]!r}")
         if handler.admin and not self._host.may_administer(self.identity):
-            return RpcError(Code.FORBIDDEN, f"{event.method} is for the daemon's user, root and server.admin_uids")
+            return RpcError(
+                Code.FORBIDDEN, f"{event.method} is for the daemon's user, root and server.admin_uids"
+            )
         if handler.streams and not event.window:
-            return RpcError(Code.BAD_PARAMS, f"{event.method} sends ITEMs: the call must give a window", {"param": "window"})
+            return RpcError(
+                Code.BAD_PARAMS,
+                f"{event.method} sends ITEMs: the call must give a window",
+                {"param": "window"},
+            )
         return None
 
     def _on_cancelled(self, event: p.Cancelled) -> None:
@@ -241,7 +270,12 @@ class Connection(asyncio.Protocol):
             call.resume()
 
     def _on_closed(self, event: p.Closed) -> None:
-        log.info("closing the connection of pid %d (uid %d): %s", self.identity.pid, self.identity.uid, event.message)
+        log.info(
+            "closing the connection of pid %d (uid %d): %s",
+            self.identity.pid,
+            self.identity.uid,
+            event.message,
+        )
         self.flush()
         self._transport.close()
 

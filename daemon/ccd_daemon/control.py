@@ -112,16 +112,11 @@ class ResultLine(msgspec.Struct):
     usage: dict[str, Any] | None = None
 
 
-class InitializeReply(msgspec.Struct):
-    """What the pool wants of the reply to `initialize`."""
+class WarmReply(msgspec.Struct):
+    """What the pool wants of the reply to `initialize` or `get_binary_version`, whichever was asked."""
 
     models: list[dict[str, Any]] = []
     claude_code_version: str | None = None
-
-
-class VersionReply(msgspec.Struct):
-    """The reply to `get_binary_version`."""
-
     version: str | None = None
 
 
@@ -132,14 +127,15 @@ control_reply = msgspec.json.Decoder(ControlReplyLine).decode
 control_request = msgspec.json.Decoder(ControlRequestLine).decode
 retry_line = msgspec.json.Decoder(RetryLine).decode
 result_line = msgspec.json.Decoder(ResultLine).decode
-initialize_reply = msgspec.json.Decoder(InitializeReply).decode
-version_reply = msgspec.json.Decoder(VersionReply).decode
+warm_reply = msgspec.json.Decoder(WarmReply).decode
 
 
 def request(request_id: str, subtype: str, **fields: Any) -> bytes:
     """A control request line."""
     return (
-        _encode({"type": "control_request", "request_id": request_id, "request": {"subtype": subtype, **fields}})
+        _encode(
+            {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype, **fields}}
+        )
         + b"\n"
     )
 
@@ -154,7 +150,7 @@ def flags(
     request_id: str,
     *,
     env: dict[str, str],
-    model: str | None | msgspec.UnsetType = msgspec.UNSET,
+    model: str | msgspec.UnsetType | None = msgspec.UNSET,
     effort: str | None = None,
 ) -> bytes:
     """`apply_flag_settings`: live environment variables and, unless UNSET, the model (None: the CLI's default).
@@ -189,7 +185,10 @@ def user_line(content: str | list[dict[str, Any]], *, query: bool = True) -> byt
 def assistant_history_line(content: list[dict[str, Any]]) -> bytes:
     """A past answer; it is appended to the history at once and never acknowledged."""
     message = {"role": "assistant", "content": content}
-    return _encode({"type": "assistant", "message": message, "parent_tool_use_id": None, "session_id": ""}) + b"\n"
+    return (
+        _encode({"type": "assistant", "message": message, "parent_tool_use_id": None, "session_id": ""})
+        + b"\n"
+    )
 
 
 def clear_line() -> bytes:

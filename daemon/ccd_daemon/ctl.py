@@ -31,7 +31,9 @@ def ping(socket: Path | None, as_json: bool) -> None:
     show(
         {**answer, "round_trip_ms": round(elapsed_ms, 3)},
         as_json,
-        lambda pong: click.echo(f"pong in {pong['round_trip_ms']:.2f} ms from ccd {pong['version']} (pid {pong['pid']})"),
+        lambda pong: click.echo(
+            f"pong in {pong['round_trip_ms']:.2f} ms from ccd {pong['version']} (pid {pong['pid']})"
+        ),
     )
 
 
@@ -55,7 +57,9 @@ def workers(socket: Path | None, as_json: bool) -> None:
 
 def _print_status(status: dict[str, Any]) -> None:
     reason = f" ({status['reason']})" if status["reason"] else ""
-    click.echo(f"ccd {status['version']}: {status['state']}{reason}, pid {status['pid']}, up {status['uptime_s']:.0f} s")
+    click.echo(
+        f"ccd {status['version']}: {status['state']}{reason}, pid {status['pid']}, up {status['uptime_s']:.0f} s"
+    )
     for section in ("cli", "login", "pool", "counters", "memory", "settings"):
         for key, value in status.get(section, {}).items():
             click.echo(f"  {section}.{key:<22} {_shown(key, value)}")
@@ -88,7 +92,14 @@ def _print_workers(answer: dict[str, Any]) -> None:
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     for row in answer["workers"]:
         table.add_row(
-            *(row["id"], row["profile"], row["state"], row["tenant"] or "-", str(row["pid"] or "-"), str(row["turns"])),
+            *(
+                row["id"],
+                row["profile"],
+                row["state"],
+                row["tenant"] or "-",
+                str(row["pid"] or "-"),
+                str(row["turns"]),
+            ),
             *(f"{row['age_s']:.0f} s", f"{row['rss_bytes'] / _MIB:.0f} MiB"),
         )
     Console(soft_wrap=True, highlight=False).print(table)

@@ -38,7 +38,9 @@ def from_result(result: ResultLine, *, model: str) -> RpcError:
     text = _text(result)
     if result.subtype == "error_max_budget_usd":
         return RpcError(Code.BUDGET, "the CLI's budget for this process is used up")
-    if result.terminal_reason == "prompt_too_long" or (result.api_error_status == 400 and _TOO_LONG.search(text)):
+    if result.terminal_reason == "prompt_too_long" or (
+        result.api_error_status == 400 and _TOO_LONG.search(text)
+    ):
         data = {} if result.api_error_status is None else {"upstream_status": result.api_error_status}
         return RpcError(Code.CONTEXT_TOO_LONG, text or "the prompt is longer than the model's context", data)
     return from_status(result.api_error_status, text, model=model)
@@ -52,7 +54,11 @@ def from_status(status: int | None, text: str, *, model: str, retry_after_ms: in
     if wait:
         data["retry_after_ms"] = wait
     if code is Code.UPSTREAM_AUTH:
-        what = "The Claude Code CLI is not logged in." if status is None else f"The model API refused the login: {text}"
+        what = (
+            "The Claude Code CLI is not logged in."
+            if status is None
+            else f"The model API refused the login: {text}"
+        )
         return RpcError(code, f"{what} {LOGIN_HINT}", data)
     if code is Code.MODEL_NOT_FOUND:
         return RpcError(code, f"The model {model!r} does not exist or is not available to this login.", data)
@@ -95,7 +101,9 @@ def broke_off() -> RpcError:
 def crashed(exit_status: str, stderr_tail: str) -> RpcError:
     """The CLI process ended before its result."""
     data = {"exit_status": exit_status, "stderr_tail": stderr_tail}
-    return RpcError(Code.WORKER_CRASHED, f"the CLI process ended before the answer was complete ({exit_status})", data)
+    return RpcError(
+        Code.WORKER_CRASHED, f"the CLI process ended before the answer was complete ({exit_status})", data
+    )
 
 
 def _text(result: ResultLine) -> str:

@@ -121,7 +121,6 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.SPAWNING, E.STOP): TERM,
     (S.SPAWNING, E.TIMEOUT): TERM,
     (S.SPAWNING, E.EXITED): BURIED,
-    #
     (S.WARMING, E.WARMED): (S.READY, (A.OFFER,)),
     (S.WARMING, E.EOF): DRAIN,
     (S.WARMING, E.STOP): DRAIN,
@@ -129,7 +128,6 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.WARMING, E.BAD_FRAME): TERM,
     (S.WARMING, E.RSS_HARD): TERM,
     (S.WARMING, E.EXITED): BURIED,
-    #
     (S.READY, E.LEASE): (S.HELD, (A.WITHDRAW,)),
     (S.READY, E.REKEY): (S.RESETTING, (A.WITHDRAW, A.RESET)),
     (S.READY, E.TIMEOUT): (S.DRAINING, (A.WITHDRAW, A.CLOSE_STDIN)),
@@ -139,7 +137,6 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.READY, E.BAD_FRAME): (S.KILLING, (A.WITHDRAW, A.TERMINATE)),
     (S.READY, E.RSS_HARD): (S.KILLING, (A.WITHDRAW, A.TERMINATE)),
     (S.READY, E.EXITED): (S.DEAD, (A.WITHDRAW, A.BURY)),
-    #
     (S.HELD, E.TURN): (S.BUSY, (A.WRITE_TURN,)),
     (S.HELD, E.RELEASE): (S.READY, (A.OFFER,)),
     (S.HELD, E.RELEASE_RESET): (S.RESETTING, (A.RESET,)),
@@ -150,7 +147,6 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.HELD, E.BAD_FRAME): TERM,
     (S.HELD, E.RSS_HARD): TERM,
     (S.HELD, E.EXITED): BURIED,
-    #
     (S.BUSY, E.RESULT): (S.HELD, ()),
     (S.BUSY, E.PARK): (S.PARKED, ()),
     (S.BUSY, E.CANCEL): (S.CANCELLING, (A.INTERRUPT,)),
@@ -161,7 +157,6 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.BUSY, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
     (S.BUSY, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
     (S.BUSY, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
-    #
     (S.PARKED, E.TOOL_RESULTS): (S.BUSY, (A.WRITE_RESULTS,)),
     (S.PARKED, E.CANCEL): (S.CANCELLING, (A.INTERRUPT,)),
     (S.PARKED, E.RELEASE_RETIRE): DRAIN,
@@ -171,7 +166,6 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.PARKED, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
     (S.PARKED, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
     (S.PARKED, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
-    #
     (S.CANCELLING, E.RESULT): (S.HELD, ()),
     (S.CANCELLING, E.RELEASE_RETIRE): DRAIN,
     (S.CANCELLING, E.STOP): _failing(DRAIN, A.FAIL_DRAINING),
@@ -180,7 +174,6 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.CANCELLING, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
     (S.CANCELLING, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
     (S.CANCELLING, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
-    #
     (S.RESETTING, E.RESET_OK): (S.READY, (A.OFFER,)),
     (S.RESETTING, E.STOP): TERM,
     (S.RESETTING, E.EOF): TERM,
@@ -195,7 +188,6 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.DRAINING, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
     (S.DRAINING, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
     (S.DRAINING, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
-    #
     (S.KILLING, E.TIMEOUT): (S.KILLING, (A.KILL,)),
     (S.KILLING, E.SPAWNED): TERM,  # stopped while the spawn was under way
     (S.KILLING, E.SPAWN_FAILED): BURIED,
@@ -208,7 +200,10 @@ _ENDING = (*_GIVEN_BACK, E.STOP, E.EOF, E.CANCEL, E.RESULT, E.WARMED, E.RESET_OK
 #: Late, duplicate or remembered elsewhere: nothing happens. A soft memory limit is noted by the worker and acted
 #: on when it is released; a cancel may cross the result; whatever a process still says while it ends is moot.
 IGNORED: frozenset[tuple[State, Event]] = frozenset(
-    {(state, E.RSS_SOFT) for state in (S.SPAWNING, S.WARMING, S.HELD, S.BUSY, S.PARKED, S.CANCELLING, S.RESETTING)}
+    {
+        (state, E.RSS_SOFT)
+        for state in (S.SPAWNING, S.WARMING, S.HELD, S.BUSY, S.PARKED, S.CANCELLING, S.RESETTING)
+    }
     | {(state, E.CANCEL) for state in (S.READY, S.HELD, S.CANCELLING, S.RESETTING)}
     | {(S.DRAINING, event) for event in _ENDING}
     | {(S.KILLING, event) for event in (*_ENDING, E.RSS_HARD, E.BAD_FRAME)}

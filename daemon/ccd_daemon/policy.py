@@ -44,7 +44,10 @@ def release_event(wear: Wear, limits: WearLimits, *, reusable: bool) -> Event:
     worn_out = wear.turns >= limits.max_turns or wear.age_s >= limits.max_age_s
     if not reusable or wear.over_soft_limit or worn_out:
         return Event.RELEASE_RETIRE
-    forget = wear.turns_since_reset >= limits.reset_turns or wear.input_tokens_since_reset >= limits.reset_input_tokens
+    forget = (
+        wear.turns_since_reset >= limits.reset_turns
+        or wear.input_tokens_since_reset >= limits.reset_input_tokens
+    )
     return Event.RELEASE_RESET if wear.tainted or forget else Event.RELEASE
 
 
@@ -56,7 +59,9 @@ def jittered(seconds: float, random: Random, spread: float = 0.1) -> float:
 class Breaker:
     """Stops spawning after too many workers died before they were ever ready, and lets one probe through at a time."""
 
-    def __init__(self, deaths: int, window_s: float, backoff_s: float, max_backoff_s: float, random: Random) -> None:
+    def __init__(
+        self, deaths: int, window_s: float, backoff_s: float, max_backoff_s: float, random: Random
+    ) -> None:
         self._limit = deaths
         self._window_s = window_s
         self._first_backoff_s = backoff_s
@@ -134,7 +139,9 @@ class FairQueue(Generic[T]):
                 del self._queues[tenant]
 
 
-def spawns_wanted(*, waiting: int, spares: int, spare_target: int, starting: int, alive: int, max_workers: int) -> int:
+def spawns_wanted(
+    *, waiting: int, spares: int, spare_target: int, starting: int, alive: int, max_workers: int
+) -> int:
     """How many processes to start now, before the limit on concurrent spawns: one per waiter, and the spares."""
     wanted = waiting + max(0, spare_target - spares) - starting
     return max(0, min(wanted, max_workers - alive))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from ccd_client import Client
 from ccd_protocol.errors import MEANINGS, Code, RpcError
 
@@ -18,7 +19,9 @@ EXIT_UNAVAILABLE = 69
 EXIT_RETRY = 75
 
 socket_option = click.option(
-    "--socket", type=click.Path(path_type=Path), help="The daemon's Unix socket.  [default: $CCD_SOCKET or the usual places]"
+    "--socket",
+    type=click.Path(path_type=Path),
+    help="The daemon's Unix socket.  [default: $CCD_SOCKET or the usual places]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 

@@ -82,7 +82,9 @@ def check_path(path: Path) -> None:
     if not path.is_absolute():
         raise SocketError(f"the socket path must be absolute, not {path}")
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
-        raise SocketError(f"the socket path is longer than {_MAX_PATH_BYTES} bytes; use a shorter one: {path}")
+        raise SocketError(
+            f"the socket path is longer than {_MAX_PATH_BYTES} bytes; use a shorter one: {path}"
+        )
 
 
 def make_directory(folder: Path) -> None:
@@ -99,9 +101,13 @@ def make_directory(folder: Path) -> None:
     if not stat.S_ISDIR(info.st_mode):
         raise SocketError(f"{folder} is not a directory (a symbolic link is not accepted)")
     if info.st_uid not in (os.getuid(), 0):
-        raise SocketError(f"{folder} belongs to uid {info.st_uid}, not to the user who runs ccd; use another directory")
+        raise SocketError(
+            f"{folder} belongs to uid {info.st_uid}, not to the user who runs ccd; use another directory"
+        )
     if info.st_mode & stat.S_IWOTH:
-        raise SocketError(f"{folder} is writable for everybody; put the socket in a directory of its own, or chmod it 0750")
+        raise SocketError(
+            f"{folder} is writable for everybody; put the socket in a directory of its own, or chmod it 0750"
+        )
 
 
 def bind(path: Path, group: str | None) -> socket.socket:
@@ -175,20 +181,29 @@ class Server:
     async def start(self, sock: socket.socket, path: Path) -> None:
         """Begin to accept connections."""
         self._path = path
-        self._inode = path.stat().st_ino
+        self._inode = path.stat().st_ino  # noqa: ASYNC240 - one look at start
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(lambda: Connection(self), sock=sock)
 
     def admit(self, connection: Connection) -> RpcError | None:
         """Why the peer may not connect, or None; an admitted one is counted."""
         uid = connection.identity.uid
-        if uid not in self._own and uid not in self._settings.allow_uids and not self._in_group(connection.identity):
+        if (
+            uid not in self._own
+            and uid not in self._settings.allow_uids
+            and not self._in_group(connection.identity)
+        ):
             log.warning("refused a connection of uid %d (pid %d)", uid, connection.identity.pid)
-            return RpcError(Code.DENIED_PEER, f"uid {uid} may not use this socket; the operator can add it to server.allow_uids")
+            return RpcError(
+                Code.DENIED_PEER,
+                f"uid {uid} may not use this socket; the operator can add it to server.allow_uids",
+            )
         if self._draining:
             return RpcError(Code.DRAINING, "ccd is shutting down")
         if self._per_uid[uid] >= self._settings.max_connections_per_uid:
-            return RpcError(Code.BUSY, f"uid {uid} has {self._per_uid[uid]} connections open, which is the limit")
+            return RpcError(
+                Code.BUSY, f"uid {uid} has {self._per_uid[uid]} connections open, which is the limit"
+            )
         self._per_uid[uid] += 1
         self.connections.add(connection)
         return None
@@ -203,7 +218,7 @@ class Server:
             self._per_uid[connection.identity.uid] -= 1
 
     def may_administer(self, identity: Identity) -> bool:
-        """The daemon's user, root and the listed ones, but nothing that a worker started: a model's tool may run there."""
+        """The daemon's user, root and the listed ones, but nothing that a worker started: tools may run there."""
         listed = identity.uid in self._own or identity.uid in self._settings.admin_uids
         return listed and os.getpid() not in ancestors(identity.pid)
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from ccd_protocol.methods import ChatParams
+from ccd_protocol.methods import ChatParams, Message
 
 _FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*)\n\s*```\s*\Z", re.DOTALL)
 _MAX_REASON_CHARS = 500
@@ -27,7 +27,9 @@ def _schema_problem(value: Any, schema: dict[str, Any]) -> str | None:
     import jsonschema  # noqa: PLC0415 - a few MB that most daemons never need
 
     try:
-        validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)(schema)
+        validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)(
+            schema
+        )
         error = jsonschema.exceptions.best_match(validator.iter_errors(value))
     except Exception as failure:  # a schema may be wrong in any number of ways
         return f"it cannot be checked against the schema: {failure}"[:_MAX_REASON_CHARS]
@@ -39,7 +41,9 @@ def schema_error(schema: dict[str, Any]) -> str | None:
     import jsonschema  # noqa: PLC0415
 
     try:
-        jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator).check_schema(schema)
+        jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator).check_schema(
+            schema
+        )
     except jsonschema.exceptions.SchemaError as error:
         return f"{error.json_path}: {error.message}"[:_MAX_REASON_CHARS]
     return None
@@ -54,5 +58,8 @@ def unfenced(text: str) -> str:
 def repair(chat: ChatParams, text: str, why: str) -> ChatParams:
     """The same chat, continued by the bad answer and the request to correct it."""
     request = f"That answer cannot be used: {why}. Send the corrected JSON alone, without any other text."
-    turns = [{"role": "assistant", "content": text or "(empty)"}, {"role": "user", "content": request}]
-    return {**chat, "messages": [*chat["messages"], *turns]}  # type: ignore[typeddict-item]
+    answer, correction = (
+        Message(role="assistant", content=text or "(empty)"),
+        Message(role="user", content=request),
+    )
+    return {**chat, "messages": [*chat["messages"], answer, correction]}

@@ -58,7 +58,7 @@ class Thoughts:
             found = self._find(tenant, calls)
             if calls and not found:
                 missing_at = index
-            restored.append({**message, "content": [*found, *message["content"]]} if found else message)  # type: ignore[typeddict-item]
+            restored.append({**message, "content": [*found, *message["content"]]} if found else message)
         chat["messages"] = restored
         return missing_at >= 0 and missing_at >= len(messages) - 2
 

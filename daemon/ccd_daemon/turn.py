@@ -120,7 +120,9 @@ class Turn:
         """The ids of the answer's tool calls."""
         return [str(block.get("id")) for block in self.content if block.get("type") == "tool_use"]
 
-    def result(self, line: control.ResultLine, *, worker: str, mode: str, cost_usd: float, now: float) -> ChatResult:
+    def result(
+        self, line: control.ResultLine, *, worker: str, mode: str, cost_usd: float, now: float
+    ) -> ChatResult:
         """The turn's result once the CLI has reported its end."""
         usage = self.usage if self.message_done else (line.usage or {})
         return ChatResult(

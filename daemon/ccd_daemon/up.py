@@ -52,7 +52,9 @@ class Plan:
         """
         settings = settings_module.read(environ, overrides={"server.socket": str(socket) if socket else None})
         if try_it and not offline and login_of(settings, environ) == "none":
-            click.echo("No Claude login is configured, so ccd runs offline: answers come from an echo, not from a model.")
+            click.echo(
+                "No Claude login is configured, so ccd runs offline: answers come from an echo, not from a model."
+            )
             offline = True
         return cls(dict(environ), settings.socket, bind, offline, try_it)
 
@@ -147,12 +149,16 @@ class Unit:
         plan = self.plan
         environ = plan.environ
         if plan.offline:
-            offline = self._part("offline API", ["-m", "ccd_gateway.offline", "--bind", "127.0.0.1:0"], environ)
+            offline = self._part(
+                "offline API", ["-m", "ccd_gateway.offline", "--bind", "127.0.0.1:0"], environ
+            )
             if not await self._until_ready(offline):
                 return False
             environ = offline_environ(environ, json.loads(offline.ready_line)["url"])
         base = ["-m", "ccd_daemon"]
-        daemon = self._part("daemon", [*base, "daemon", "--with-parent", "--socket", str(plan.socket)], environ)
+        daemon = self._part(
+            "daemon", [*base, "daemon", "--with-parent", "--socket", str(plan.socket)], environ
+        )
         bind = ["--bind", plan.bind] if plan.bind else []
         # The gateway is not held up by a daemon that still warms: both start at once.
         gateway = self._part("gateway", [*base, "gateway", "--socket", str(plan.socket), *bind], environ)
@@ -186,7 +192,10 @@ class Unit:
                 self.failed.set()
                 return
             pause_s = _BACKOFF_S[failures - 1] if failures else 0
-            click.echo(f"ccd: the {part.name} ended (exit status {status}); starting it again in {pause_s:g} s", err=True)
+            click.echo(
+                f"ccd: the {part.name} ended (exit status {status}); starting it again in {pause_s:g} s",
+                err=True,
+            )
             await asyncio.sleep(pause_s)
 
     async def _until_ready(self, part: Part) -> bool:

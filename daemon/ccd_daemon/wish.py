@@ -39,7 +39,13 @@ def abilities(models: Sequence[Mapping[str, Any]], model: str | None) -> Abiliti
 
 
 def make(
-    chat: ChatParams, model: str | None, able: Abilities, *, mode: str, refused: Collection[str] = (), thoughtless: bool
+    chat: ChatParams,
+    model: str | None,
+    able: Abilities,
+    *,
+    mode: str,
+    refused: Collection[str] = (),
+    thoughtless: bool,
 ) -> Wish:
     """Fit a validated chat to a model.
 
@@ -119,7 +125,10 @@ def _add_format(chat: ChatParams, extra: dict[str, Any]) -> None:
     if wanted is None:
         return
     if wanted["type"] == "json_schema":
-        config = {**extra.get("output_config", {}), "format": {"type": "json_schema", "schema": wanted["schema"]}}
+        config = {
+            **extra.get("output_config", {}),
+            "format": {"type": "json_schema", "schema": wanted["schema"]},
+        }
         extra["output_config"] = config
         return
     system = chat.get("system") or []

@@ -15,13 +15,14 @@ from random import Random
 from typing import Any, Protocol
 
 import msgspec
+
 from ccd_protocol.errors import Code, RpcError
 
-from . import control, errors
+from . import body, control, errors
 from .body import Script
 from .config import Settings
 from .lifecycle import CLOCK, Action, Event, IllegalTransition, State, step
-from .ndjson import HOT_PREFIX, MESSAGE_MARK, LineCutter, LineTooLong, all_hot, each
+from .ndjson import TOKEN_PREFIX, LineCutter, LineTooLong, all_tokens, each
 from .policy import Wear, jittered
 from .process import Process, death_wrapper, exit_words
 from .turn import Sink, Turn
@@ -53,6 +54,9 @@ class Worker:
         self.profile = profile
         self.mode = mode
         self.tenant: str | None = None  # whose requests it has heard; None: nobody's
+        self.binding: str | None = (
+            None  # the system prompt it has for life (`body.binding_of`); None: none yet
+        )
         self.state = State.SPAWNING
         self.turn: Turn | None = None
         self.turns = 0
@@ -89,7 +93,9 @@ class Worker:
 
     # --- birth ---
 
-    def start(self, command: Path, argv: tuple[str, ...], env: Mapping[str, str], marker: str, home: Path) -> None:
+    def start(
+        self, command: Path, argv: tuple[str, ...], env: Mapping[str, str], marker: str, home: Path
+    ) -> None:
         """Begin to spawn; `home` is a private directory of the worker's, removed with it."""
         self._marker = marker
         self._dir = home
@@ -97,7 +103,7 @@ class Worker:
 
     async def _spawn(self, command: Path, argv: tuple[str, ...], env: Mapping[str, str], home: Path) -> None:
         try:
-            home.mkdir(parents=True, mode=0o700)
+            home.mkdir(parents=True, mode=0o700)  # noqa: ASYNC240 - microseconds, in a tmp directory
             self.process = await Process.spawn(
                 [*death_wrapper(), str(command), *argv], env=env, cwd=home, listener=self
             )
@@ -173,6 +179,7 @@ class Worker:
         if self.state is not State.HELD:
             raise RpcError(Code.WORKER_CRASHED, "the CLI process ended before the request was sent to it")
         self.turn = turn = Turn(script, model, sink, self._loop.time())
+        self.binding = script.binding
         self.turns += 1
         self._turns_since_reset += 1
         self.feed(Event.TURN)
@@ -232,23 +239,25 @@ class Worker:
 
     def on_stdout(self, data: bytes) -> None:
         """One read of the pipe. Token lines go to the turn's sink untouched."""
-        try:
-            lines = self._cutter.feed(data)
-        except LineTooLong as error:
-            return self._bad_output(str(error))
-        if not lines:
-            return None
         turn = self.turn
-        if turn is None or not all_hot(lines):
-            return self._slow_lines(lines)
+        if turn is None or self._cutter.held_bytes or not all_tokens(data):
+            data = self._cut(data)
+            if turn is None or not all_tokens(data):
+                self._slow_lines(data)
+                return
         turn.last_output = self._loop.time()
-        if MESSAGE_MARK in lines:
-            return self._slow_lines(lines)
         if not turn.flowing:
             self._first_output(turn)
         if turn.sink is not None and not turn.message_done:
-            turn.sink(lines)
-        return None
+            turn.sink(data)
+
+    def _cut(self, data: bytes) -> bytes:
+        """The whole lines of a read, and of those before it."""
+        try:
+            return self._cutter.feed(data)
+        except LineTooLong as error:
+            self._bad_output(str(error))
+            return b""
 
     def _first_output(self, turn: Turn) -> None:
         """From here on silence is what is watched for, and nothing may be tried again."""
@@ -264,13 +273,14 @@ class Worker:
             if self.state in (State.KILLING, State.DEAD):
                 return
             try:
-                if line.startswith(HOT_PREFIX) and MESSAGE_MARK not in line:
+                if line.startswith(TOKEN_PREFIX):
                     self._keep(keep, line)
                 else:
                     self._look_at(line, keep)
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
                 self._flush(keep)
-                return self._bad_output(str(error))
+                self._bad_output(str(error))
+                return
         self._flush(keep)
 
     def _keep(self, keep: list[bytes], line: bytes) -> None:
@@ -339,7 +349,7 @@ class Worker:
 
     def _guard(self) -> None:
         """From now on another API call of this turn would be refused before it costs anything."""
-        if self.mode == "full":
+        if self.mode != "replay":
             self._write(control.flags(self.next_id(), env={"CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY}))
 
     def _on_result(self, line: control.ResultLine) -> None:
@@ -372,7 +382,7 @@ class Worker:
         if answered:
             turn.resolve(result)
         else:
-            # Once a message has begun, whatever follows (a refused second call, a repetition) is the end of a broken one.
+            # Once a message has begun, whatever follows (a refused call, a repetition) is the end of a broken one.
             error = errors.broke_off() if turn.begun else errors.from_result(line, model=turn.model)
             turn.reject(turn.failure(error.code, error.message, **error.data))
         if turn.abandoned:
@@ -396,11 +406,9 @@ class Worker:
 
     def _warmed(self, reply: control.ControlReply) -> None:
         if reply.subtype == "success":
-            if self.mode == "full":
-                answer = control.initialize_reply(reply.response)
-                self.models, self.cli_version = answer.models, answer.claude_code_version
-            else:
-                self.cli_version = control.version_reply(reply.response).version
+            answer = control.warm_reply(reply.response)
+            self.models = answer.models
+            self.cli_version = answer.claude_code_version or answer.version
         if self.state is State.WARMING:
             self.was_ready = True
             self.last_used = self._loop.time()
@@ -446,10 +454,14 @@ class Worker:
             self.process.write(data)
 
     def _ping(self) -> None:
-        """Engine spares initialise while they warm: nothing at binding needs `initialize` any more."""
+        """Where nothing at binding needs `initialize` any more, spares initialise while they warm."""
         self._ping_id = self.next_id()
-        subtype = "initialize" if self.mode == "full" else "get_binary_version"
-        self._write(control.request(self._ping_id, subtype))
+        if self.binding is not None:
+            self._write(body.initialize(self._ping_id, self.binding))
+        else:
+            self._write(
+                control.request(self._ping_id, "initialize" if self.mode == "full" else "get_binary_version")
+            )
 
     def _write_turn(self) -> None:
         assert self.turn is not None
@@ -515,7 +527,10 @@ def _remove(folder: Path) -> None:
 
 
 def _input_tokens(usage: Mapping[str, Any]) -> int:
-    return sum(int(usage.get(key, 0)) for key in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"))
+    return sum(
+        int(usage.get(key, 0))
+        for key in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    )
 
 
 _DO: Mapping[Action, Callable[[Worker], None]] = {

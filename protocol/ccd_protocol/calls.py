@@ -16,6 +16,8 @@ from typing import Final
 class State(IntEnum):
     """Where a call is, on either side."""
 
+    __hash__ = object.__hash__  # members are singletons; Enum's own is a Python function, in every table lookup
+
     OPEN = auto()
     CANCELLED = auto()  # CANCEL was sent or received, the answer is still due
     FLUSHING = auto()  # served only: answered by the application, items still wait for credit
@@ -23,6 +25,8 @@ class State(IntEnum):
 
 class Event(IntEnum):
     """What can happen to a call."""
+
+    __hash__ = object.__hash__
 
     ITEM = auto()
     ANSWER = auto()  # END or FAIL

@@ -36,9 +36,13 @@ class ChatParams(TypedDict, total=False):
     service_tier: str
     tools: list[dict[str, Any]]  # name, description, input_schema; the caller runs them
     tool_choice: dict[str, Any]  # type auto, any, tool (with name) or none; disable_parallel_tool_use
-    effort: str  # none, minimal, low, medium, high, xhigh or max: how much to think, whatever the model calls it
+    effort: (
+        str  # none, minimal, low, medium, high, xhigh or max: how much to think, whatever the model calls it
+    )
     thinking: dict[str, Any]  # the Messages API's own field, instead of effort
-    format: dict[str, Any]  # {"type": "json_schema", "schema": {…}} or {"type": "json_object"}; checked, repaired once
+    format: dict[
+        str, Any
+    ]  # {"type": "json_schema", "schema": {…}} or {"type": "json_object"}; checked, repaired once
     fallback_model: str  # asked when the model is overloaded or does not exist
     strict: bool  # refuse the call instead of ignoring a parameter
     conversation_id: str  # continue this stored conversation; created at first use
@@ -69,6 +73,36 @@ class ChatResult(TypedDict):
     worker: str
     mode: str  # full or replay: how the request reached the CLI
     ignored: list[str]  # parameters that this mode cannot honour
+
+
+class ConversationParams(TypedDict, total=False):
+    """Parameters of the `conversation.*` methods."""
+
+    conversation_id: str
+    metadata: dict[str, Any]  # create only: kept with it and given back
+    tenant: str
+
+
+class Conversation(TypedDict):
+    """A stored conversation, without what was said in it."""
+
+    id: str
+    created_at: float  # seconds since the epoch
+    updated_at: float
+    message_count: int
+    metadata: dict[str, Any]
+
+
+class ConversationsResult(TypedDict):
+    """Result of `conversation.list`."""
+
+    conversations: list[Conversation]
+
+
+class MessagesResult(TypedDict):
+    """Result of `conversation.messages`."""
+
+    messages: list[Message]
 
 
 class ChatAnswer(ChatResult):
@@ -171,6 +205,17 @@ METHODS: Mapping[str, Method] = {
     "model.list": Method(
         NoParams, ModelsResult, False, False, "The models and profiles that can be asked for."
     ),
+    "conversation.create": Method(
+        ConversationParams, Conversation, False, False, "A new, empty conversation."
+    ),
+    "conversation.get": Method(ConversationParams, Conversation, False, False, "One conversation."),
+    "conversation.list": Method(
+        ConversationParams, ConversationsResult, False, False, "The caller's conversations."
+    ),
+    "conversation.messages": Method(
+        ConversationParams, MessagesResult, False, False, "What was said in one."
+    ),
+    "conversation.delete": Method(ConversationParams, dict, False, False, "Forget one."),
     "daemon.ping": Method(NoParams, PingResult, False, False, "Answers at once."),
     "daemon.health": Method(
         NoParams, HealthResult, False, False, "Whether a chat sent now would be accepted."

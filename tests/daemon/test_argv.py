@@ -1,4 +1,5 @@
 import pytest
+
 from ccd_daemon import argv
 
 
@@ -14,7 +15,9 @@ from ccd_daemon import argv
         ({"CLAUDE_CODE_USE_BEDROCK": "0", "ANTHROPIC_API_KEY": ""}, False, "none", "replay"),
     ],
 )
-def test_the_login_decides_how_requests_travel(environ: dict[str, str], file: bool, kind: str, mode: str) -> None:
+def test_the_login_decides_how_requests_travel(
+    environ: dict[str, str], file: bool, kind: str, mode: str
+) -> None:
     assert argv.login_kind(environ, credentials_file=file) == kind
     assert argv.body_mode("auto", kind) == mode
     assert argv.body_mode("replay", kind) == "replay"

@@ -1,11 +1,12 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ccd_daemon import body
 from ccd_daemon.body import Wish
 from ccd_protocol.errors import Code, RpcError
-from hypothesis import given
-from hypothesis import strategies as st
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 
@@ -54,7 +55,9 @@ def test_values_without_a_json_form_are_refused_before_anything_is_written(value
 
 
 def test_the_body_is_what_the_client_asked_and_nothing_of_the_cli() -> None:
-    chat = body.validate(HELLO | {"system": "be brief", "temperature": 0.5, "max_tokens": 9, "stop_sequences": ["x"]})
+    chat = body.validate(
+        HELLO | {"system": "be brief", "temperature": 0.5, "max_tokens": 9, "stop_sequences": ["x"]}
+    )
     assert json.loads(body.engine_body(chat)) == {
         "system": [{"type": "text", "text": "be brief"}],
         "metadata": {},
@@ -79,7 +82,7 @@ def lines(data: bytes) -> list[dict[str, object]]:
 
 
 def test_an_engine_turn_is_one_write_of_settings_and_a_dummy_line() -> None:
-    script = body.engine_script(Wish(body.validate(HELLO), "haiku"), "r1")
+    script = body.engine_script(Wish(body.validate(HELLO), "haiku"), "r1", None)
     flags, user = lines(script.first)
     assert script.rest == ()
     settings = flags["request"]["settings"]  # type: ignore[index]
@@ -103,13 +106,16 @@ def test_a_replayed_history_waits_for_every_past_user_line() -> None:
             ],
         }
     )
-    script = body.replay_script(Wish(chat, None, ignored=("temperature",)), "r1")
+    script = body.replay_script(Wish(chat, None, ignored=("temperature",)), "r1", None)
     first = lines(script.first)
     assert [line["type"] for line in first] == ["control_request", "control_request", "user"]
     assert first[0]["request"] == {"subtype": "initialize", "systemPrompt": ["s"]}
     assert first[1]["request"]["settings"]["env"]["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == "7"  # type: ignore[index]
     assert first[2]["shouldQuery"] is False
-    assert [[line["type"] for line in lines(step)] for step in script.rest] == [["assistant", "user"], ["user"]]
+    assert [[line["type"] for line in lines(step)] for step in script.rest] == [
+        ["assistant", "user"],
+        ["user"],
+    ]
     last = lines(script.rest[-1])[0]
     assert "shouldQuery" not in last
     assert last["client_composed"] is True
@@ -119,7 +125,7 @@ def test_a_replayed_history_waits_for_every_past_user_line() -> None:
 def test_replay_refuses_a_prefilled_answer() -> None:
     chat = body.validate({"messages": [*HELLO["messages"], {"role": "assistant", "content": "Sure:"}]})
     with pytest.raises(RpcError) as caught:
-        body.replay_script(Wish(chat, None), "r1")
+        body.replay_script(Wish(chat, None), "r1", None)
     assert caught.value.data["param"] == "messages[1].role"
 
 
@@ -144,6 +150,8 @@ def test_a_long_conversation_is_marked_for_caching_on_its_last_block(content: ob
 def test_the_clients_own_cache_marks_are_kept_and_never_made_more_than_four() -> None:
     mark = {"cache_control": {"type": "ephemeral"}}
     blocks = [{"type": "text", "text": LONG, **mark} for _ in range(4)]
-    chat = body.validate({"messages": [{"role": "user", "content": blocks}, {"role": "user", "content": "and?"}]})
+    chat = body.validate(
+        {"messages": [{"role": "user", "content": blocks}, {"role": "user", "content": "and?"}]}
+    )
     sent = json.loads(body.engine_body(chat))
     assert sent["messages"] == chat["messages"]

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from ccd_daemon import config
 from ccd_protocol.settings import SettingsError
 
@@ -18,8 +19,15 @@ def test_defaults(tmp_path: Path) -> None:
 
 def test_order_file_then_variables_then_flags(tmp_path: Path) -> None:
     file = tmp_path / "ccd.toml"
-    file.write_text('[pool]\nspares = 3\nmax_workers = 7\n[queue]\nmax_waiting = 9\n[profiles.fast]\nmodel = "haiku"\n')
-    environ = {"HOME": str(tmp_path), "CCD_CONFIG": str(file), "CCD_POOL__MAX_WORKERS": "8", "CCD_SOCKET": "/tmp/a/b.sock"}
+    file.write_text(
+        '[pool]\nspares = 3\nmax_workers = 7\n[queue]\nmax_waiting = 9\n[profiles.fast]\nmodel = "haiku"\n'
+    )
+    environ = {
+        "HOME": str(tmp_path),
+        "CCD_CONFIG": str(file),
+        "CCD_POOL__MAX_WORKERS": "8",
+        "CCD_SOCKET": "/tmp/a/b.sock",
+    }
     settings = config.read(environ, overrides={"queue.max_waiting": "10"})
     assert (settings.pool.spares, settings.max_workers, settings.queue.max_waiting) == (3, 8, 10)
     assert settings.profiles["fast"].model == "haiku"
@@ -53,4 +61,7 @@ def test_profile_names_are_checked(tmp_path: Path) -> None:
 def test_the_gateways_section_is_left_to_the_gateway(tmp_path: Path) -> None:
     file = tmp_path / "ccd.toml"
     file.write_text('[gateway]\nbind = "127.0.0.1:1"\n')
-    assert config.read({"HOME": str(tmp_path), "CCD_CONFIG": str(file), "CCD_GATEWAY__WORKERS": "1"}).source == file
+    assert (
+        config.read({"HOME": str(tmp_path), "CCD_CONFIG": str(file), "CCD_GATEWAY__WORKERS": "1"}).source
+        == file
+    )

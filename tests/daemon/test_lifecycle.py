@@ -1,6 +1,7 @@
 from itertools import product
 
 import pytest
+
 from ccd_daemon.lifecycle import CLOCK, IGNORED, TABLE, Action, Event, IllegalTransition, State, step
 
 #: Pairs that cannot occur. Everything else must be decided by the table or ignored on purpose.
@@ -10,7 +11,15 @@ ILLEGAL = {
     *product(set(State) - {State.HELD}, (Event.TURN,)),
     *product(set(State) - {State.PARKED}, (Event.TOOL_RESULTS,)),
     *product(
-        {State.SPAWNING, State.READY, State.HELD, State.BUSY, State.PARKED, State.CANCELLING, State.RESETTING},
+        {
+            State.SPAWNING,
+            State.READY,
+            State.HELD,
+            State.BUSY,
+            State.PARKED,
+            State.CANCELLING,
+            State.RESETTING,
+        },
         (Event.WARMED,),
     ),
     *product(
@@ -51,7 +60,10 @@ def test_ready_lists_change_only_by_offer_and_withdraw() -> None:
 def test_an_open_turn_is_answered_before_its_process_is_ended_by_force() -> None:
     fails = {action for action in Action if action.name.startswith("FAIL")}
     for (state, event), (next_state, actions) in TABLE.items():
-        if state in (State.BUSY, State.PARKED, State.CANCELLING) and next_state in (State.KILLING, State.DEAD):
+        if state in (State.BUSY, State.PARKED, State.CANCELLING) and next_state in (
+            State.KILLING,
+            State.DEAD,
+        ):
             assert actions[0] in fails, (state, event)
 
 

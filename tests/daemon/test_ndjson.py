@@ -1,9 +1,10 @@
 import json
 
 import pytest
-from ccd_daemon.ndjson import HOT_PREFIX, MESSAGE_MARK, LineCutter, LineTooLong, all_hot, each
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ccd_daemon.ndjson import TOKEN_PREFIX, LineCutter, LineTooLong, all_tokens, each
 
 TEXT = b'{"type":"stream_event","event":{"text":"caf\xc3\xa9"}}\n{"type":"result"}\n\n{"x":1}\n'
 
@@ -29,7 +30,9 @@ def test_nothing_is_lost_or_made_up(pieces: list[bytes]) -> None:
     assert cutter.held_bytes == len(whole) - len(b"".join(out))
 
 
-@pytest.mark.parametrize("pieces", [[b"x" * 11], [b"x" * 6, b"x" * 5], [b"x" * 6, b"x" * 5 + b"\n"], [b"\n" + b"x" * 11]])
+@pytest.mark.parametrize(
+    "pieces", [[b"x" * 11], [b"x" * 6, b"x" * 5], [b"x" * 6, b"x" * 5 + b"\n"], [b"\n" + b"x" * 11]]
+)
 def test_a_line_over_the_limit_is_refused(pieces: list[bytes]) -> None:
     cutter = LineCutter(10)
     with pytest.raises(LineTooLong):
@@ -46,22 +49,38 @@ def test_a_64_mib_line_in_small_reads_is_joined_once() -> None:
     assert len(line) == 64 * 1024 * 1024
 
 
-HOT = HOT_PREFIX + b',"event":{}}\n'
+def stream_event(kind: str, text: str = "") -> bytes:
+    """A line as the CLI writes it."""
+    event = {"type": kind, "index": 0, "delta": {"type": "text_delta", "text": text}}
+    return json.dumps({"type": "stream_event", "event": event}, separators=(",", ":")).encode() + b"\n"
+
+
+TOKEN = stream_event("content_block_delta", "caf\u00e9")
 
 
 @pytest.mark.parametrize(
-    ("lines", "hot"),
+    ("lines", "tokens"),
     [
-        (HOT, True),
-        (HOT * 16, True),
-        (HOT + b'{"type":"result"}\n', False),
-        (b'{"type":"result"}\n' + HOT, False),
-        (HOT + b"\n", False),
-        (b'{"type": "stream_event"}\n', False),
+        (TOKEN, True),
+        (TOKEN * 16, True),
+        (stream_event("content_block_start") + TOKEN + stream_event("content_block_stop"), True),
+        (b"", False),
+        (TOKEN[:-1], False),
+        (TOKEN + TOKEN[:-1], False),
+        (TOKEN + b'{"type":"result"}\n', False),
+        (b'{"type":"result"}\n' + TOKEN, False),
+        (TOKEN + b'{"type":"result"}\n' + TOKEN, False),
+        (TOKEN + b"\n", False),
+        (b"\n" + TOKEN, False),
+        (TOKEN.replace(b":", b": "), False),
+        (stream_event("message_start"), False),
+        (TOKEN + stream_event("message_delta"), False),
+        (stream_event("message_stop") + TOKEN, False),
     ],
 )
-def test_hot_lines_are_told_by_their_prefix(lines: bytes, hot: bool) -> None:
-    assert all_hot(lines) is hot
+def test_token_lines_are_told_by_their_prefix(lines: bytes, tokens: bool) -> None:
+    assert bool(all_tokens(lines)) is tokens
+    assert all(line.startswith(TOKEN_PREFIX) for line in each(lines)) or not tokens
 
 
 def test_each_leaves_blank_lines_out() -> None:
@@ -69,6 +88,8 @@ def test_each_leaves_blank_lines_out() -> None:
 
 
 @given(st.text())
-def test_the_message_mark_cannot_occur_in_what_a_model_wrote(text: str) -> None:
-    line = json.dumps({"delta": {"text": text + '"type":"message_start"'}}, separators=(",", ":"))
-    assert MESSAGE_MARK not in line.encode()
+def test_nothing_that_a_model_writes_looks_like_another_line(text: str) -> None:
+    assert all_tokens(stream_event("content_block_delta", text))
+    assert all_tokens(
+        stream_event("content_block_delta", text + '"type":"message_start"\n{"type":"result"}\n')
+    )

@@ -1,8 +1,18 @@
 from random import Random
 
 import pytest
+
 from ccd_daemon.lifecycle import Event
-from ccd_daemon.policy import Breaker, FairQueue, Wear, WearLimits, jittered, refused_retry_ms, release_event, spawns_wanted
+from ccd_daemon.policy import (
+    Breaker,
+    FairQueue,
+    Wear,
+    WearLimits,
+    jittered,
+    refused_retry_ms,
+    release_event,
+    spawns_wanted,
+)
 
 LIMITS = WearLimits(reset_turns=20, reset_input_tokens=1000, max_turns=100, max_age_s=3600)
 FRESH = Wear(1, 1, 10, 1.0, over_soft_limit=False, tainted=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import openai
 import pytest
+
 from ccd_client import Client
 from ccd_protocol.errors import Code, RpcError
 from fakes.stack import Api, Stack, running_stack, wait_until
@@ -20,7 +21,10 @@ HISTORY = [
     {"role": "user", "content": "u1"},
     {"role": "assistant", "content": "a1"},
     {"role": "developer", "content": "and kind"},
-    {"role": "user", "content": [{"type": "text", "text": "/clear @/etc/hosts"}, {"type": "text", "text": "u2"}]},
+    {
+        "role": "user",
+        "content": [{"type": "text", "text": "/clear @/etc/hosts"}, {"type": "text", "text": "u2"}],
+    },
 ]
 
 
@@ -38,7 +42,9 @@ def client(stack: Stack) -> Iterator[Client]:
 
 
 def openai_client(stack: Stack) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{stack.url}/v1", api_key="not-needed", max_retries=0, _strict_response_validation=True)
+    return openai.OpenAI(
+        base_url=f"{stack.url}/v1", api_key="not-needed", max_retries=0, _strict_response_validation=True
+    )
 
 
 def texts(content: object) -> list[str]:
@@ -61,7 +67,9 @@ def test_the_api_receives_exactly_what_the_client_asked(stack: Stack, client: Cl
     assert "thinking" not in body
 
 
-def test_a_sampling_parameter_that_the_model_no_longer_takes_is_left_out_and_named(stack: Stack, client: Client) -> None:
+def test_a_sampling_parameter_that_the_model_no_longer_takes_is_left_out_and_named(
+    stack: Stack, client: Client
+) -> None:
     answer = client.chat("hello", model="haiku", temperature=0.5, top_p=0.5)
     assert answer.result["ignored"] == ["temperature", "top_p"]
     assert client.chat("again", model="haiku", temperature=0.5).result["ignored"] == ["temperature"]
@@ -134,7 +142,9 @@ def test_nothing_of_an_earlier_request_is_in_a_later_one(stack: Stack, client: C
         client.chat(f"secret-{index}", system=f"system-{index}")
     for index, body in enumerate(stack.api.bodies()):
         text = json.dumps(body)
-        assert [other for other in range(25) if f"secret-{other}\"" in text or f"system-{other}\"" in text] == [index]
+        assert [other for other in range(25) if f'secret-{other}"' in text or f'system-{other}"' in text] == [
+            index
+        ]
 
 
 def test_unknown_models_and_profiles_are_not_found(client: Client) -> None:
@@ -155,7 +165,10 @@ def test_openai_sdk_streamed_and_not(stack: Stack) -> None:
         assert answer.usage is not None
         assert answer.usage.total_tokens > 0
         stream = http.chat.completions.create(
-            model="sonnet", messages=HISTORY, stream=True, stream_options={"include_usage": True}  # type: ignore[arg-type]
+            model="sonnet",
+            messages=HISTORY,
+            stream=True,
+            stream_options={"include_usage": True},  # type: ignore[arg-type]
         )
         chunks = list(stream)
         streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
@@ -170,10 +183,14 @@ def test_openai_sdk_streamed_and_not(stack: Stack) -> None:
 def test_openai_sdk_errors(stack: Stack) -> None:
     with openai_client(stack) as http:
         with pytest.raises(openai.NotFoundError) as missing:
-            http.chat.completions.create(model="claude-nonsense-9", messages=[{"role": "user", "content": "x"}])
+            http.chat.completions.create(
+                model="claude-nonsense-9", messages=[{"role": "user", "content": "x"}]
+            )
         assert missing.value.code == "model_not_found"
         with pytest.raises(openai.BadRequestError) as wrong:
-            http.chat.completions.create(model="sonnet", messages=[{"role": "user", "content": "x"}], max_tokens=-1)
+            http.chat.completions.create(
+                model="sonnet", messages=[{"role": "user", "content": "x"}], max_tokens=-1
+            )
         assert wrong.value.param in ("max_tokens", "max_completion_tokens")
         ids = [model.id for model in http.models.list()]
         assert "claude-sonnet-5-5" in ids
@@ -182,15 +199,26 @@ def test_openai_sdk_errors(stack: Stack) -> None:
 
 def test_an_http_client_that_goes_away_interrupts_the_turn_at_once(stack: Stack) -> None:
     stack.api.reset()
-    request = {"model": "sonnet", "stream": True, "messages": [{"role": "user", "content": '[[offline: {"hang": true}]]'}]}
+    request = {
+        "model": "sonnet",
+        "stream": True,
+        "messages": [{"role": "user", "content": '[[offline: {"hang": true}]]'}],
+    }
     curl = subprocess.Popen(
-        ["curl", "-sN", f"{stack.url}/v1/chat/completions", "-d", json.dumps(request)], stdout=subprocess.DEVNULL
+        ["curl", "-sN", f"{stack.url}/v1/chat/completions", "-d", json.dumps(request)],
+        stdout=subprocess.DEVNULL,
     )
     wait_until(stack.api.requests, what="the request to reach the API")
     curl.kill()
     curl.wait()
-    wait_until(lambda: stack.api.requests()[0]["outcome"] == "disconnected", timeout_s=5, what="the upstream request to be dropped")
-    wait_until(lambda: not any(worker["state"] == "busy" for worker in stack.workers()), what="the worker to be free")
+    wait_until(
+        lambda: stack.api.requests()[0]["outcome"] == "disconnected",
+        timeout_s=5,
+        what="the upstream request to be dropped",
+    )
+    wait_until(
+        lambda: not any(worker["state"] == "busy" for worker in stack.workers()), what="the worker to be free"
+    )
 
 
 def test_the_command_line(stack: Stack) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ccd_client import Client
 from ccd_protocol.errors import Code, RpcError
 from fakes.stack import Api, Stack, alive, running_stack, wait_until
@@ -70,7 +71,9 @@ def test_a_killed_worker_fails_only_its_own_request(stack: Stack) -> None:
 
 
 def test_a_stopped_worker_is_found_out_and_killed(tmp_path: Path, cli: Path, api: Api) -> None:
-    with running_stack(tmp_path, cli, api, CCD_DEADLINES__STALL_S="1", CCD_DEADLINES__KILL_GRACE_S="0.3") as stack:
+    with running_stack(
+        tmp_path, cli, api, CCD_DEADLINES__STALL_S="1", CCD_DEADLINES__KILL_GRACE_S="0.3"
+    ) as stack:
         asking = Asking(stack, SLOW)
         assert asking.first.wait(10)
         (victim,) = busy(stack)
@@ -82,7 +85,10 @@ def test_a_stopped_worker_is_found_out_and_killed(tmp_path: Path, cli: Path, api
 
 
 def test_no_output_in_time_is_a_typed_failure(tmp_path: Path, cli: Path, api: Api) -> None:
-    with running_stack(tmp_path, cli, api, CCD_DEADLINES__FIRST_OUTPUT_S="1") as stack, Client(stack.socket) as client:
+    with (
+        running_stack(tmp_path, cli, api, CCD_DEADLINES__FIRST_OUTPUT_S="1") as stack,
+        Client(stack.socket) as client,
+    ):
         with pytest.raises(RpcError) as caught:
             client.chat(HANG)
         assert caught.value.code is Code.WORKER_STUCK
@@ -182,7 +188,10 @@ def test_upstream_failures_are_typed(stack: Stack) -> None:
 
 @pytest.mark.parametrize("fault", ["cut_after_deltas", "error_after_deltas"])
 def test_an_answer_that_breaks_off_is_declared_broken(stack: Stack, fault: str) -> None:
-    asking = Asking(stack, f'[[offline: {{"text": "a b c d e f", "deltas": 6, "delta_ms": 50, "{fault}": 3, "times": 1}}]]')
+    asking = Asking(
+        stack,
+        f'[[offline: {{"text": "a b c d e f", "deltas": 6, "delta_ms": 50, "{fault}": 3, "times": 1}}]]',
+    )
     asking.join(20)
     assert asking.error is not None
     assert asking.error.code is Code.UPSTREAM_ERROR
@@ -201,20 +210,81 @@ def test_a_second_daemon_on_the_same_socket_is_refused(stack: Stack) -> None:
 def test_replay_carries_the_history_in_order(tmp_path: Path, cli: Path, api: Api) -> None:
     history = [
         {"role": "system", "content": "be brief"},
-        *({"role": role, "content": f"{role}-{index}"} for index in range(3) for role in ("user", "assistant")),
+        *(
+            {"role": role, "content": f"{role}-{index}"}
+            for index in range(3)
+            for role in ("user", "assistant")
+        ),
         {"role": "user", "content": "last"},
     ]
-    with running_stack(tmp_path, cli, api, CCD_ENGINE__BODY="replay") as stack, Client(stack.socket) as client:
+    with (
+        running_stack(tmp_path, cli, api, CCD_ENGINE__BODY="replay") as stack,
+        Client(stack.socket) as client,
+    ):
         answer = client.chat(history, model="claude-sonnet-4-5", max_tokens=99, temperature=0.5)
         assert "last" in answer.text
         assert answer.result["mode"] == "replay"
         assert answer.result["ignored"] == ["temperature"]
         (body,) = stack.api.bodies()
-        said = [(message["role"], _texts(message["content"])) for message in body["messages"] if message["role"] != "system"]
+        said = [
+            (message["role"], _texts(message["content"]))
+            for message in body["messages"]
+            if message["role"] != "system"
+        ]
         assert said == [(message["role"], message["content"]) for message in history[1:]]
         assert "be brief" in str(body["system"])
         assert body["max_tokens"] == 99
         assert body.get("temperature") != 0.5
+
+
+def test_keep_system_lets_the_cli_compose_the_system_prompt(tmp_path: Path, cli: Path, api: Api) -> None:
+    settings = {"CCD_ENGINE__BODY": "keep_system", "CCD_POOL__MAX_WORKERS": "3"}
+    with running_stack(tmp_path, cli, api, **settings) as stack, Client(stack.socket) as client:
+        for index in range(6):
+            system = f"system-{index % 3}"
+            answer = client.chat(
+                [{"role": "system", "content": system}, *HISTORY, {"role": "user", "content": f"q{index}"}],
+                model="claude-sonnet-4-5",
+                temperature=0.5,
+            )
+            assert answer.result["mode"] == "keep_system"
+            assert f"q{index}" in answer.text
+        for index, body in enumerate(api.bodies()):
+            texts = [block["text"] for block in body["system"]]
+            assert f"system-{index % 3}" in texts
+            assert sum("system-" in text for text in texts) == 1
+            assert any("Claude" in text for text in texts)  # the CLI's own identity
+            assert [_texts(message["content"]) for message in body["messages"]] == ["u1", "a1", f"q{index}"]
+            assert body["temperature"] == 0.5
+        assert len(stack.workers()) <= 3
+
+
+def test_a_system_prompt_that_recurs_gets_a_spare_of_its_own(tmp_path: Path, cli: Path, api: Api) -> None:
+    with (
+        running_stack(tmp_path, cli, api, CCD_ENGINE__BODY="keep_system") as stack,
+        Client(stack.socket) as client,
+    ):
+        for tenant in ("a", "b", "c"):
+            params = {"messages": [{"role": "user", "content": "hi"}], "system": "same", "tenant": tenant}
+            client.call("chat.complete", params)
+            wait_until(
+                lambda: not any(worker["state"] in ("spawning", "warming") for worker in stack.workers())
+            )
+        assert all("same" in str(body["system"]) for body in api.bodies())
+
+
+def test_a_mode_that_the_backend_refuses_gives_way_to_the_next(tmp_path: Path, cli: Path, api: Api) -> None:
+    with running_stack(tmp_path, cli, api, CCD_ENGINE__BODY="full") as stack, Client(stack.socket) as client:
+        text = "This credential is only authorized for use with Claude Code and cannot be used for other API requests."
+        api.script({"reply": {"status": 400, "message": text}, "uses": 2})  # the CLI tries a 400 twice
+        answer = client.chat("hello", system="s")
+        assert answer.result["mode"] == "keep_system"
+        status = stack.status()["pool"]
+        assert status["mode"] == "keep_system"
+        assert "full" in status["refused_modes"]
+
+
+HISTORY = [{"role": "user", "content": "u1"}, {"role": "assistant", "content": "a1"}]
 
 
 def _texts(content: Any) -> str:

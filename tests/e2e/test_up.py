@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from ccd_client import Client
 from fakes.stack import Running, alive, clean_environ, free_port, marked_processes, start, wait_until
 
@@ -31,7 +32,9 @@ class Up:
 
     def ask(self, text: str) -> str:
         body = {"model": "sonnet", "messages": [{"role": "user", "content": text}]}
-        request = urllib.request.Request(f"http://{self.bind}/v1/chat/completions", data=json.dumps(body).encode())
+        request = urllib.request.Request(
+            f"http://{self.bind}/v1/chat/completions", data=json.dumps(body).encode()
+        )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=30) as response:
             return str(json.load(response)["choices"][0]["message"]["content"])
@@ -120,8 +123,19 @@ def test_a_port_in_use_ends_it_with_a_readable_line(up: Up, tmp_path: Path, cli:
     import sys
 
     environ = clean_environ(tmp_path / "home2", CCD_CLI__COMMAND=str(cli))
-    second = ["-m", "ccd_daemon", "up", "--offline", "--bind", up.bind, "--socket", str(tmp_path / "other" / "ccd.sock")]
-    done = subprocess.run([sys.executable, *second], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    second = [
+        "-m",
+        "ccd_daemon",
+        "up",
+        "--offline",
+        "--bind",
+        up.bind,
+        "--socket",
+        str(tmp_path / "other" / "ccd.sock"),
+    ]
+    done = subprocess.run(
+        [sys.executable, *second], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode != 0
     assert up.bind in done.stderr or "in use" in done.stderr.lower()
     assert alive(up.running.pid)

@@ -37,7 +37,9 @@ def real_cli() -> Path:
 def clean_environ(home: Path, **extra: str) -> dict[str, str]:
     """An environment without anything of the machine's but the search path."""
     home.mkdir(parents=True, exist_ok=True)
-    extra.update({name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ})  # the code under test
+    extra.update(
+        {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    )  # the code under test
     return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **extra}
 
 
@@ -110,11 +112,17 @@ class Running:
         self.process.stdout.close()
 
 
-def start(arguments: list[str], environ: dict[str, str], log: Path, *, timeout_s: float = READY_TIMEOUT_S) -> Running:
+def start(
+    arguments: list[str], environ: dict[str, str], log: Path, *, timeout_s: float = READY_TIMEOUT_S
+) -> Running:
     """Run `python -m …` until its first line of output."""
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, *arguments], env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+            [sys.executable, *arguments],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
         )
     assert process.stdout is not None
     readable, _, _ = select.select([process.stdout], [], [], timeout_s)
@@ -123,7 +131,9 @@ def start(arguments: list[str], environ: dict[str, str], log: Path, *, timeout_s
         process.kill()
         process.wait()
         process.stdout.close()
-        raise AssertionError(f"{arguments} did not get ready (exit {process.returncode}):\n{log.read_text(errors='replace')}")
+        raise AssertionError(
+            f"{arguments} did not get ready (exit {process.returncode}):\n{log.read_text(errors='replace')}"
+        )
     return Running(process, line.strip(), log)
 
 
@@ -200,7 +210,9 @@ class Stack:
         self.gateway = start(arguments, self.environ(), self.folder / "gateway.log")
         return self.gateway
 
-    def ccd(self, *arguments: str, stdin: str = "", timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def ccd(
+        self, *arguments: str, stdin: str = "", timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         """Run a `ccd` command to its end."""
         return subprocess.run(
             [sys.executable, "-m", "ccd_daemon", *arguments],
@@ -250,7 +262,9 @@ def running_api(folder: Path) -> Iterator[Api]:
 
 
 @contextlib.contextmanager
-def running_stack(folder: Path, cli: Path, api: Api, *, gateway: bool = False, **settings: str) -> Iterator[Stack]:
+def running_stack(
+    folder: Path, cli: Path, api: Api, *, gateway: bool = False, **settings: str
+) -> Iterator[Stack]:
     """A daemon (and a gateway) for the length of a with block; afterwards no process of it may be left."""
     stack = Stack(folder, cli, api, settings)
     api.reset()

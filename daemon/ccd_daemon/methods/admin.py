@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
-from ccd_protocol.methods import HealthResult, Model, ModelsResult, PingResult, StatusResult, WorkerRow, WorkersResult
-
-from ..connection import Call
-from ..memory import host_memory, rss_bytes
-from ..pool import Pool
-from ..worker import Worker
+from ccd_daemon.connection import Call
+from ccd_daemon.memory import host_memory, rss_bytes
+from ccd_daemon.pool import Pool
+from ccd_daemon.worker import Worker
+from ccd_protocol.methods import (
+    HealthResult,
+    Model,
+    ModelsResult,
+    PingResult,
+    StatusResult,
+    WorkerRow,
+    WorkersResult,
+)
 
 #: What the CLI calls its models when it has not been asked yet.
 _ALIASES = ("opus", "sonnet", "haiku")
@@ -63,7 +70,9 @@ class Admin:
             alias = str(entry.get("value") or "")
             name = str(entry.get("resolvedModel") or alias)
             if name and name not in found:
-                found[name] = Model(id=name, alias=alias or None, display_name=str(entry.get("displayName") or name))
+                found[name] = Model(
+                    id=name, alias=alias or None, display_name=str(entry.get("displayName") or name)
+                )
         if not found:
             found = {alias: Model(id=alias, alias=alias, display_name=alias.title()) for alias in _ALIASES}
         return ModelsResult(models=list(found.values()), profiles=sorted(pool.shelves))
@@ -78,7 +87,7 @@ class Admin:
         pool = self._facts.pool
         state, reason = pool_state(pool)
         workers = pool.workers
-        return StatusResult(  # type: ignore[typeddict-item]
+        answer: StatusResult = StatusResult(
             version=self._facts.version,
             pid=os.getpid(),
             state=state,
@@ -86,6 +95,7 @@ class Admin:
             uptime_s=round(self._facts.uptime_s(), 1),
             pool={
                 "mode": pool.mode,
+                "refused_modes": dict(pool.refused_modes),
                 "workers": len(workers),
                 "waiting": pool.waiting,
                 "spares": {name: len(shelf.spares) for name, shelf in pool.shelves.items()},
@@ -98,8 +108,9 @@ class Admin:
                 "caps": "rss polling",
                 **host_memory(),
             },
-            **self._facts.status(),
+            **self._facts.status(),  # type: ignore[typeddict-item]
         )
+        return answer
 
 
 def surplus(pool: Pool) -> int:

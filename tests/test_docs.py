@@ -1,0 +1,70 @@
+"""What the documents promise is there: settings, commands, codes, and README's two commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from ccd_daemon import config
+from ccd_daemon.cli import main
+from ccd_protocol.errors import Code
+
+ROOT = Path(__file__).parents[1]
+
+
+def sections() -> dict[str, Any]:
+    found = {name: kind for name, kind in config.SECTIONS.items() if dataclasses.is_dataclass(kind)}
+    return {**found, "profiles.NAME": config.Profile}
+
+
+def settings_rows() -> list[str]:
+    rows = []
+    for section, kind in sections().items():
+        for field in dataclasses.fields(kind):
+            factory = field.default_factory
+            default = field.default if factory is dataclasses.MISSING else factory()
+            rows.append(f"| `{section}.{field.name}` | `{default}` | {field.metadata['help']} |")
+    return rows
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text()
+    missing = [row for row in settings_rows() if row not in text]
+    assert not missing, "\n".join(missing)
+    documented = [line for line in text.splitlines() if line.startswith("| `")]
+    assert len(documented) == len(settings_rows())
+
+
+def commands(command: click.Command, path: str) -> list[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        return [pair for name, sub in command.commands.items() for pair in commands(sub, f"{path} {name}")]
+    return [(path, command)]
+
+
+@pytest.mark.parametrize(("path", "command"), commands(main, "ccd"), ids=lambda value: str(value))
+def test_every_command_explains_itself(path: str, command: click.Command) -> None:
+    assert command.help
+    assert all(option.help for option in command.params if isinstance(option, click.Option)), path
+
+
+def test_every_error_code_is_in_the_specification() -> None:
+    text = (ROOT / "protocol" / "SPEC.md").read_text()
+    assert [code.name for code in Code if not re.search(rf"\b{code.name}\b", text)] == []
+
+
+def test_readme_names_both_commands_and_the_makefile_has_them() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("run", "test"):
+        assert f"\n    make {target}\n" in (ROOT / "README.md").read_text()
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_links_in_documents_lead_somewhere() -> None:
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
