@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -22,7 +21,9 @@ _LOOK_EVERY_S = 1.0
 _MAX_FAILURES = 20
 _FAILURES_S = 60.0
 _MAX_PEERS = 10_000
-_IN_QUERY = re.compile(rb"(?:^|&)(?:api[-_]?key|x-api-key|key|access[-_]token|token|authorization)=", re.IGNORECASE)
+_IN_QUERY = re.compile(
+    rb"(?:^|&)(?:api[-_]?key|x-api-key|key|access[-_]token|token|authorization)=", re.IGNORECASE
+)
 _SCOPE_OF_PREFIX = (("/api/", "agent"), ("/stats", "stats"))
 _log = logging.getLogger(__name__)
 
@@ -211,16 +212,3 @@ def why_not(address: object, keys_path: Path, *, insecure: bool, required: bool 
         "     or listen on this machine:    --bind 127.0.0.1:8080\n"
         "     or, if something else guards the way to it:  --insecure-no-auth"
     )
-
-
-def keys_path(setting: Path | None, credentials: str | None, data_dir: Path) -> Path:
-    """Where the keys are: the setting, else the service manager's credential, else the data directory."""
-    if setting is not None:
-        return setting
-    credential = Path(credentials) / "ccd-keys" if credentials else None
-    return credential if credential is not None and credential.exists() else data_dir / "keys.json"
-
-
-def environ_keys_path(setting: Path | None, data_dir: Path) -> Path:
-    """`keys_path` in this process's environment."""
-    return keys_path(setting, os.environ.get("CREDENTIALS_DIRECTORY"), data_dir)

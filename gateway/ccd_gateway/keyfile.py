@@ -128,7 +128,7 @@ def read(path: Path) -> dict[str, Key]:
         return {}
     except OSError as error:
         raise KeyFileError(f"cannot read the keys file {path}: {error.strerror}") from error
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         _check_owner(path, os.fstat(descriptor))
         text = file.read(_MAX_FILE_BYTES + 1)
     return _parsed(path, text)
@@ -137,7 +137,7 @@ def read(path: Path) -> dict[str, Key]:
 def _check_owner(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise KeyFileError(f"the keys file {path} is not a file")
-    if found.st_uid not in (0, os.geteuid()):
+    if found.st_uid not in (0, os.geteuid()) and os.geteuid() != 0:
         raise KeyFileError(f"the keys file {path} belongs to another user (uid {found.st_uid})")
     # Credentials come with an access list, whose mask shows as the group's bits.
     credential = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
@@ -161,7 +161,9 @@ def _parsed(path: Path, text: bytes) -> dict[str, Key]:
 # --- changing; used by `ccd ctl keys` ---
 
 
-def make(name: str, *, now: datetime | None = None, tenant: str | None = None, **limits: object) -> tuple[Key, str]:
+def make(
+    name: str, *, now: datetime | None = None, tenant: str | None = None, **limits: object
+) -> tuple[Key, str]:
     """A new key and its token, which is not stored anywhere.
 
     Raises:
@@ -198,7 +200,9 @@ def checked(fields: Mapping[str, object]) -> Key:
         raise KeyFileError(f"this key cannot be made: {error}") from error
     unknown = sorted(set(key.scopes) - set(SCOPES))
     if unknown or not key.scopes:
-        raise KeyFileError(f"there is no scope {', '.join(unknown) or '(empty)'}; there are: {', '.join(SCOPES)}")
+        raise KeyFileError(
+            f"there is no scope {', '.join(unknown) or '(empty)'}; there are: {', '.join(SCOPES)}"
+        )
     if key.tenant == "local":
         raise KeyFileError("the tenant 'local' is for requests without a key")
     return key
@@ -230,7 +234,8 @@ def changing(path: Path) -> Iterator[dict[str, Key]]:
 def _replace(path: Path, content: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # made with mode 0600
     try:
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
+            _give_to_owner(descriptor, path)
             file.write(content)
             file.flush()
             os.fsync(descriptor)
@@ -243,3 +248,10 @@ def _replace(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _give_to_owner(descriptor: int, path: Path) -> None:
+    """What root changes stays readable for the service: the file belongs to whom the old one, or its folder, does."""
+    if os.geteuid() == 0:
+        owner = (path if path.exists() else path.parent).stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)

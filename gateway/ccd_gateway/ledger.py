@@ -180,15 +180,6 @@ class Ledger:
         )
         return dict(rows.fetchall())
 
-    def usage(self, since: str) -> list[UsageRow]:
-        """What was booked from a day (`2026-11-01`, UTC) on, oldest first."""
-        rows = self._db.execute(
-            "SELECT day, key_name, key_id, tenant, model, requests, input_tokens, cached_tokens, output_tokens,"
-            " cost_usd FROM usage WHERE day >= ? ORDER BY day, key_name, model",
-            (since,),
-        )
-        return [UsageRow(*row) for row in rows]
-
     def _to_wal(self) -> None:
         """The one statement that does not wait for others who just do the same."""
         until_s = time.monotonic() + _BUSY_S
@@ -216,7 +207,8 @@ class Ledger:
 
     def _spent(self, key: Key, now_s: float) -> float:
         [spent] = self._db.execute(
-            "SELECT coalesce(sum(cost_usd), 0) FROM usage WHERE day = ? AND key_id = ?", (day_of(now_s), key.id)
+            "SELECT coalesce(sum(cost_usd), 0) FROM usage WHERE day = ? AND key_id = ?",
+            (day_of(now_s), key.id),
         ).fetchone()
         return float(spent)
 
@@ -259,6 +251,26 @@ class Ledger:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
+
+
+def read_usage(path: Path, since: str) -> list[UsageRow]:
+    """What was booked from a day (`2026-11-01`, UTC) on, oldest first; nothing when there is no file.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
+    if not path.exists():
+        return []
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)
+    try:
+        rows = db.execute(
+            "SELECT day, key_name, key_id, tenant, model, requests, input_tokens, cached_tokens, output_tokens,"
+            " cost_usd FROM usage WHERE day >= ? ORDER BY day, key_name, model",
+            (since,),
+        )
+        return [UsageRow(*row) for row in rows]
+    finally:
+        db.close()
 
 
 def day_of(now_s: float) -> str:

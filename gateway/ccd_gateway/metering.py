@@ -73,7 +73,9 @@ class Books:
 
         def book(ledger: Ledger) -> None:
             ledger.end(key, used, time.time())
-            self._prices = ledger.prices(time.time()) if used and used.model not in self._prices else self._prices
+            self._prices = (
+                ledger.prices(time.time()) if used and used.model not in self._prices else self._prices
+            )
 
         return self._do(book)
 
@@ -139,7 +141,10 @@ class Run:
         task = asyncio.ensure_future(call)
         try:
             while not (await asyncio.wait([task], timeout=_LOOK_EVERY_S))[0]:
-                if self._key.usd_per_day is not None and await self._books.spent(self._key) >= self._key.usd_per_day:
+                if (
+                    self._key.usd_per_day is not None
+                    and await self._books.spent(self._key) >= self._key.usd_per_day
+                ):
                     raise _over_budget()
             answer = cast(ChatAnswer, task.result())
             await self.end(answer)
