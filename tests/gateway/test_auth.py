@@ -17,21 +17,11 @@ import pytest
 from ccd_gateway.auth import Failures, KeyStore, is_local, presented, why_not
 from ccd_gateway.keyfile import KeyFileError, changing, make
 from fakes.gateway_daemon import RESULT, Daemon, start, text
+from fakes.gateway_keys import add_key, bearer
 from fakes.gateway_process import SOURCES, USER, Answer, Gateway, events, read_until
 
 CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
-
-
-def add_key(path: Path, name: str = "app", **limits: object) -> str:
-    with changing(path) as keys:
-        key, token = make(name, **limits)  # type: ignore[arg-type]
-        keys[key.id] = key
-    return token
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
 
 
 def eventually(gateway: Gateway, status: int, headers: dict[str, str], path: str = MODELS) -> Answer:
