@@ -12,8 +12,8 @@ import pytest
 from ccd_gateway.access_log import AccessLog
 from ccd_gateway.caller import Caller
 from fakes.gateway_daemon import Daemon, start, text
-from fakes.gateway_process import Gateway, read_until
 from fakes.gateway_keys import add_key, bearer
+from fakes.gateway_process import Gateway, read_until
 
 CANARY = "canary-7c1f"
 SCOPE = {"method": "GET", "path": "/v1/models"}
@@ -27,12 +27,21 @@ def test_one_line_per_request_and_no_content(daemon: Daemon, tmp_path: Path) -> 
     log, keys = tmp_path / "access.log", tmp_path / "keys.json"
     token = add_key(keys, "app")
     daemon.chat(start(), text(CANARY))
-    with Gateway(daemon.path, access_log=log, keys_file=keys, usage_file=tmp_path / "usage.sqlite3") as gateway:
+    with Gateway(
+        daemon.path, access_log=log, keys_file=keys, usage_file=tmp_path / "usage.sqlite3"
+    ) as gateway:
         said = [{"role": "user", "content": CANARY}]
         for stream in (False, True):
-            assert gateway.chat(messages=said, stream=stream, headers={**bearer(token), "X-Request-ID": "mine"}).status == 200
+            assert (
+                gateway.chat(
+                    messages=said, stream=stream, headers={**bearer(token), "X-Request-ID": "mine"}
+                ).status
+                == 200
+            )
         assert gateway.chat(headers=bearer(f"ccd_{CANARY}")).status == 401
-        assert gateway.request("GET", f"/nothing%0a{CANARY[:6]}?q={CANARY}", headers=bearer(token)).status == 404
+        assert (
+            gateway.request("GET", f"/nothing%0a{CANARY[:6]}?q={CANARY}", headers=bearer(token)).status == 404
+        )
         assert gateway.request("GET", "/health").status == 200
     got = lines(log)
     assert [(line["method"], line["path"], line["status"], line["key"]) for line in got] == [

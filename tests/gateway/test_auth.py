@@ -106,7 +106,9 @@ def test_every_wrong_key_gets_the_same_answer(daemon: Daemon, tmp_path: Path) ->
         for query in ("api_key", "key", "token", "access_token", "API-KEY"):
             path = f"{MODELS}?a=1&{query}={keyed.token}"
             answers.append(fresh_error(gateway.request("GET", path)))
-        answers.append(fresh_error(gateway.request("GET", f"{MODELS}?key={keyed.token}", headers=bearer(keyed.token))))
+        answers.append(
+            fresh_error(gateway.request("GET", f"{MODELS}?key={keyed.token}", headers=bearer(keyed.token)))
+        )
         answers.append(raw_duplicate(gateway, keyed.token))
         assert all(answer == answers[0] for answer in answers), answers
         status, body, headers = answers[0]
@@ -171,7 +173,9 @@ def test_keys_are_noticed_made_rotated_and_revoked(keyed: Keyed) -> None:
     assert keyed.gateway.request("GET", MODELS, headers=bearer(keyed.token)).status == 200
 
 
-def test_the_first_key_closes_a_running_gateway_and_nothing_opens_it_again(daemon: Daemon, tmp_path: Path) -> None:
+def test_the_first_key_closes_a_running_gateway_and_nothing_opens_it_again(
+    daemon: Daemon, tmp_path: Path
+) -> None:
     path = tmp_path / "keys.json"
     with Gateway(daemon.path, keys_file=path, usage_file=tmp_path / "usage.sqlite3") as gateway:
         assert gateway.request("GET", MODELS).status == 200
@@ -183,7 +187,9 @@ def test_the_first_key_closes_a_running_gateway_and_nothing_opens_it_again(daemo
         assert gateway.request("GET", MODELS).status == 401
 
 
-def test_a_file_that_breaks_leaves_the_keys_in_force(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_breaks_leaves_the_keys_in_force(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     now = [0.0]
     path = tmp_path / "keys.json"
     add_key(path)
@@ -338,7 +344,10 @@ def test_scopes(keyed: Keyed) -> None:
 def test_requests_per_minute(keyed: Keyed, daemon: Daemon) -> None:
     headers = keyed.add("slow", requests_per_minute=2)
     first = keyed.gateway.chat(headers=headers)
-    assert (first.headers["x-ratelimit-limit-requests"], first.headers["x-ratelimit-remaining-requests"]) == ("2", "1")
+    assert (first.headers["x-ratelimit-limit-requests"], first.headers["x-ratelimit-remaining-requests"]) == (
+        "2",
+        "1",
+    )
     assert re.fullmatch(r"\d+(ms|s)", first.headers["x-ratelimit-reset-requests"])
     assert keyed.gateway.chat(headers=headers, stream=True).headers["x-ratelimit-remaining-requests"] == "0"
     for stream in (False, True):
@@ -397,12 +406,16 @@ def test_a_stream_is_stopped_when_its_cost_passes_the_budget(keyed: Keyed, daemo
     daemon.chat(opening, text("a"), model="claude-priced", usage=usage, cost_usd=0.002)
     assert keyed.gateway.chat(headers=bearer(keyed.token), stream=True).status == 200
     headers = keyed.add("poorer", usd_per_day=0.05)
-    daemon.chat(opening, *[text("word ") for _ in range(500)], model="claude-priced", usage=usage, cost_usd=0.25)
+    daemon.chat(
+        opening, *[text("word ") for _ in range(500)], model="claude-priced", usage=usage, cost_usd=0.25
+    )
     body = keyed.gateway.chat(headers=headers, stream=True).body
     last = events(body)[-1]
     assert last["error"]["code"] == "insufficient_quota"
     assert 10 < body.count(b"word ") < 500
-    assert keyed.gateway.chat(headers=headers).error["code"] == "insufficient_quota"  # what had passed is booked
+    assert (
+        keyed.gateway.chat(headers=headers).error["code"] == "insufficient_quota"
+    )  # what had passed is booked
 
 
 def test_an_answer_that_is_left_early_is_booked(keyed: Keyed, daemon: Daemon) -> None:

@@ -47,7 +47,16 @@ def test_a_key_is_found_by_its_whole_token_only() -> None:
     keys = {key.id: key}
     assert find(keys, token, 0) is key
     other = make("other")[1]
-    wrong = ["", "ccd_", token[:-1], token + "A", token.upper(), other, f" {token}", token.replace("ccd_", "sk_")]
+    wrong = [
+        "",
+        "ccd_",
+        token[:-1],
+        token + "A",
+        token.upper(),
+        other,
+        f" {token}",
+        token.replace("ccd_", "sk_"),
+    ]
     wrong += [f"ccd_{key.id}_{other.split('_', 2)[2]}", "é" * 40]
     for text in wrong:
         assert find(keys, text, 0) is None, text
@@ -159,7 +168,9 @@ def test_changes_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
 def test_patterns() -> None:
     key, _ = make("app", models=("claude-haiku-*", "sonnet"), profiles=("chat", "team-?"))
     assert key.may_use_model("claude-haiku-4-5") and key.may_use_model("sonnet")
-    assert not key.may_use_model("opus") and not key.may_use_model("sonnet2") and not key.may_use_model("Sonnet")
+    assert (
+        not key.may_use_model("opus") and not key.may_use_model("sonnet2") and not key.may_use_model("Sonnet")
+    )
     assert key.may_use_profile("team-a") and not key.may_use_profile("agent")
 
 

@@ -35,7 +35,12 @@ def test_the_file_is_its_owners_alone(path: Path) -> None:
 def test_two_processes_share_a_limit(path: Path) -> None:
     key = key_with(requests_per_minute=3)
     one, two = Ledger(path), Ledger(path)
-    assert [ledger.begin(key, NOON).refused for ledger in (one, two, one, two)] == [None, None, None, "requests"]
+    assert [ledger.begin(key, NOON).refused for ledger in (one, two, one, two)] == [
+        None,
+        None,
+        None,
+        "requests",
+    ]
     verdict = one.begin(key, NOON)
     assert verdict.wait_s == pytest.approx(20)
     assert dict(verdict.headers)[b"x-ratelimit-remaining-requests"] == b"0"
