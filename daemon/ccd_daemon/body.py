@@ -258,9 +258,15 @@ def initialize(request_id: str, binding: str) -> bytes:
     return control.request(request_id, "initialize", systemPrompt=json.loads(binding))
 
 
+def _engine_env(wish: Wish, request_body: str) -> dict[str, str]:
+    """The live variables of an engine turn. The CLI must not add thinking of its own to what the client asked."""
+    in_body = wish.extra.get("thinking", {}).get("type") == "disabled"
+    return {"CLAUDE_CODE_EXTRA_BODY": request_body, "CLAUDE_CODE_DISABLE_THINKING": "" if in_body else "1"}
+
+
 def engine_script(wish: Wish, request_id: str, bound: str | None) -> Script:
     """Binding and the user line of an engine turn, in one write. The user line's own text is never sent on."""
-    env = {"CLAUDE_CODE_EXTRA_BODY": engine_body(wish.chat, wish.extra), "CLAUDE_CODE_DISABLE_THINKING": "1"}
+    env = _engine_env(wish, engine_body(wish.chat, wish.extra))
     first = control.flags(request_id, env=env, model=wish.model) + control.user_line(".")
     return Script(first, wish.ignored, request_ids=frozenset((request_id,)))
 
@@ -269,8 +275,7 @@ def keep_system_script(wish: Wish, request_id: str, bound: str | None) -> Script
     """As an engine turn, but the CLI composes the system prompt, which a worker takes on once."""
     binding = binding_of("keep_system", wish.chat)
     assert binding is not None
-    engine = engine_body(wish.chat, wish.extra, with_system=False)
-    env = {"CLAUDE_CODE_EXTRA_BODY": engine, "CLAUDE_CODE_DISABLE_THINKING": "1"}
+    env = _engine_env(wish, engine_body(wish.chat, wish.extra, with_system=False))
     ids = (request_id, f"{request_id}s")
     head = b"" if bound == binding else initialize(ids[1], binding)
     first = head + control.flags(ids[0], env=env, model=wish.model) + control.user_line(".")
