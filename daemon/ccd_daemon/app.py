@@ -87,7 +87,7 @@ class Daemon:
         return cli.path
 
     def _handlers(self) -> dict[str, Handler]:
-        chat = Chat(self.pool, self.server, self.settings.profiles)
+        chat = Chat(self.pool, self.server, self.settings.profiles, betas=self.login in ("api_key", "token"))
         admin = Admin(self)
         return {
             "chat.stream": Handler(chat.stream, streams=True),

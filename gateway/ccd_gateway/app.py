@@ -9,6 +9,9 @@ from typing import TypeAlias, cast
 import falcon
 import falcon.asgi
 
+from ccd_gateway.anthropic.edge import MessagesEdge
+from ccd_gateway.anthropic.models import Models as AnthropicModels
+from ccd_gateway.anthropic.routes import CountTokens, Messages
 from ccd_gateway.backend import Backend
 from ccd_gateway.browser import BrowserRules
 from ccd_gateway.chat import ChatCompletions
@@ -24,7 +27,7 @@ App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
 _log = logging.getLogger(__name__)
 
 
-def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Envelope:
+def create_app(settings: GatewaySettings, backend: Backend | None = None) -> AsgiApp:
     """Build the application. It opens nothing before its first request, so it can be built before a fork."""
     backend = backend or Backend(
         settings.daemon_socket(os.environ),
@@ -37,20 +40,23 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Env
     _add_routes(app, backend, settings)
     _add_error_handlers(app)
     rules = BrowserRules(settings.bind_host, settings.allowed_hosts, settings.allowed_origins)
-    return Envelope(
+    envelope = Envelope(
         cast(AsgiApp, app),
         rules,
         max_requests=settings.max_streams,
         max_body_bytes=settings.max_body_bytes,
     )
+    return MessagesEdge(envelope)
 
 
 def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
-    models = Models(backend)
+    models = AnthropicModels(backend, Models(backend))
     app.add_route("/health", Health(backend))
     app.add_route("/v1/models", models)
     app.add_route("/v1/models/{model:path}", models, suffix="one")
     app.add_route("/v1/chat/completions", ChatCompletions(backend, settings))
+    app.add_route("/v1/messages", Messages(backend, settings))
+    app.add_route("/v1/messages/count_tokens", CountTokens(settings))
 
 
 class _Lifespan:

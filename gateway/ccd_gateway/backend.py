@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Any, cast
 
 from ccd_client import AsyncClient
-from ccd_gateway.turn import ChatTurn, Lane
+from ccd_gateway.turn import ChatTurn, Lane, R
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams
 
@@ -64,17 +65,17 @@ class Backend:
         """`chat.complete`; cancelling the caller cancels the turn."""
         return cast(ChatAnswer, await self.call("chat.complete", params))
 
-    async def start(self, params: ChatParams, silence_s: float) -> ChatTurn:
+    async def start(self, params: ChatParams, silence_s: float, reader: Callable[[], R]) -> ChatTurn[R]:
         """Open `chat.stream` and wait until the answer begins, ends, or has been silent for `silence_s`.
 
         Raises:
             RpcError: the call failed before its answer began.
         """
         try:
-            return await self._start_once(params, silence_s)
+            return await self._start_once(params, silence_s, reader)
         except RpcError as error:
             await self._wait_after(error)
-        return await self._start_once(params, silence_s)
+        return await self._start_once(params, silence_s, reader)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -82,12 +83,12 @@ class Backend:
         for lane in lanes:
             await lane.client.close()
 
-    async def _start_once(self, params: ChatParams, silence_s: float) -> ChatTurn:
+    async def _start_once(self, params: ChatParams, silence_s: float, reader: Callable[[], R]) -> ChatTurn[R]:
         lane = self._lane()
         stream = lane.client.stream(
             "chat.stream", params, timeout_s=self._timeout_s, window_bytes=_WINDOW_BYTES
         )
-        turn = ChatTurn(stream, lane)
+        turn = ChatTurn(stream, lane, reader())
         try:
             await turn.begin(silence_s)
         except BaseException:

@@ -22,6 +22,7 @@ from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.sse import DONE, KEEPALIVE, ChunkWriter, error_event
 from ccd_gateway.translate import (
     Delta,
+    LineReader,
     completion,
     finish_reason,
     ignored_by_daemon,
@@ -75,7 +76,7 @@ class ChatCompletions:
 
     async def _stream(self, job: Job, resp: falcon.asgi.Response) -> None:
         """Begin to answer once the model does, or after a silence, so that most failures have a status."""
-        turn = await self._backend.start(job.params, self._settings.keepalive_s)
+        turn = await self._backend.start(job.params, self._settings.keepalive_s, LineReader)
         options = job.request.stream_options
         writer = ChunkWriter(
             _completion_id(),
@@ -123,7 +124,9 @@ def read_job(req: falcon.asgi.Request, body: bytes) -> Job:
 class Events:
     """The body of a streamed answer; closing it cancels the turn if that has not ended."""
 
-    def __init__(self, turn: ChatTurn, writer: ChunkWriter, keepalive_s: float, include_usage: bool) -> None:
+    def __init__(
+        self, turn: ChatTurn[LineReader], writer: ChunkWriter, keepalive_s: float, include_usage: bool
+    ) -> None:
         self._turn = turn
         self._events = _events(turn, writer, keepalive_s, include_usage)
 
@@ -140,7 +143,7 @@ class Events:
 
 
 async def _events(
-    turn: ChatTurn, writer: ChunkWriter, keepalive_s: float, include_usage: bool
+    turn: ChatTurn[LineReader], writer: ChunkWriter, keepalive_s: float, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """One piece for each write: all events of what arrived in one read."""
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from ccd_gateway.app import create_app
-from ccd_gateway.envelope import Envelope
+from ccd_gateway.envelope import App
 from ccd_gateway.parent import die_with_parent
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.worker import GatewayWorker
@@ -114,7 +114,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         if self._settings.die_with_parent:
             self.cfg.set("post_fork", _post_fork)
 
-    def load(self) -> Envelope:
+    def load(self) -> App:
         return create_app(self._settings)
 
     def _when_ready(self, arbiter: Any) -> None:

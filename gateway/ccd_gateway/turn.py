@@ -8,13 +8,26 @@ the reader, so a slow HTTP client still holds the daemon back.
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from ccd_client import AsyncClient, AsyncStream
-from ccd_gateway.translate import Delta, LineReader
 from ccd_protocol.methods import ChatResult
 
 _PAYLOADS_AHEAD = 8
+
+
+class Reader(Protocol):
+    """Makes of payloads what a surface needs of them."""
+
+    @property
+    def started(self) -> bool:
+        """The model's answer has begun, so a failure from now on comes after output."""
+
+    def feed(self, payload: bytes) -> list[Any]:
+        """What is in a payload, in order; a line that is not complete waits for the next one."""
+
+
+R = TypeVar("R", bound=Reader)
 
 
 class Lane:
@@ -32,21 +45,22 @@ class Lane:
         self.open_calls -= 1
 
 
-class ChatTurn:
+class ChatTurn(Generic[R]):
     """One open `chat.stream`. Whoever has one must `close` it.
 
     Attributes:
+        reader: what turns payloads into deltas.
         first: the deltas that came while waiting for the answer to begin.
         silent: the last wait passed without a payload.
     """
 
-    def __init__(self, stream: AsyncStream, lane: Lane) -> None:
-        self.first: list[Delta] = []
+    def __init__(self, stream: AsyncStream, lane: Lane, reader: R) -> None:
+        self.reader = reader
+        self.first: list[Any] = []
         self.silent = False
         self._stream = stream
         self._lane: Lane | None = lane
         lane.open_calls += 1
-        self._reader = LineReader()
         self._inbox: list[bytes] = []
         self._error: Exception | None = None
         self._ended = False
@@ -64,13 +78,13 @@ class ChatTurn:
 
     async def begin(self, silence_s: float) -> None:
         """Wait for the answer's first line; what the CLI says before it (retries) is not yet an answer."""
-        while not self._reader.started and not self.silent:
+        while not self.reader.started and not self.silent:
             deltas = await self.deltas(silence_s)
             if deltas is None:
                 return
             self.first += deltas
 
-    async def deltas(self, silence_s: float) -> list[Delta] | None:
+    async def deltas(self, silence_s: float) -> list[Any] | None:
         """What came since the last time, waiting if nothing did; None at the end.
 
         An empty list with `silent` set means `silence_s` without a payload.
@@ -84,7 +98,7 @@ class ChatTurn:
         if self._inbox:
             payloads, self._inbox = self._inbox, []
             _wake(self._room)
-            return self._reader.feed(payloads[0] if len(payloads) == 1 else b"".join(payloads))
+            return self.reader.feed(payloads[0] if len(payloads) == 1 else b"".join(payloads))
         if not self._ended:
             self.silent = True
             return []
