@@ -36,8 +36,15 @@ class _Typed(Struct):
     type: str = ""
 
 
+class _Message(Struct):
+    content: list[dict[str, Any]] = []
+    id: str | None = None
+    usage: dict[str, Any] | None = None
+
+
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_typed = msgspec.json.Decoder(_Typed).decode
+_decode_message = msgspec.json.Decoder(_Message).decode
 _KNOWN = frozenset({"message_start", "content_block_start", "content_block_stop", "message_delta"})
 
 
@@ -78,7 +85,7 @@ class EventReader:
         """What is still missing of the message once its call has ended with this result."""
         found: list[Event] = []
         if not self.started:
-            self._start({"model": result.get("model"), "usage": result.get("usage")}, found)
+            self._start(_Message(usage=result.get("usage")), found)
         if not self._ended:
             delta = {"stop_reason": result.get("stop_reason"), "stop_sequence": result.get("stop_sequence")}
             found.append(event("message_delta", delta=delta, usage=dict(result.get("usage") or {})))
@@ -88,14 +95,14 @@ class EventReader:
     def _read(self, line: bytes, found: list[Event]) -> None:
         try:
             decoded = _decode_line(line)
+            if decoded.parent_tool_use_id is not None:
+                return
+            if decoded.type == "stream_event":
+                self._pass_on(bytes(decoded.event), found)
+            elif decoded.type == "assistant" and not self._streamed:
+                self._take_whole(_decode_message(decoded.message), found)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return  # not a line that this gateway knows
-        if decoded.parent_tool_use_id is not None:
-            return
-        if decoded.type == "stream_event":
-            self._pass_on(bytes(decoded.event), found)
-        elif decoded.type == "assistant" and not self._streamed:
-            self._take_whole(bytes(decoded.message), found)
 
     def _pass_on(self, data: bytes, found: list[Event]) -> None:
         if data.startswith(_DELTA):
@@ -110,17 +117,16 @@ class EventReader:
             self._ended = self._ended or kind == "message_delta"
             found.append(Event(kind, data))
 
-    def _take_whole(self, data: bytes, found: list[Event]) -> None:
-        message = msgspec.json.decode(data)
+    def _take_whole(self, message: _Message, found: list[Event]) -> None:
         if not self.started:
             self._start(message, found)
-        for block in message.get("content") or ():
+        for block in message.content:
             found += block_events(self._blocks, block)
             self._blocks += 1
 
-    def _start(self, message: Mapping[str, Any], found: list[Event]) -> None:
+    def _start(self, message: _Message, found: list[Event]) -> None:
         self.started = True
-        kept = {key: message[key] for key in ("id", "model", "usage") if message.get(key) is not None}
+        kept = {key: value for key, value in (("id", message.id), ("usage", message.usage)) if value}
         found.append(event("message_start", message=kept))
 
 

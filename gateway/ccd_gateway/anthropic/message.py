@@ -42,13 +42,13 @@ def opening(message: Mapping[str, Any], model: str) -> dict[str, Any]:
         "id": f"msg_{secrets.token_hex(12)}",
         "type": "message",
         "role": "assistant",
+        "model": model,
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
         "stop_details": None,
         "container": None,
-        **message,
-        "model": model,
+        **{key: value for key, value in message.items() if key != "model"},
         "usage": whole_usage(message.get("usage") or {}),
     }
 
@@ -56,9 +56,9 @@ def opening(message: Mapping[str, Any], model: str) -> dict[str, Any]:
 def whole_block(block: Mapping[str, Any]) -> dict[str, Any]:
     """A content block with the keys that the API's own always has."""
     if block.get("type") == "text":
-        return {"citations": None, **block}
+        return {"type": "text", "text": "", "citations": None, **block}
     if block.get("type") == "tool_use":
-        return {"caller": {"type": "direct"}, **block}
+        return {**block, "caller": block.get("caller") or {"type": "direct"}}
     return dict(block)
 
 

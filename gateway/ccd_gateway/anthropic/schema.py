@@ -95,7 +95,7 @@ def _refusal(text: str, prefix: str = "") -> ApiError:
     what, path = (match["what"], match["path"] or "") if match else (text, "")
     missing = _MISSING.fullmatch(what)
     if missing:
-        path, what = f"{path}.{missing['name']}", "Field required"
+        path, what = f"{path}.{missing['name']}".strip("."), "Field required"
     path = f"{prefix}.{_INDEX.sub(lambda number: '.' + number[1], path)}".strip(".")
     what = what.replace("`", "")
     return bad_request(f"{path}: {what}" if path else what)
