@@ -1,10 +1,11 @@
 """(c) Time to the first text delta, and to the result, on every way to the real CLI; the API answers at once.
 
-The ways are measured in turns, in an order drawn anew each round, and only while nothing else runs: the daemon whose
-spares are used up has refilled them before the next measurement. "Fresh" is the first turn of a process that was
-initialised before; "reused" a later turn of a process. Each way through ccd is compared to the hand-driven process in
-the same state, which sends the same bytes over the same pipes. As the CLI's own time varies by more than ccd adds, what ccd
-adds by itself is measured once more without the CLI (`bench.added`).
+The ways are measured in turns, in an order drawn anew each round, and only while nothing else runs: the
+daemon whose spares are used up has refilled them before the next measurement. "Fresh" is the first turn of
+a process that was initialised before; "reused" a later turn of a process. Each way through ccd is compared
+to the hand-driven process in the same state, which sends the same bytes over the same pipes. As the CLI's
+own time varies by more than ccd adds, what ccd adds by itself is measured once more without the CLI
+(`bench.added`).
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from ccd_client import Client
-from fakes.stack import Stack
-
 from bench import added
 from bench.measure import Figure, figure
-from bench.stage import Bench, daemon_stack, instant_api, wait_until
+from bench.stage import Bench, Stack, daemon_stack, instant_api, wait_until
 from bench.turns import HandDriven, Http, Timing, cold, hand_driven, settled, through_socket
+from ccd_client import Client
 
 GROUP = "c first delta"
 _SETTLE_S = 0.15
@@ -29,7 +28,11 @@ _SPARES = 2
 #: Every lease gets a spare that has never answered: a worker is replaced after one turn.
 _ALWAYS_FRESH = {"CCD_ENGINE__MAX_TURNS": "1", "CCD_POOL__SPARES": str(_SPARES), "CCD_POOL__MAX_WORKERS": "4"}
 #: The tenant's own worker is used again and again; resets are no part of a turn.
-_ALWAYS_REUSED = {"CCD_ENGINE__RESET_TURNS": "100000", "CCD_ENGINE__MAX_TURNS": "100000", "CCD_POOL__SPARES": "1"}
+_ALWAYS_REUSED = {
+    "CCD_ENGINE__RESET_TURNS": "100000",
+    "CCD_ENGINE__MAX_TURNS": "100000",
+    "CCD_POOL__SPARES": "1",
+}
 _REUSED_PER_ROUND = 8
 
 Ways = dict[str, Callable[[], Timing]]
@@ -42,7 +45,9 @@ def run(bench: Bench) -> list[Figure]:
     with ExitStack() as held:
         api = held.enter_context(instant_api(folder))
         fresh = held.enter_context(daemon_stack(folder / "f", bench.cli, api, gateway=True, **_ALWAYS_FRESH))
-        reused = held.enter_context(daemon_stack(folder / "r", bench.cli, api, gateway=True, **_ALWAYS_REUSED))
+        reused = held.enter_context(
+            daemon_stack(folder / "r", bench.cli, api, gateway=True, **_ALWAYS_REUSED)
+        )
         hand = held.enter_context(hand_driven(bench.cli, home, api))
         fresh_ways: Ways = {
             "hand-driven, fresh": lambda: _fresh_by_hand(bench, held, home, api),
@@ -126,7 +131,11 @@ def _figures(samples: dict[str, list[Timing]]) -> list[Figure]:
 
 
 def _row(
-    samples: dict[str, list[Timing]], name: str, cold_ms: float | None = None, hand: str = "", within_ms: int = 0
+    samples: dict[str, list[Timing]],
+    name: str,
+    cold_ms: float | None = None,
+    hand: str = "",
+    within_ms: int = 0,
 ) -> Figure:
     deltas = [timing.delta_ms for timing in samples[name]]
     results = statistics.median(timing.result_ms for timing in samples[name])
@@ -138,4 +147,6 @@ def _row(
         note = f"{added:+.1f} ms to hand-driven (paired {paired:+.1f}); {note}"
         target = f"within {within_ms} ms of hand-driven; at most 0.4× cold"
     ratio = statistics.median(deltas) / cold_ms if cold_ms else None
-    return figure(GROUP, name, "ms", deltas, ratio=ratio, floor="cold" if ratio else "", target=target, note=note)
+    return figure(
+        GROUP, name, "ms", deltas, ratio=ratio, floor="cold" if ratio else "", target=target, note=note
+    )

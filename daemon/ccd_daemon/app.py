@@ -11,7 +11,6 @@ import resource
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -24,9 +23,11 @@ from .cli_binary import find as find_cli
 from .cli_binary import resolve as resolve_cli
 from .config import Settings
 from .connection import Handler
+from .conversations import Conversations
 from .memory import tree_rss_bytes
 from .methods.admin import Admin
 from .methods.chat import Chat
+from .methods.conversation import ConversationMethods
 from .pool import Pool
 from .server import Server, SocketLock, bind
 from .worker import Worker
@@ -52,11 +53,13 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._born = self._loop.time()
         self._stopping = asyncio.Event()
-        self._home = Path(tempfile.mkdtemp(prefix="ccd-workers-"))
+        # Beside the socket, so that whoever holds its lock may clear what a killed daemon left.
+        self._home = settings.socket.with_name(settings.socket.name + ".workers")
         self._owner = str(settings.socket)
         self.login = argv.login_kind(self._login_env(), credentials_file=self._credentials().is_file())
         self.mode = argv.body_mode(settings.engine.body, self.login)
         self.command = self._find_cli()
+        self.conversations = Conversations(settings.data_dir / "conversations.db", settings.conversations)
         self.pool = Pool(settings, self.mode, self._launch)
         self.server = Server(settings.server, {}, f"ccd/{self.version}")
         self.server.handlers.update(self._handlers())
@@ -87,11 +90,25 @@ class Daemon:
         return cli.path
 
     def _handlers(self) -> dict[str, Handler]:
-        chat = Chat(self.pool, self.server, self.settings.profiles, betas=self.login in ("api_key", "token"))
+        chat = Chat(
+            self.pool,
+            self.server,
+            self.settings.profiles,
+            self.conversations,
+            betas=self.login in ("api_key", "token"),
+        )
+        named = ConversationMethods(
+            self.conversations, lambda call: self.server.may_speak_for_others(call.identity)
+        )
         admin = Admin(self)
         return {
             "chat.stream": Handler(chat.stream, streams=True),
             "chat.complete": Handler(chat.complete),
+            "conversation.create": Handler(named.create),
+            "conversation.get": Handler(named.get),
+            "conversation.list": Handler(named.list),
+            "conversation.messages": Handler(named.messages),
+            "conversation.delete": Handler(named.delete),
             "daemon.ping": Handler(admin.ping, at_once=True),
             "daemon.health": Handler(admin.health, at_once=True),
             "model.list": Handler(admin.models, at_once=True),
@@ -146,6 +163,8 @@ class Daemon:
         try:
             reaper.become_subreaper()
             reaper.sweep_leftovers(self._owner)
+            shutil.rmtree(self._home, ignore_errors=True)
+            self._home.mkdir(mode=0o700)
             sock = bind(self.settings.socket, self.settings.server.group)
             await self.server.start(sock, self.settings.socket)
             for signum in (signal.SIGTERM, signal.SIGINT):
@@ -163,6 +182,7 @@ class Daemon:
             await self._stop()
         finally:
             self.server.close()
+            self.conversations.close()
             shutil.rmtree(self._home, ignore_errors=True)
             lock.release()
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from ccd_client import AsyncClient
-from ccd_gateway.turn import ChatTurn, Lane, R
+from ccd_gateway.lines import LineReader
+from ccd_gateway.turn import ChatTurn, Lane, Reader
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams
 
@@ -65,7 +66,9 @@ class Backend:
         """`chat.complete`; cancelling the caller cancels the turn."""
         return cast(ChatAnswer, await self.call("chat.complete", params))
 
-    async def start(self, params: ChatParams, silence_s: float, reader: Callable[[], R]) -> ChatTurn[R]:
+    async def start(
+        self, params: ChatParams, silence_s: float, reader: Callable[[], Reader] = LineReader
+    ) -> ChatTurn:
         """Open `chat.stream` and wait until the answer begins, ends, or has been silent for `silence_s`.
 
         Raises:
@@ -83,7 +86,9 @@ class Backend:
         for lane in lanes:
             await lane.client.close()
 
-    async def _start_once(self, params: ChatParams, silence_s: float, reader: Callable[[], R]) -> ChatTurn[R]:
+    async def _start_once(
+        self, params: ChatParams, silence_s: float, reader: Callable[[], Reader]
+    ) -> ChatTurn:
         lane = self._lane()
         stream = lane.client.stream(
             "chat.stream", params, timeout_s=self._timeout_s, window_bytes=_WINDOW_BYTES

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ccd_protocol.paths import socket_path
@@ -51,6 +52,10 @@ class GatewaySettings:
     graceful_timeout_s: int = field(
         default=30, metadata={"min": 0, "max": 3600, "help": "time that open requests get when stopping"}
     )
+    model_map: dict[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "models of other vendors' names; keys may hold * and ?, an exact name goes first"},
+    )
     die_with_parent: bool = field(
         default=True, metadata={"help": "stop when the process that started the gateway ends"}
     )
@@ -70,6 +75,14 @@ class GatewaySettings:
         """The host part of `bind` without brackets, in lower case; None when it is not known (`fd://`)."""
         match = _BIND.fullmatch(self.bind)
         return (match["v6"] or match["host"]).lower() if match else None
+
+    def model_for(self, name: str) -> str:
+        """What `model_map` makes of a model's name; the name itself where nothing fits."""
+        exact = self.model_map.get(name)
+        if exact is not None:
+            return exact
+        fitting = (to for pattern, to in self.model_map.items() if fnmatchcase(name, pattern))
+        return next(fitting, name)
 
     def daemon_socket(self, environ: Mapping[str, str]) -> Path:
         """The daemon's socket: the setting, else where every program of ccd looks."""

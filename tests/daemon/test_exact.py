@@ -37,7 +37,7 @@ def sent(made: Wish) -> dict[str, Any]:
 
 
 def env(fields: dict[str, Any]) -> dict[str, str]:
-    line = body.engine_script(asked(fields), "r").first.splitlines()[0]
+    line = body.engine_script(asked(fields), "r", None).first.splitlines()[0]
     found: dict[str, str] = json.loads(line)["request"]["settings"]["env"]
     return found
 
@@ -124,7 +124,7 @@ def test_replay_honours_the_effort_and_names_or_refuses_the_rest() -> None:
     extra = {"output_config": {"effort": "low", "task_budget": 1}, "context_management": {}}
     made = asked(user | {"extra_body": extra, "betas": ["a"], "temperature": 0.5}, mode="replay")
     assert made.ignored == ("temperature", "context_management", "output_config.task_budget", "betas")
-    assert '"effortLevel":"low"' in body.replay_script(made, "r").first.decode().replace(" ", "")
+    assert '"effortLevel":"low"' in body.replay_script(made, "r", None).first.decode().replace(" ", "")
     assert refusal(CHAT, mode="replay") == "messages[1].role"
     assert refusal(user | {"extra_body": {"mcp_servers": [{}]}}, mode="replay") == "mcp_servers"
     formatted = user | {"extra_body": {"output_config": {"format": {"type": "json_schema"}}}}

@@ -81,7 +81,10 @@ def test_the_api_receives_what_the_client_sent(stack: Stack, sdk: Any) -> None:
     }
     sdk.messages.create(model=SONNET, extra_body={"temperature": 0.25, "top_k": 5}, **request)
     thinking = {"type": "adaptive", "display": "summarized"}
-    config = {"effort": "low", "format": {"type": "json_schema", "schema": {"type": "object", "additionalProperties": False}}}
+    config = {
+        "effort": "low",
+        "format": {"type": "json_schema", "schema": {"type": "object", "additionalProperties": False}},
+    }
     extra = {"context_management": {"edits": []}, "cache_control": {"type": "ephemeral"}}
     sdk.messages.create(model=OPUS, thinking=thinking, output_config=config, extra_body=extra, **request)
     first, second = stack.api.bodies()
@@ -194,7 +197,12 @@ def test_betas_reach_the_api(stack: Stack, sdk: Any) -> None:
 
 
 def test_sampling_that_the_model_no_longer_takes_is_named_or_refused(stack: Stack, sdk: Any) -> None:
-    request = {"model": "haiku", "max_tokens": 9, "messages": [user("hi")], "extra_body": {"temperature": 0.5}}
+    request = {
+        "model": "haiku",
+        "max_tokens": 9,
+        "messages": [user("hi")],
+        "extra_body": {"temperature": 0.5},
+    }
     whole = sdk.messages.with_raw_response.create(**request)
     assert whole.headers["x-ccd-ignored"] == "temperature"
     with sdk.messages.with_streaming_response.create(stream=True, **request) as response:
@@ -212,10 +220,14 @@ def test_sampling_that_the_model_no_longer_takes_is_named_or_refused(stack: Stac
         ({"status": 529}, anthropic.InternalServerError, 529),
     ],
 )
-def test_failures_of_the_api_are_the_sdks_errors(sdk: Any, fault: dict[str, Any], error: Any, status: int) -> None:
+def test_failures_of_the_api_are_the_sdks_errors(
+    sdk: Any, fault: dict[str, Any], error: Any, status: int
+) -> None:
     for stream in (False, True):
         with pytest.raises(error) as caught:
-            sdk.messages.create(model=SONNET, max_tokens=9, messages=[user(directive(**fault))], stream=stream)
+            sdk.messages.create(
+                model=SONNET, max_tokens=9, messages=[user(directive(**fault))], stream=stream
+            )
         assert caught.value.status_code == status
         assert caught.value.request_id == caught.value.body["request_id"]
         if status in (429, 529):
@@ -226,7 +238,12 @@ def test_requests_that_are_refused(stack: Stack, sdk: Any) -> None:
     with pytest.raises(anthropic.NotFoundError):
         sdk.messages.create(model="claude-nonsense-9", max_tokens=9, messages=[user("x")])
     stack.api.reset()
-    for wrong in ({"extra_body": {"nonsense": 1}}, {"max_tokens": 0}, {"messages": []}, {"tools": [{"name": "a b"}]}):
+    for wrong in (
+        {"extra_body": {"nonsense": 1}},
+        {"max_tokens": 0},
+        {"messages": []},
+        {"tools": [{"name": "a b"}]},
+    ):
         with pytest.raises(anthropic.BadRequestError) as caught:
             sdk.messages.create(**{"model": SONNET, "max_tokens": 9, "messages": [user("x")], **wrong})
         assert caught.value.body["error"]["type"] == "invalid_request_error"
@@ -243,7 +260,9 @@ def test_a_stream_that_breaks_is_an_error_and_not_an_answer(sdk: Any) -> None:
 
 
 def test_counting_and_models(stack: Stack, sdk: Any) -> None:
-    counted = sdk.messages.with_raw_response.count_tokens(model=SONNET, messages=[user("hello " * 100)], tools=[TOOL])
+    counted = sdk.messages.with_raw_response.count_tokens(
+        model=SONNET, messages=[user("hello " * 100)], tools=[TOOL]
+    )
     assert 400 < counted.parse().input_tokens < 1500
     assert counted.headers["x-ccd-estimated"] == "true"
     assert stack.api.requests() == []
@@ -364,7 +383,11 @@ def test_llm_comply(stack: Stack) -> None:
     command = [str(Path(sys.executable).with_name("llm-comply")), "--format", "anthropic", "--json"]
     checked = subprocess.run(
         [*command, "-u", f"{stack.url}/v1", "-k", "any", "-m", SONNET],
-        env=environ, capture_output=True, text=True, timeout=90, check=False,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     report = json.loads(checked.stdout)

@@ -19,7 +19,10 @@ _SAME = (
 _FURTHER = (
     *("output_config", "output_format", "context_management", "container", "mcp_servers"),
     *("cache_control", "inference_geo", "speed", "diagnostics", "fallbacks"),
+    *("billing_policy", "compaction", "fallback_credit_token", "thread"),
 )
+#: Headers of the API's that say on whose account a request is; the CLI has an account of its own.
+IGNORED_HEADERS = ("anthropic-workspace-id", "anthropic-user-profile-id")
 _BETA = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _MAX_BETAS = 64
 #: Says how the client is logged in; the CLI has a login of its own.

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import falcon
 import falcon.asgi
 import msgspec
 
 from ccd_gateway.anthropic.errors import error_event
-from ccd_gateway.anthropic.events import EventReader
+from ccd_gateway.anthropic.events import Event, EventReader
 from ccd_gateway.anthropic.message import Collector
-from ccd_gateway.anthropic.request import ignored_by_daemon, read_betas, to_params
+from ccd_gateway.anthropic.request import IGNORED_HEADERS, ignored_by_daemon, read_betas, to_params
 from ccd_gateway.anthropic.schema import MessagesRequest, Prompt, decode
 from ccd_gateway.anthropic.sse import PING, EventWriter, ignored_comment
 from ccd_gateway.anthropic.tokens import estimate
@@ -66,7 +66,7 @@ class Messages:
                 collector.add(events)
         finally:
             turn.close()
-        collector.add(turn.reader.finish(turn.result))
+        collector.add(_last(turn))
         _name_ignored(resp, job.ignored + ignored_by_daemon(turn.result["ignored"]))
         resp.content_type = JSON
         resp.data = msgspec.json.encode(collector.message())
@@ -102,18 +102,19 @@ def read_job(req: falcon.asgi.Request, body: bytes) -> Job:
     """
     request = decode(body, MessagesRequest)
     betas = read_betas(req.get_header("anthropic-beta"))
+    ignored = betas.ignored + [name for name in IGNORED_HEADERS if req.get_header(name) is not None]
     strict = (req.get_header("x-ccd-strict") or "").lower() == "true"
     if strict:
-        refuse_ignored(betas.ignored)
+        refuse_ignored(ignored)
     params = to_params(request, betas, profile_header=req.get_header("x-ccd-profile"), strict=strict)
     request_id = req.get_header("x-request-id") or ""
-    return Job(request.model, bool(request.stream), params, betas.ignored, request_id)
+    return Job(request.model, bool(request.stream), params, ignored, request_id)
 
 
 class Events:
     """The body of a streamed answer; closing it cancels the turn if that has not ended."""
 
-    def __init__(self, turn: ChatTurn[EventReader], job: Job, keepalive_s: float) -> None:
+    def __init__(self, turn: ChatTurn, job: Job, keepalive_s: float) -> None:
         self._turn = turn
         self._events = _events(turn, job, keepalive_s)
 
@@ -129,7 +130,7 @@ class Events:
         self._turn.close()
 
 
-async def _events(turn: ChatTurn[EventReader], job: Job, keepalive_s: float) -> AsyncGenerator[bytes, None]:
+async def _events(turn: ChatTurn, job: Job, keepalive_s: float) -> AsyncGenerator[bytes, None]:
     """One piece for each write: all events of what arrived in one read."""
     writer = EventWriter(job.model)
     try:
@@ -140,7 +141,7 @@ async def _events(turn: ChatTurn[EventReader], job: Job, keepalive_s: float) -> 
             elif turn.silent:
                 yield PING
         ignored = header_value(ignored_by_daemon(turn.result["ignored"]))
-        yield (ignored_comment(ignored) if ignored else b"") + writer.write(turn.reader.finish(turn.result))
+        yield (ignored_comment(ignored) if ignored else b"") + writer.write(_last(turn))
     except RpcError as error:
         refused = from_rpc(error)
         yield error_event(refused.status, refused.error, job.request_id)
@@ -148,6 +149,10 @@ async def _events(turn: ChatTurn[EventReader], job: Job, keepalive_s: float) -> 
         _log.exception("a streamed answer failed")
         fault = ApiError(500, "The gateway failed. See its log.")
         yield error_event(fault.status, fault.error, job.request_id)
+
+
+def _last(turn: ChatTurn) -> list[Event]:
+    return cast(EventReader, turn.reader).finish(turn.result)
 
 
 def _name_ignored(resp: falcon.asgi.Response, names: list[str]) -> None:
