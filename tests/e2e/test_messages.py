@@ -87,16 +87,23 @@ def test_the_api_receives_what_the_client_sent(stack: Stack, sdk: Any) -> None:
     }
     extra = {"context_management": {"edits": []}, "cache_control": {"type": "ephemeral"}}
     sdk.messages.create(model=OPUS, thinking=thinking, output_config=config, extra_body=extra, **request)
-    first, second = stack.api.bodies()
+    sdk.messages.create(model=SONNET, thinking={"type": "disabled"}, **request)
+    first, second, third = stack.api.bodies()
     shared = {**request, "stream": True}
     assert first == {"model": SONNET, "temperature": 0.25, "top_k": 5, **shared}
     assert second == {"model": OPUS, "thinking": thinking, "output_config": config, **extra, **shared}
+    assert {**third, "temperature": 1} == {
+        "model": SONNET,
+        "temperature": 1,
+        "thinking": {"type": "disabled"},
+        **shared,
+    }
 
 
 def test_what_the_client_leaves_out_is_not_sent(stack: Stack, sdk: Any) -> None:
     """Above all the CLI's own effort and thinking, which would change the answer."""
-    sdk.messages.create(model=OPUS, max_tokens=9, messages=[user("hi")], output_config={"effort": "high"})
-    sdk.messages.create(model=OPUS, max_tokens=9, messages=[user("hi")])
+    sdk.messages.create(model=OPUS, max_tokens=99, messages=[user("hi")], output_config={"effort": "high"})
+    sdk.messages.create(model=OPUS, max_tokens=99, messages=[user("hi")])
     body = stack.api.bodies()[-1]
     assert {key for key, value in body.items() if value} == {"model", "messages", "max_tokens", "stream"}
     assert body["messages"] == [user("hi")]
@@ -390,5 +397,58 @@ def test_llm_comply(stack: Stack) -> None:
         check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    report = json.loads(checked.stdout)
-    print(json.dumps(report)[:3000])
+    results = json.loads(checked.stdout)["results"]
+    assert len(results) >= 9
+    assert {result["status"] for result in results} == {"passed"}, checked.stdout
+
+
+def test_with_only_the_documented_knobs(tmp_path: Path, cli: Path, api: Api) -> None:
+    """What `replay` can honour it does, what changes nothing it names, and what it cannot do it refuses."""
+    with running_stack(tmp_path, cli, api, gateway=True, CCD_ENGINE__BODY="replay") as stack:
+        with anthropic.Anthropic(base_url=stack.url, api_key="any", max_retries=0) as client:
+            sdk: Any = client
+            history = [user("u1"), {"role": "assistant", "content": "a1"}, user("u2")]
+            request = {"model": OPUS, "max_tokens": 99, "messages": history}
+            raw = sdk.messages.with_raw_response.create(
+                system="be brief",
+                output_config={"effort": "low"},
+                extra_body={"temperature": 0.5, "context_management": {"edits": []}},
+                **request,
+            )
+            assert "u2" in raw.parse().content[0].text
+            assert raw.headers["x-ccd-ignored"] == "context_management, temperature"
+            (body,) = stack.api.bodies()
+            assert body["output_config"] == {"effort": "low"}
+            assert body["max_tokens"] == 99
+            assert "be brief" in json.dumps(body["system"])
+            said = [
+                message["role"] for message in body["messages"] if message["role"] != "system"
+            ]  # the CLI's notes
+            assert said == ["user", "assistant", "user"]
+            for refused in (
+                {"tools": [TOOL]},
+                {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+                {"messages": [*history, {"role": "system", "content": "note"}]},
+            ):
+                with pytest.raises(anthropic.BadRequestError, match="mode replay"):
+                    sdk.messages.create(**{**request, **refused})
+
+
+def test_with_a_system_prompt_of_the_clis_own_making(tmp_path: Path, cli: Path, api: Api) -> None:
+    with running_stack(tmp_path, cli, api, gateway=True, CCD_ENGINE__BODY="keep_system") as stack:
+        with anthropic.Anthropic(base_url=stack.url, api_key="any", max_retries=0) as client:
+            sdk: Any = client
+            raw = sdk.beta.messages.with_raw_response.create(
+                model=OPUS,
+                max_tokens=99,
+                system="be brief",
+                messages=[user("hi")],
+                tools=[TOOL],
+                betas=["one"],
+            )
+            assert raw.headers["x-ccd-ignored"] == "anthropic-beta"
+            (request,) = stack.api.requests()
+            assert "be brief" in json.dumps(request["body"]["system"])
+            assert request["body"]["messages"] == [user("hi")]
+            assert request["body"]["tools"] == [TOOL]
+            assert "one" not in request["headers"]["anthropic-beta"].split(",")
