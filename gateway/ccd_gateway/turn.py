@@ -11,6 +11,7 @@ import asyncio
 from typing import cast
 
 from ccd_client import AsyncClient, AsyncStream
+from ccd_gateway.metering import Run
 from ccd_gateway.translate import Delta, LineReader
 from ccd_protocol.methods import ChatResult
 
@@ -40,10 +41,11 @@ class ChatTurn:
         silent: the last wait passed without a payload.
     """
 
-    def __init__(self, stream: AsyncStream, lane: Lane) -> None:
+    def __init__(self, stream: AsyncStream, lane: Lane, run: Run | None = None) -> None:
         self.first: list[Delta] = []
         self.silent = False
         self._stream = stream
+        self._run = run
         self._lane: Lane | None = lane
         lane.open_calls += 1
         self._reader = LineReader()
@@ -101,6 +103,8 @@ class ChatTurn:
             self._pump.cancel()
             if self._timer is not None:
                 self._timer.cancel()
+            if self._run is not None:
+                self._run.cut()
 
     async def _wait(self, silence_s: float) -> None:
         """Wait for a payload, the end, or silence.
@@ -128,11 +132,15 @@ class ChatTurn:
     async def _take_payloads(self) -> None:
         try:
             async for payload in self._stream:
+                if self._run is not None:
+                    self._run.saw(payload)
                 self._inbox.append(payload)
                 _wake(self._waiter)
                 if len(self._inbox) >= _PAYLOADS_AHEAD:
                     self._room = self._loop.create_future()
                     await self._room
+            if self._run is not None:
+                await self._run.end(self.result)
         except Exception as error:  # for the reader, who alone knows what to do about it
             self._error = error
         finally:
