@@ -25,6 +25,7 @@ log = logging.getLogger("ccd.pool")
 
 Launch = Callable[[Worker], None]
 _TURN_GUESS_S = 2.0  # before any turn was measured
+_AUTH_PROBE_S = 5.0
 _REFILL_DELAY_S = 0.25  # a start costs a core for 0.3 s, which the turn just begun needs more
 
 
@@ -51,6 +52,8 @@ class Pool:
         self.last_death: str | None = None
         self.refused_modes: dict[str, str] = {}
         self.proven_modes: set[str] = set()  # those in which an answer has come
+        self.auth_error: str | None = None  # the login was refused, and has not worked since
+        self._auth_probe_at = 0.0
         self.shelves = {name: self._shelf(name) for name in settings.profiles}
 
     def _shelf(self, name: str) -> Shelf:
@@ -96,6 +99,7 @@ class Pool:
             )
         if self.draining:
             raise RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})
+        self._refuse_unauthorized()
         self.counters["leases"] += 1
         shelf.in_use = True
         shelf.saw(want.binding)
@@ -152,7 +156,10 @@ class Pool:
         if worker.state is State.HELD:
             limits = self._settings.engine
             wear_limits = WearLimits(
-                limits.reset_turns, limits.reset_input_tokens, limits.max_turns, limits.max_age_s
+                limits.reset_turns,
+                limits.reset_input_tokens,
+                int(limits.max_turns * worker.lifetime_factor),
+                limits.max_age_s * worker.lifetime_factor,
             )
             reusable = worker.mode == self.mode and worker.mode != "replay"
             event = release_event(worker.wear(), wear_limits, reusable=reusable)
@@ -161,8 +168,25 @@ class Pool:
         elif worker.turn is not None:
             worker.turn.abandoned = True
 
+    def login_refused(self, why: str) -> None:
+        """The API does not accept the login: start no spares, and let only one caller at a time find out again."""
+        if self.auth_error is None:
+            log.warning("the login is refused; no spares are started until it works again")
+        self.auth_error = why
+        self._auth_probe_at = self._loop.time() + _AUTH_PROBE_S
+
+    def _refuse_unauthorized(self) -> None:
+        """With one process per request, a refused login must not cost a process each time."""
+        if self.auth_error is None or self.mode != "replay":
+            return
+        now = self._loop.time()
+        if now < self._auth_probe_at:
+            raise RpcError(Code.UPSTREAM_AUTH, self.auth_error)
+        self._auth_probe_at = now + _AUTH_PROBE_S
+
     def turn_took(self, seconds: float) -> None:
-        """Learn how long turns take, for `retry_after_ms`."""
+        """A turn was answered: learn how long turns take, for `retry_after_ms`; the login works."""
+        self.auth_error = None
         self.counters["turns"] += 1
         self._turn_s += 0.1 * (seconds - self._turn_s)
 
@@ -267,7 +291,7 @@ class Pool:
             wanted = spawns_wanted(
                 waiting=len(shelf.queue),
                 spares=shelf.generic_spares(),
-                spare_target=shelf.spare_target if shelf.in_use else 0,
+                spare_target=shelf.spare_target if shelf.in_use and self.auth_error is None else 0,
                 starting=shelf.starting(),
                 alive=len(self.workers),
                 max_workers=self._settings.max_workers,

@@ -80,6 +80,7 @@ class Worker:
         self._clock: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._random = Random()
+        self.lifetime_factor = jittered(1.0, self._random)  # so that workers of one age do not end together
         self._requests = 0
         self._ping_id = ""
         self._reset_seen = False

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ccd_protocol import foreign
@@ -51,6 +52,10 @@ class GatewaySettings:
     )
     graceful_timeout_s: int = field(
         default=30, metadata={"min": 0, "max": 3600, "help": "time that open requests get when stopping"}
+    )
+    model_map: dict[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "models of other vendors' names; keys may hold * and ?, an exact name goes first"},
     )
     die_with_parent: bool = field(
         default=True, metadata={"help": "stop when the process that started the gateway ends"}
@@ -124,6 +129,14 @@ class GatewaySettings:
     def usage_path(self, environ: Mapping[str, str]) -> Path:
         """The ledger: the setting, else in the data directory."""
         return self.usage_file or data_dir(environ) / "usage.sqlite3"
+
+    def model_for(self, name: str) -> str:
+        """What `model_map` makes of a model's name; the name itself where nothing fits."""
+        exact = self.model_map.get(name)
+        if exact is not None:
+            return exact
+        fitting = (to for pattern, to in self.model_map.items() if fnmatchcase(name, pattern))
+        return next(fitting, name)
 
     def daemon_socket(self, environ: Mapping[str, str]) -> Path:
         """The daemon's socket: the setting, else where every program of ccd looks."""

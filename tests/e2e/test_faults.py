@@ -289,3 +289,27 @@ HISTORY = [{"role": "user", "content": "u1"}, {"role": "assistant", "content": "
 
 def _texts(content: Any) -> str:
     return content if isinstance(content, str) else "".join(block["text"] for block in content)
+
+
+def test_a_refused_login_is_a_state_and_does_not_cost_processes(tmp_path: Path, cli: Path, api: Api) -> None:
+    with (
+        running_stack(tmp_path, cli, api, CCD_ENGINE__BODY="replay") as stack,
+        Client(stack.socket) as client,
+    ):
+        for _ in range(4):
+            with pytest.raises(RpcError) as caught:
+                client.chat('[[offline: {"status": 401}]]')
+            assert caught.value.code is Code.UPSTREAM_AUTH
+        assert len(stack.api.requests()) <= 3  # the CLI's own tries of the first one
+        status = stack.status()
+        assert status["state"] == "degraded"
+        assert status["counters"]["spawned"] <= 3
+
+
+def test_a_login_that_works_again_ends_that_state(stack: Stack) -> None:
+    with Client(stack.socket) as client:
+        with pytest.raises(RpcError):
+            client.chat('[[offline: {"status": 401}]]')
+        assert stack.status()["state"] == "degraded"
+        client.chat("hello")
+        assert stack.status()["state"] == "ready"

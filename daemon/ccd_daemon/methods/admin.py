@@ -122,6 +122,8 @@ def pool_state(pool: Pool) -> tuple[str, str | None]:
     """The daemon's state in a word, and why."""
     if pool.draining:
         return "draining", "ccd is shutting down"
+    if pool.auth_error is not None:
+        return "degraded", pool.auth_error
     broken = pool.broken()
     if broken is not None:
         return "degraded", f"the CLI cannot be started: {broken.breaker.reason}"

@@ -135,6 +135,8 @@ class Chat:
                 if not tries:
                     raise error.reason from None
             except RpcError as error:
+                if error.code is Code.UPSTREAM_AUTH:
+                    self._pool.login_refused(error.message)
                 if error.data.get("output_started"):
                     raise
                 if fallback and error.code in _FALL_BACK_ON:
