@@ -17,8 +17,8 @@ from bench.feeder import BEGIN, MANY, Feeder, stand_in, token_line
 from bench.measure import Figure, figure, interleaved
 from bench.stage import Bench, Endpoint, Stack, daemon_stack
 from bench.streams import Consumer
+from bench.turns import engine_lines
 from ccd_client import Client
-from ccd_daemon import body
 
 GROUP = "c first delta"
 _CHAT = {"messages": [{"role": "user", "content": "hello"}], "model": "bench"}
@@ -93,7 +93,7 @@ class Pipes:
     def turn(self) -> float:
         """Milliseconds for a request and the first delta."""
         started = perf_counter()
-        os.write(self._stdin[1], body.engine_script(body.Wish(_CHAT, "bench"), "r1").first)  # type: ignore[arg-type]
+        os.write(self._stdin[1], engine_lines("r1"))
         json.loads(os.read(self._stdin[0], 1 << 20).splitlines()[-1])
         os.write(self._stdout[1], _DELTA)
         os.read(self._stdout[0], 1 << 20)

@@ -11,7 +11,6 @@ import resource
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -54,7 +53,8 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._born = self._loop.time()
         self._stopping = asyncio.Event()
-        self._home = Path(tempfile.mkdtemp(prefix="ccd-workers-"))
+        # Beside the socket, so that whoever holds its lock may clear what a killed daemon left.
+        self._home = settings.socket.with_name(settings.socket.name + ".workers")
         self._owner = str(settings.socket)
         self.login = argv.login_kind(self._login_env(), credentials_file=self._credentials().is_file())
         self.mode = argv.body_mode(settings.engine.body, self.login)
@@ -157,6 +157,8 @@ class Daemon:
         try:
             reaper.become_subreaper()
             reaper.sweep_leftovers(self._owner)
+            shutil.rmtree(self._home, ignore_errors=True)
+            self._home.mkdir(mode=0o700)
             sock = bind(self.settings.socket, self.settings.server.group)
             await self.server.start(sock, self.settings.socket)
             for signum in (signal.SIGTERM, signal.SIGINT):
