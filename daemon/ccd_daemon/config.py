@@ -219,9 +219,7 @@ def read(
     """
     source = path or config_path(environ)
     older = foreign.read(environ)
-    values = load(
-        SECTIONS, toml_path=source, environ=environ, overrides=overrides, below=older.settings
-    )
+    values = load(SECTIONS, toml_path=source, environ=environ, overrides=overrides, below=older.settings)
     values.pop("gateway")
     profiles = {"chat": Profile(prefork=True)} | dict(values.pop("profiles"))
     profiles["chat"] = replace(profiles["chat"], prefork=True)

@@ -18,6 +18,8 @@ from ccd_gateway.envelope import App as AsgiApp
 from ccd_gateway.envelope import Envelope
 from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.health import Health
+from ccd_gateway.legacy.edge import FlaskEdge
+from ccd_gateway.legacy.routes import add_routes as add_legacy_routes
 from ccd_gateway.metering import Books
 from ccd_gateway.models import Models
 from ccd_gateway.openapi import OpenApi
@@ -28,7 +30,7 @@ App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
 _log = logging.getLogger(__name__)
 
 
-def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Envelope:
+def create_app(settings: GatewaySettings, backend: Backend | None = None) -> AsgiApp:
     """Build the application. It opens nothing before its first request, so it can be built before a fork."""
     backend = backend or Backend(
         settings.daemon_socket(os.environ),
@@ -43,7 +45,7 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Env
     _add_routes(app, backend, settings)
     _add_error_handlers(app)
     rules = BrowserRules(settings.bind_host, settings.allowed_hosts, settings.allowed_origins)
-    return Envelope(
+    envelope = Envelope(
         cast(AsgiApp, app),
         rules,
         max_requests=settings.max_streams,
@@ -52,6 +54,7 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Env
         door=Door(KeyStore(settings.keys_path(os.environ)), settings.require_keys),
         log=log,
     )
+    return FlaskEdge(envelope)
 
 
 def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
@@ -61,6 +64,7 @@ def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
     app.add_route("/v1/models/{model:path}", models, suffix="one")
     app.add_route("/v1/chat/completions", ChatCompletions(backend, settings))
     app.add_route("/openapi.json", OpenApi())
+    add_legacy_routes(app, backend, settings)
 
 
 class _Lifespan:

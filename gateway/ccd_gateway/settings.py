@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from ccd_gateway.legacy.names import model_name
 from ccd_protocol import foreign
 from ccd_protocol.paths import data_dir, socket_path
 from ccd_protocol.settings import config_path, load
@@ -136,7 +137,7 @@ class GatewaySettings:
         if exact is not None:
             return exact
         fitting = (to for pattern, to in self.model_map.items() if fnmatchcase(name, pattern))
-        return next(fitting, name)
+        return next(fitting, model_name(name))
 
     def daemon_socket(self, environ: Mapping[str, str]) -> Path:
         """The daemon's socket: the setting, else where every program of ccd looks."""

@@ -90,7 +90,9 @@ class _Translation:
     def set(self, given: Given, key: str, value: Any, *, shown: bool = True, why: str = "") -> None:
         """Set a setting of ccd; the first to set one wins."""
         if any(setting.key == key for setting in self.settings):
-            self.note(f"{given.name}: has no effect: {key} is set already", warning=True, section=_section(key))
+            self.note(
+                f"{given.name}: has no effect: {key} is set already", warning=True, section=_section(key)
+            )
             return
         self.settings.append(Setting(given.name, key, value))
         what = f"{key} = {value}" if shown else key
@@ -118,7 +120,8 @@ def _nothing(why: str) -> _Rule:
 def _kept(work: _Translation, given: Given) -> None:
     """Settings of agents that work in a project; checked as far as the older project did."""
     work.note(
-        f"{given.name}: kept for agent profiles, NO EFFECT YET: ccd answers without tools of its own", warning=True
+        f"{given.name}: kept for agent profiles, NO EFFECT YET: ccd answers without tools of its own",
+        warning=True,
     )
 
 
@@ -132,7 +135,9 @@ def _command(work: _Translation, given: Given) -> None:
 def _timeout(work: _Translation, given: Given) -> None:
     seconds = _number(given)
     work.set(given, "deadlines.turn_s", seconds)
-    work.set(given, "gateway.request_timeout_s", seconds + _RUST_TURN_MARGIN_S, why="so that it is not cut earlier")
+    work.set(
+        given, "gateway.request_timeout_s", seconds + _RUST_TURN_MARGIN_S, why="so that it is not cut earlier"
+    )
 
 
 def _auth(work: _Translation, given: Given) -> None:
@@ -245,7 +250,9 @@ def _port(given: Given) -> int:
 
 def _spares(work: _Translation) -> None:
     """Processes kept ready: `size`, at most `max_idle`; `min_idle` where no size is given."""
-    size, least, most = (work.found.rust.get(f"process_pool.{name}") for name in ("size", "min_idle", "max_idle"))
+    size, least, most = (
+        work.found.rust.get(f"process_pool.{name}") for name in ("size", "min_idle", "max_idle")
+    )
     chosen = size or least
     if chosen is not None:
         count = min(_number(chosen), _number(most)) if most else _number(chosen)
@@ -257,7 +264,14 @@ def _spares(work: _Translation) -> None:
             work.note(f"{one.name}: {what if one is most else 'no effect: process_pool.size is what counts'}")
 
 
-_LEVELS = {"trace": "debug", "debug": "debug", "info": "info", "warn": "warning", "error": "error", "off": "error"}
+_LEVELS = {
+    "trace": "debug",
+    "debug": "debug",
+    "info": "info",
+    "warn": "warning",
+    "error": "error",
+    "off": "error",
+}
 
 
 def _rust_log(work: _Translation, given: Given) -> None:
@@ -305,7 +319,9 @@ def _flask_level(work: _Translation, given: Given) -> None:
     level = str(given.value).strip().lower()
     level = "error" if level == "critical" else level
     if level not in _FLASK_LEVELS:
-        raise SettingsError(f"{given.name}: expected DEBUG, INFO, WARNING, ERROR or CRITICAL, got {given.value!r}")
+        raise SettingsError(
+            f"{given.name}: expected DEBUG, INFO, WARNING, ERROR or CRITICAL, got {given.value!r}"
+        )
     work.set(given, "log.level", level)
 
 
@@ -366,5 +382,7 @@ def _paths(given: Given) -> list[str]:
     elif isinstance(value, str):
         value = [part.strip() for part in value.replace(",", ":").split(":") if part.strip()]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise SettingsError(f"{given.name}: expected a list of directories: a JSON array, or with : or , between")
+        raise SettingsError(
+            f"{given.name}: expected a list of directories: a JSON array, or with : or , between"
+        )
     return value

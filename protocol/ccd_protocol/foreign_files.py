@@ -101,7 +101,9 @@ def modes_of(environ: Mapping[str, str]) -> frozenset[str]:
     listed = _listed(environ)
     for mode in listed:
         if mode not in _MODES:
-            raise SettingsError(f"{SWITCH}: expected {' or '.join(_MODES)} (or both, with a comma), got {mode!r}")
+            raise SettingsError(
+                f"{SWITCH}: expected {' or '.join(_MODES)} (or both, with a comma), got {mode!r}"
+            )
     signs = any(name.startswith(RUST_PREFIX) for name in environ) or "RUN_MODE" in environ
     return frozenset([*listed, *(["rust"] if signs else [])])
 
