@@ -195,19 +195,21 @@ class Decoder:
         elif kind == "content_block_start":
             self._streamed_id = self._message_id
             self._block(event["index"], event["content_block"], events)
+        elif kind == "content_block_stop":
+            self._stop(event["index"], events)
         elif kind == "message_start":
             message = event["message"]
             self._message_id = message.get("id", "")
             events.append(Started(message.get("model", ""), self._message_id))
 
     def _assistant(self, message: dict[str, Any], events: list[Event]) -> None:
-        message_id = message.get("id", "")
-        if message_id == self._streamed_id:
+        message_id, blocks = message.get("id", ""), message.get("content")
+        if not blocks or message_id == self._streamed_id:
             return
         if message_id != self._message_id:
             self._message_id = message_id
             events.append(Started(message.get("model", ""), message_id))
-        for block in message.get("content", ()):
+        for block in blocks:
             index = len(self._blocks)
             self._block(index, block, events)
             if block["type"] == "tool_use":
@@ -224,6 +226,11 @@ class Decoder:
         elif block.get("thinking"):
             events.append(ThinkingDelta(block["thinking"]))
 
+    def _stop(self, index: int, events: list[Event]) -> None:
+        """A call without arguments comes without any JSON, which would be no JSON to whoever joins the pieces."""
+        if index in self._calls and not any(self._parts.get((index, "partial_json"), ())):
+            events.append(ToolCallDelta(self._calls[index], "{}"))
+
     def _delta(self, index: int, delta: dict[str, Any], events: list[Event]) -> None:
         for key in ("text", "thinking", "signature", "partial_json"):
             if key not in delta:
@@ -239,15 +246,14 @@ class Decoder:
                 events.append(ToolCallDelta(self._calls[index], delta[key]))
 
 
-def _arguments(text: str, result: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(text: str, result: Mapping[str, Any]) -> Any:
     """A call's arguments; those of a call that max_tokens cut short are dropped, as the answer says so."""
     try:
-        value = json.loads(text or "{}")
-    except (ValueError, RecursionError):
+        return json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
         if result.get("stop_reason") == "max_tokens":
             return {}
-        raise RpcError(Code.INTERNAL, "the arguments of a tool call are not valid JSON") from None
-    return value if isinstance(value, dict) else {}
+        raise RpcError(Code.INTERNAL, f"the model's tool input is not JSON: {error}") from None
 
 
 def _retrying(message: Mapping[str, Any]) -> Retrying:

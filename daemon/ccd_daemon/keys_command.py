@@ -107,8 +107,8 @@ def revoke(name: str, keys_file: Path | None) -> None:
     click.echo(f"revoked: {name}")
     if not keys:
         click.echo(
-            "That was the last key. Running gateways go on asking for one; one that is started now on a loopback address"
-            " does not, unless gateway.require_keys is true.",
+            "That was the last key. Running gateways go on asking for one; one that is started now on a loopback"
+            " address does not, unless gateway.require_keys is true.",
             err=True,
         )
 

@@ -97,7 +97,7 @@ class Backend:
         lanes, self._lanes = self._lanes, []
         for lane in lanes:
             await lane.client.close()
-        await asyncio.to_thread(self._books.close)
+        self._books.close()
 
     async def _admitted(self, params: ChatParams) -> tuple[ChatParams, Run | None]:
         """The call as its caller may make it, and the run that it is booked on; None without a key."""

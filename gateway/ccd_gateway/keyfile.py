@@ -36,7 +36,7 @@ _MAX_KEYS = 10_000
 _TOKEN = re.compile(r"ccd_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _NO_DIGEST = hashlib.sha256(b"").hexdigest()
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(max_length=200)]
 Limit = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
@@ -58,8 +58,8 @@ class Key(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
         expires: seconds since 1970.
     """
 
-    id: Annotated[str, Meta(pattern=r"^[0-9a-f]{12}$")]
-    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    id: Annotated[str, Meta(pattern=r"^[0-9a-f]{12}\Z")]
+    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     name: Name
     tenant: Name
     created: float
@@ -128,9 +128,12 @@ def read(path: Path) -> dict[str, Key]:
         return {}
     except OSError as error:
         raise KeyFileError(f"cannot read the keys file {path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _check_owner(path, os.fstat(descriptor))
-        text = file.read(_MAX_FILE_BYTES + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            text = file.read(_MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
     return _parsed(path, text)
 
 

@@ -52,5 +52,5 @@ def duration(seconds: float) -> str:
     """A time as OpenAI writes it: `0s`, `120ms`, `7s`, `1m0s`."""
     if 0 < seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
-    minutes, rest = divmod(math.ceil(seconds), 60)
+    minutes, rest = divmod(math.ceil(round(seconds, 6)), 60)
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"

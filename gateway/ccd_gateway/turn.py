@@ -71,8 +71,7 @@ class ChatTurn:
                 await self._run.end(self.result)
             return None
         if self._run is not None:
-            for payload in payloads:
-                self._run.saw(payload)
+            self._run.saw(b"".join(payloads))
         self.silent = not payloads
         return (
             self._reader.feed(payloads[0] if len(payloads) == 1 else b"".join(payloads)) if payloads else []

@@ -93,6 +93,10 @@ class Conversation(TypedDict):
     metadata: dict[str, Any]
 
 
+class Nothing(TypedDict):
+    """Result of what only has to be done."""
+
+
 class ConversationsResult(TypedDict):
     """Result of `conversation.list`."""
 
@@ -215,7 +219,7 @@ METHODS: Mapping[str, Method] = {
     "conversation.messages": Method(
         ConversationParams, MessagesResult, False, False, "What was said in one."
     ),
-    "conversation.delete": Method(ConversationParams, dict, False, False, "Forget one."),
+    "conversation.delete": Method(ConversationParams, Nothing, False, False, "Forget one."),
     "daemon.ping": Method(NoParams, PingResult, False, False, "Answers at once."),
     "daemon.health": Method(
         NoParams, HealthResult, False, False, "Whether a chat sent now would be accepted."
