@@ -93,10 +93,6 @@ class Conversation(TypedDict):
     metadata: dict[str, Any]
 
 
-class Nothing(TypedDict):
-    """Result of what only has to be done."""
-
-
 class ConversationsResult(TypedDict):
     """Result of `conversation.list`."""
 
@@ -201,6 +197,10 @@ class NoParams(TypedDict):
     """No parameters."""
 
 
+class NoResult(TypedDict):
+    """Nothing but that it was done."""
+
+
 METHODS: Mapping[str, Method] = {
     "chat.stream": Method(
         ChatParams, ChatResult, True, False, "One answer, as the CLI's lines while they come."
@@ -219,7 +219,7 @@ METHODS: Mapping[str, Method] = {
     "conversation.messages": Method(
         ConversationParams, MessagesResult, False, False, "What was said in one."
     ),
-    "conversation.delete": Method(ConversationParams, Nothing, False, False, "Forget one."),
+    "conversation.delete": Method(ConversationParams, NoResult, False, False, "Forget one."),
     "daemon.ping": Method(NoParams, PingResult, False, False, "Answers at once."),
     "daemon.health": Method(
         NoParams, HealthResult, False, False, "Whether a chat sent now would be accepted."
