@@ -31,7 +31,9 @@ def files(_daemon: Daemon, root: Path) -> Iterator[Gateway]:
         yield running
 
 
-def run(gateway: Gateway, prompt: Any = "hi", headers: dict[str, str] | None = None, **options: Any) -> Answer:
+def run(
+    gateway: Gateway, prompt: Any = "hi", headers: dict[str, str] | None = None, **options: Any
+) -> Answer:
     return gateway.request("POST", PATH, {"prompt": prompt, "options": options}, headers)
 
 

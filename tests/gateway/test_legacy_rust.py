@@ -57,7 +57,9 @@ def test_without_a_name_nothing_is_stored(gateway: Gateway, daemon: Daemon) -> N
         assert "conversation_id" not in daemon.calls[-1][1]
 
 
-def test_every_answer_belongs_to_a_conversation_where_that_is_set(compatible: Gateway, daemon: Daemon) -> None:
+def test_every_answer_belongs_to_a_conversation_where_that_is_set(
+    compatible: Gateway, daemon: Daemon
+) -> None:
     first, second = compatible.chat().json["conversation_id"], compatible.chat().json["conversation_id"]
     assert UUID.fullmatch(first) and UUID.fullmatch(second) and first != second
     assert daemon.calls[-1][1]["conversation_id"] == second
