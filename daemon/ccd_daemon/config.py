@@ -1,7 +1,7 @@
 """Every setting of the daemon, with its default, bounds and meaning. The loader is `ccd_protocol.settings`.
 
-Order, later wins: defaults, settings of the older projects (`ccd_protocol.foreign`), TOML file, `CCD_<SECTION>__<KEY>` variables, flags. `CCD_SOCKET` names the socket and
-`CCD_CONFIG` the file.
+Order, later wins: defaults, settings of the older projects (`ccd_protocol.foreign`), TOML file,
+`CCD_<SECTION>__<KEY>` variables, flags. `CCD_SOCKET` names the socket and `CCD_CONFIG` the file.
 """
 
 from __future__ import annotations
