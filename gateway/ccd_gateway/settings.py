@@ -51,6 +51,20 @@ class GatewaySettings:
     reconnect_wait_s: float = field(
         default=10.0, metadata={"min": 0, "max": 600, "help": "longest wait for a daemon that restarts"}
     )
+    responses_file: Path | None = field(
+        default=None,
+        metadata={"help": "stored responses; default: responses.sqlite3 in the data directory"},
+    )
+    stored_responses: int = field(
+        default=10_000, metadata={"min": 1, "max": 10_000_000, "help": "responses kept for later requests"}
+    )
+    stored_bytes: int = field(
+        default=512 << 20, metadata={"min": 1 << 20, "max": 1 << 40, "help": "size of all of them together"}
+    )
+    stored_s: float = field(
+        default=30 * 86400.0,
+        metadata={"min": 60, "max": 1e9, "help": "how long one is kept after its last use"},
+    )
     graceful_timeout_s: int = field(
         default=30, metadata={"min": 0, "max": 3600, "help": "time that open requests get when stopping"}
     )
@@ -143,6 +157,17 @@ class GatewaySettings:
         """The daemon's socket: the setting, else where every program of ccd looks."""
         return self.socket or socket_path(environ)
 
+    def responses_path(self, environ: Mapping[str, str]) -> Path:
+        """The stored responses: the setting, else in the data directory."""
+        return self.responses_file or data_dir(environ) / "responses.sqlite3"
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The `[data]` section, which is the daemon's."""
+
+    dir: Path | None = None
+
 
 @dataclass(frozen=True)
 class _Data:
@@ -177,5 +202,6 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -
     return replace(
         settings,
         keys_file=folder / "keys.json" if keys == data_dir(environ) / "keys.json" else keys,
+        responses_file=settings.responses_file or folder / "responses.sqlite3",
         usage_file=settings.usage_file or folder / "usage.sqlite3",
     )

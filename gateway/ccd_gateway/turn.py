@@ -70,12 +70,13 @@ class ChatTurn:
             if self._run is not None:
                 await self._run.end(self.result)
             return None
-        if self._run is not None:
-            self._run.saw(b"".join(payloads))
         self.silent = not payloads
-        return (
-            self._reader.feed(payloads[0] if len(payloads) == 1 else b"".join(payloads)) if payloads else []
-        )
+        if not payloads:
+            return []
+        payload = payloads[0] if len(payloads) == 1 else b"".join(payloads)
+        if self._run is not None:
+            self._run.saw(payload)
+        return self._reader.feed(payload)
 
     def close(self) -> None:
         """Cancel the turn unless it has ended; once is enough, more does no harm."""

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 
 from ccd_gateway.auth import Failures, KeyStore, is_local, presented, why_not
 from ccd_gateway.keyfile import KeyFileError, changing, make
-from fakes.gateway_daemon import RESULT, Daemon, start, text
+from fakes.gateway_daemon import RESULT, Call, Daemon, Gate, start, text
 from fakes.gateway_keys import add_key, bearer
 from fakes.gateway_process import SOURCES, USER, Answer, Gateway, events, read_until
 
@@ -60,6 +61,15 @@ def _keyed(_daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture
 def keyed(_keyed: Keyed, daemon: Daemon) -> Keyed:
     return _keyed
+
+
+def open_keyed(keyed: Keyed, headers: dict[str, str], **fields: object) -> socket.socket:
+    """Send a chat with a key and return the socket, nothing read."""
+    body = json.dumps({"model": "m", "messages": USER, **fields}).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    connection = keyed.gateway.connect()
+    connection.sendall(f"{head}Authorization: {headers['Authorization']}\r\n\r\n".encode() + body)
+    return connection
 
 
 # --- the key ---
@@ -370,10 +380,7 @@ def test_tokens_per_minute(keyed: Keyed, daemon: Daemon) -> None:
 def test_concurrent_answers(keyed: Keyed, daemon: Daemon) -> None:
     headers = keyed.add("one-at-a-time", concurrent=1)
     daemon.hang()
-    body = json.dumps({"model": "m", "messages": USER}).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
-    with keyed.gateway.connect() as connection:
-        connection.sendall(f"{head}Authorization: {headers['Authorization']}\r\n\r\n".encode() + body)
+    with open_keyed(keyed, headers):
         while not any(method == "chat.complete" for method, _ in daemon.calls):
             assert daemon.arrivals.acquire(timeout=20)
         assert keyed.gateway.chat(headers=headers).error["code"] == "rate_limit_exceeded"
@@ -406,16 +413,22 @@ def test_a_stream_is_stopped_when_its_cost_passes_the_budget(keyed: Keyed, daemo
     daemon.chat(opening, text("a"), model="claude-priced", usage=usage, cost_usd=0.002)
     assert keyed.gateway.chat(headers=bearer(keyed.token), stream=True).status == 200
     headers = keyed.add("poorer", usd_per_day=0.05)
-    daemon.chat(
-        opening, *[text("word ") for _ in range(500)], model="claude-priced", usage=usage, cost_usd=0.25
-    )
-    body = keyed.gateway.chat(headers=headers, stream=True).body
-    last = events(body)[-1]
-    assert last["error"]["code"] == "insufficient_quota"
-    assert 10 < body.count(b"word ") < 500
-    assert (
-        keyed.gateway.chat(headers=headers).error["code"] == "insufficient_quota"
-    )  # what had passed is booked
+    gate = Gate()
+
+    async def long(call: Call) -> object:
+        await call.send(opening + text("word ") * 10)
+        await gate.passed()
+        for _ in range(490):
+            await call.send(text("word "))
+        return {**RESULT, "model": "claude-priced", "usage": usage, "cost_usd": 0.25}
+
+    daemon.scripts["chat.stream"] = long
+    with open_keyed(keyed, headers, stream=True) as connection:
+        read_until(connection, b"word")
+        gate.open()
+        body = read_until(connection, b"\r\n0\r\n\r\n")
+    assert b"insufficient_quota" in body and b"[DONE]" not in body and body.count(b"word ") < 490
+    assert keyed.gateway.chat(headers=headers).error["code"] == "insufficient_quota"  # what had passed is booked
 
 
 def test_an_answer_that_is_left_early_is_booked(keyed: Keyed, daemon: Daemon) -> None:
@@ -423,16 +436,13 @@ def test_an_answer_that_is_left_early_is_booked(keyed: Keyed, daemon: Daemon) ->
     opening = b'{"type":"stream_event","event":{"type":"message_start","message":{"model":"claude-new",'
     opening += b'"usage":{"input_tokens":1000}}}}\n'
 
-    async def endless(call: object) -> object:
-        await call.send(opening + text("first"))  # type: ignore[attr-defined]
-        await call.cancelled.wait()  # type: ignore[attr-defined]
+    async def endless(call: Call) -> object:
+        await call.send(opening + text("first"))
+        await call.cancelled.wait()
         return RESULT
 
-    daemon.scripts["chat.stream"] = endless  # type: ignore[assignment]
-    body = json.dumps({"model": "m", "stream": True, "messages": USER}).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
-    with keyed.gateway.connect() as connection:
-        connection.sendall(f"{head}Authorization: {headers['Authorization']}\r\n\r\n".encode() + body)
+    daemon.scripts["chat.stream"] = endless
+    with open_keyed(keyed, headers, stream=True) as connection:
         read_until(connection, b"first")
     assert daemon.cancellations.acquire(timeout=20)
     daemon.chat()
