@@ -68,6 +68,13 @@ class Pool:
     rss_soft_bytes: int = setting(600 * MIB, "a process larger than this ends when its turn does", min=MIB)
     rss_hard_bytes: int = setting(2048 * MIB, "a process larger than this is killed at once", min=MIB)
     poll_s: float = setting(1.0, "how often memory is looked at", min=0.05, max=60)
+    max_processes: int = setting(512, "a worker with more processes than this is killed", min=8, max=100000)
+    max_pressure: float = setting(
+        20.0,
+        "percent of time that the host waits for memory, from which no spares are started",
+        min=0,
+        max=100,
+    )
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ class InitializeReply(msgspec.Struct):
 
     models: list[dict[str, Any]] = []
     claude_code_version: str | None = None
+    capabilities: list[str] = []
 
 
 class VersionReply(msgspec.Struct):

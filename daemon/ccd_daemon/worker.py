@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
@@ -18,13 +19,14 @@ import msgspec
 
 from ccd_protocol.errors import Code, RpcError
 
-from . import control, errors
+from . import control, errors, memory
 from .body import Script
+from .cgroup import Group
 from .config import Settings
 from .lifecycle import CLOCK, Action, Event, IllegalTransition, State, step
 from .ndjson import TOKEN_PREFIX, LineCutter, LineTooLong, all_tokens, each
 from .policy import Wear, jittered
-from .process import Process, death_wrapper, exit_words
+from .process import WORKER_MARK, Process, death_wrapper, exit_words
 from .turn import Sink, Turn
 
 log = logging.getLogger("ccd.worker")
@@ -61,6 +63,7 @@ class Worker:
         self.rss_bytes = 0
         self.cli_version: str | None = None
         self.models: list[dict[str, Any]] = []
+        self.announced: list[str] = []  # the CLI's own list of its capabilities
         self.death: str | None = None  # why it ended, for people
         self.was_ready = False
         self.stderr_tail = ""  # filled at its death
@@ -71,6 +74,9 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self.born = self._loop.time()
         self.process: Process | None = None
+        self.group: Group | None = None
+        self.mark = ""  # tells its processes from others, in their environment
+        self.stale = False  # the CLI has been replaced since: it ends when it is given back
         self._marker = ""
         self._dir: Path | None = None
         self._cutter = LineCutter(settings.cli.max_line_bytes)
@@ -91,24 +97,50 @@ class Worker:
     # --- birth ---
 
     def start(
-        self, command: Path, argv: tuple[str, ...], env: Mapping[str, str], marker: str, home: Path
+        self,
+        command: Path,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        home: Path,
+        open_group: Callable[[], Group | None],
     ) -> None:
-        """Begin to spawn; `home` is a private directory of the worker's, removed with it."""
-        self._marker = marker
-        self._dir = home
-        self._spawning = self._loop.create_task(self._spawn(command, argv, env, home))
+        """Begin to spawn; `home` is a private directory of the worker's, removed with it.
 
-    async def _spawn(self, command: Path, argv: tuple[str, ...], env: Mapping[str, str], home: Path) -> None:
+        The worker's mark is in `env`; `open_group` makes its control group, in a thread.
+        """
+        self.mark = env[WORKER_MARK]
+        self._marker = f"{WORKER_MARK}={self.mark}"
+        self._dir = home
+        self._spawning = self._loop.create_task(self._spawn(command, argv, env, open_group))
+
+    async def _spawn(
+        self,
+        command: Path,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        open_group: Callable[[], Group | None],
+    ) -> None:
+        assert self._dir is not None
         try:
-            home.mkdir(parents=True, mode=0o700)  # noqa: ASYNC240 - microseconds, in a tmp directory
-            self.process = await Process.spawn(
-                [*death_wrapper(), str(command), *argv], env=env, cwd=home, listener=self
-            )
-        except OSError as error:
+            self._dir.mkdir(parents=True, mode=0o700)
+            self.group = await self._loop.run_in_executor(None, open_group)
+            process = Process([*death_wrapper(), str(command), *argv], env=env, cwd=self._dir, listener=self)
+            self.process = process
+            await self._confine(process.pid)
+            await process.connect()
+        except (OSError, ValueError) as error:  # ValueError: a NUL in a setting
             self.death = f"cannot start {command}: {error}"
             self.feed(Event.SPAWN_FAILED)
         else:
             self.feed(Event.SPAWNED)
+
+    async def _confine(self, pid: int) -> None:
+        """Before it can start anything: it takes the CLI tens of milliseconds to get that far."""
+        memory.take_workers_first(pid)
+        if self.group is not None:
+            await self._loop.run_in_executor(None, self.group.join, pid)
+        if self.group is None or not self.group.caps_memory:
+            memory.limit_data(pid, self._settings.pool.rss_hard_bytes)
 
     @property
     def pid(self) -> int | None:
@@ -127,7 +159,7 @@ class Worker:
             turns_since_reset=self._turns_since_reset,
             input_tokens_since_reset=self._tokens_since_reset,
             age_s=self.age_s,
-            over_soft_limit=self._over_soft_limit,
+            over_soft_limit=self._over_soft_limit or self.stale,
             tainted=self._tainted,
         )
 
@@ -405,6 +437,7 @@ class Worker:
             if self.mode == "full":
                 answer = control.initialize_reply(reply.response)
                 self.models, self.cli_version = answer.models, answer.claude_code_version
+                self.announced = answer.capabilities
             else:
                 self.cli_version = control.version_reply(reply.response).version
         if self.state is State.WARMING:
@@ -430,20 +463,31 @@ class Worker:
         """The process has ended."""
         self.death = f"{self.death} ({exit_words(status)})" if self.death else exit_words(status)
         self._exit_words = exit_words(status)
+        if status == -signal.SIGKILL and self.group is not None and self.group.oom_kills():
+            self.death = f"out of memory: it reached its limit of {self._settings.pool.rss_hard_bytes} bytes"
+            self.feed(Event.RSS_HARD)
         self.feed(Event.EXITED)
 
     # --- memory ---
 
-    def measured(self, rss_bytes: int) -> None:
-        """Its resident memory, its descendants included."""
+    def measured(self, rss_bytes: int, processes: int) -> None:
+        """Its resident memory, its descendants included, and how many processes they are."""
         self.rss_bytes = rss_bytes
         limits = self._settings.pool
-        if rss_bytes > limits.rss_hard_bytes:
-            self.death = self.death or f"resident memory of {rss_bytes} bytes is over the hard limit"
-            self.feed(Event.RSS_HARD)
+        if self.state in (State.SPAWNING, State.DEAD):
+            return
+        if processes > limits.max_processes:
+            self._too_large(f"it had {processes} processes, more than pool.max_processes")
+        elif rss_bytes > limits.rss_hard_bytes:
+            self._too_large(f"resident memory of {rss_bytes} bytes is over the hard limit")
         elif rss_bytes > limits.rss_soft_bytes:
             self._over_soft_limit = True
             self.feed(Event.RSS_SOFT)
+
+    def _too_large(self, why: str) -> None:
+        self.death = self.death or why
+        self.feed(Event.RSS_HARD)
+        self._kill()  # no time for manners: what grows by 500 MB/s is not asked first
 
     # --- actions ---
 
@@ -486,6 +530,8 @@ class Worker:
             self.process.terminate(self._marker)
 
     def _kill(self) -> None:
+        if self.group is not None:
+            self.group.kill()
         if self.process is not None:
             self.process.kill(self._marker)
 
@@ -505,10 +551,10 @@ class Worker:
         self._stop_watching()
         self.turn = None
         if self.process is not None:
-            self.process.kill(self._marker)  # whatever of its tree is left
             self.stderr_tail = self.process.stderr_tail()
-        if self._dir is not None:
-            self._loop.run_in_executor(None, _remove, self._dir)
+        if self.group is not None:
+            self.group.kill()  # whatever of its tree is left; what is in no group is swept
+        self._loop.run_in_executor(None, _remove, self._dir, self.group)
         self._owner.buried(self)
 
 
@@ -516,8 +562,11 @@ def _discard(lines: bytes) -> None:
     """The sink of a turn that nobody listens to any more."""
 
 
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove(folder: Path | None, group: Group | None) -> None:
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    if group is not None:
+        group.remove()
 
 
 def _input_tokens(usage: Mapping[str, Any]) -> int:
