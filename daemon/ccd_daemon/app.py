@@ -37,8 +37,8 @@ from .worker import Worker
 
 log = logging.getLogger("ccd")
 
-_FDS_PER_WORKER = 4
-_FDS_SPARE = 64
+_FDS_PER_WORKER = 4  # three pipes and a pidfd
+_FDS_SPARE = 40
 
 
 def version() -> str:
@@ -64,10 +64,12 @@ class Daemon:
         if not self._private_config():
             # Processes that share a configuration tear it when they start at the same time.
             self.settings = settings = replace(settings, pool=replace(settings.pool, spawn_concurrency=1))
-        self.groups = cgroup.Groups(self._owner, cgroup.find())
+        places = cgroup.find() if settings.pool.control_groups else cgroup.Places()
+        self.groups = cgroup.Groups(self._owner, places)
         self.pool = Pool(settings, self.mode, self._launch)
         self.housekeeping = Housekeeping(self.pool, settings, self.command, self._round)
         self.server = Server(settings.server, {}, f"ccd/{self.version}")
+        self.server.limit_files(file_room(settings, raise_fd_limit()))
         self.server.handlers.update(self._handlers())
 
     def _login_env(self) -> dict[str, str]:
@@ -227,14 +229,22 @@ class Daemon:
         self.pool.hurry()
 
 
-def raise_fd_limit(settings: Settings) -> None:
-    """Use all file descriptors that the hard limit allows, and say so when they are too few."""
+def raise_fd_limit() -> int:
+    """Use all file descriptors that the hard limit allows; how many that is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    needed = _FDS_PER_WORKER * settings.max_workers + settings.server.max_connections_per_uid + _FDS_SPARE
-    if hard < needed:
-        log.warning("at most %d open files, but up to %d may be needed; raise LimitNOFILE", hard, needed)
+    return hard
+
+
+def file_room(settings: Settings, limit: int) -> int:
+    """How many of the open files are left for connections; says so when they are few."""
+    room = limit - _FDS_PER_WORKER * settings.max_workers - _FDS_SPARE
+    if room < 2 * settings.server.max_connections_per_uid:
+        log.warning(
+            "with at most %d open files only %d connections can be had; raise LimitNOFILE", limit, room // 2
+        )
+    return room
 
 
 def serve(settings: Settings, environ: Mapping[str, str], *, ready: Callable[[], None]) -> None:
@@ -244,7 +254,6 @@ def serve(settings: Settings, environ: Mapping[str, str], *, ready: Callable[[],
         SocketError: the socket cannot be had. CliError: there is no usable CLI.
     """
     logs.configure(settings.log.level, settings.log.format)
-    raise_fd_limit(settings)
     sys.setswitchinterval(0.05)  # helper threads only delete directories; they need not share the loop's time
 
     async def main() -> None:
