@@ -251,6 +251,8 @@ class Worker:
             return
         started = turn.flowing
         limit_s = limits.stall_s if started else limits.first_output_s
+        if turn.message_done:
+            limit_s = limits.result_s
         quiet_s = self._loop.time() - turn.last_output
         if quiet_s >= limit_s and not (self.process and self.process.paused):
             self.death = f"{'no further' if started else 'no'} output for {limit_s:g} s"
@@ -281,6 +283,8 @@ class Worker:
 
     def _cut(self, data: bytes) -> bytes:
         """The whole lines of a read, and of those before it."""
+        if self.state in (State.KILLING, State.DEAD):
+            return b""
         try:
             return self._cutter.feed(data)
         except LineTooLong as error:
@@ -358,6 +362,9 @@ class Worker:
             return
         if event.type == "message_start":
             self._guard()
+        if turn.message_done and not done:
+            self._stop_watching()
+            self._watch_output()
         if not done:
             if event.type.startswith("content_block") and not turn.flowing:
                 self._first_output(turn)
@@ -406,6 +413,7 @@ class Worker:
         self._tainted = self._tainted or not answered or result["api_calls"] > 1 or line.is_error
         self.turn = None
         self.last_used = self._loop.time()
+        self.resume()  # who held it back has had all there is, and the next caller has held back nothing
         self.feed(Event.RESULT)
         if answered:
             turn.resolve(result)
@@ -450,6 +458,7 @@ class Worker:
         self._write(control.reply_error(request.request_id, f"this host does not serve {subtype!r}"))
 
     def _bad_output(self, reason: str) -> None:
+        self._cutter = LineCutter(self._settings.cli.max_line_bytes)  # lets go of what it holds
         self.death = f"bad output: {reason[:300]}"
         log.warning("worker %s: %s", self.id, self.death)
         self.feed(Event.BAD_FRAME)
@@ -535,15 +544,24 @@ class Worker:
         if self.process is not None:
             self.process.kill(self._marker)
 
+    def _deliver_complete(self, turn: Turn) -> bool:
+        """A message that was completed is an answer, whatever became of the process before it said so."""
+        if turn.message_done:
+            now = self._loop.time()
+            turn.resolve(
+                turn.result(control.ResultLine(), worker=self.id, mode=self.mode, cost_usd=0.0, now=now)
+            )
+        return turn.message_done
+
     def _fail(self, code: Code, message: str) -> None:
         turn = self.turn
-        if turn is not None:
+        if turn is not None and not self._deliver_complete(turn):
             tail = self.process.stderr_tail() if self.process else ""
             turn.reject(turn.failure(code, message, stderr_tail=tail))
 
     def _fail_crashed(self) -> None:
         turn = self.turn
-        if turn is not None:
+        if turn is not None and not self._deliver_complete(turn):
             error = errors.crashed(self._exit_words, self.process.stderr_tail() if self.process else "")
             turn.reject(turn.failure(error.code, error.message, **error.data))
 
