@@ -21,6 +21,7 @@ from .worker import Worker
 log = logging.getLogger("ccd")
 
 _SWEEP_AGAIN_S = 0.02
+_BUSY_POLL_S = 0.2  # where only polling watches: what a model's tools allocate comes suddenly
 
 
 class Housekeeping:
@@ -35,8 +36,7 @@ class Housekeeping:
         self._loop = asyncio.get_running_loop()
         self._identity = identity(command)
         self._strays: dict[str, list[int]] = {}
-        self._sizes: dict[Worker, int] = {}
-        self._measured_at = self._loop.time()
+        self._sizes: dict[Worker, tuple[float, int]] = {}  # when measured, and what
         self._sweeping: asyncio.TimerHandle | None = None
         pool.on_buried = self.sweep_soon
 
@@ -46,10 +46,11 @@ class Housekeeping:
         while True:
             wait_s = self._settings.pool.poll_s
             try:
-                if self._loop.time() >= due:
+                everybody = self._loop.time() >= due
+                if everybody:
                     due = self._loop.time() + wait_s
                     self._round()
-                wait_s = self._measure()
+                wait_s = self._measure(everybody=everybody)
             except Exception:
                 log.exception("a round of housekeeping failed")
             await asyncio.sleep(max(memory.MIN_POLL_S, min(wait_s, due - self._loop.time())))
@@ -65,20 +66,23 @@ class Housekeeping:
             self._pool.roll()
         self._rounds()
 
-    def _measure(self) -> float:
-        """Tell the workers their size; the seconds until it is to be done again."""
+    def _measure(self, *, everybody: bool) -> float:
+        """Tell the workers their size; the seconds until it is to be done again for those that work."""
         limits, now = self._settings.pool, self._loop.time()
-        elapsed_s, self._measured_at = now - self._measured_at, now
-        before, self._sizes = self._sizes, {}
         wait_s = limits.poll_s
+        before, self._sizes = self._sizes, {}
         for worker in self._pool.workers:
-            if worker.pid is None or worker.state is State.SPAWNING:
+            since, last = self._sizes[worker] = before.get(worker, (now, 0))
+            if not (worker.group and worker.group.caps_memory):
+                wait_s = min(wait_s, _BUSY_POLL_S)
+            if worker.pid is None or not (everybody or worker.state is State.BUSY):
                 continue
             pids = self._processes(worker, worker.pid)
-            size = self._sizes[worker] = memory.tree_rss_bytes(pids)
+            size = memory.tree_rss_bytes(pids)
+            self._sizes[worker] = now, size
             worker.measured(size, len(pids))
-            if worker in before and elapsed_s > 0:
-                grown_bytes_s = (size - before[worker]) / elapsed_s
+            if last and now > since:
+                grown_bytes_s = (size - last) / (now - since)
                 wait_s = min(
                     wait_s, memory.next_poll_s(limits.poll_s, size, grown_bytes_s, limits.rss_hard_bytes)
                 )
