@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import pytest
+
 from ccd_daemon import config
 from ccd_daemon.cli import main
 from ccd_protocol.errors import Code

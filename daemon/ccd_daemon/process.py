@@ -19,7 +19,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 WORKER_MARK = "CCD_WORKER"  # =<worker id>/<daemon pid>, in the environment of all that a worker starts
 _PIPE_BYTES = 256 * 1024
@@ -59,6 +59,16 @@ class _StdoutPipe(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._process._stdout_closed()
+
+
+class _StdinPipe(asyncio.Protocol):
+    """Knows whether there is still something to close."""
+
+    def __init__(self) -> None:
+        self.open = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
 
 
 class _StderrPipe(asyncio.Protocol):
@@ -107,6 +117,7 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._pidfd = -1
         self._stderr = _StderrPipe()
+        self._stdin_pipe = _StdinPipe()
         self._stdin: asyncio.WriteTransport | None = None
         self._stdout: asyncio.ReadTransport | None = None
         self._stderr_pipe: asyncio.ReadTransport | None = None
@@ -132,7 +143,7 @@ class Process:
         with contextlib.suppress(OSError):  # over the user's pipe quota: the default size works too
             fcntl.fcntl(self._popen.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         loop = self._loop
-        self._stdin, _ = await loop.connect_write_pipe(asyncio.Protocol, self._popen.stdin)
+        self._stdin, _ = await loop.connect_write_pipe(lambda: self._stdin_pipe, self._popen.stdin)
         self._stderr_pipe, _ = await loop.connect_read_pipe(lambda: self._stderr, self._popen.stderr)
         self._stdout, _ = await loop.connect_read_pipe(lambda: _StdoutPipe(self), self._popen.stdout)
         loop.add_reader(self._pidfd, self._exited)
@@ -230,15 +241,13 @@ class Process:
             os.close(self._pidfd)
             self._pidfd = -1
         # Aborted, not closed: nobody may ever read what is still to be written to stdin.
-        if self._stdin is not None:
+        if self._stdin is not None and self._stdin_pipe.open:
             self._stdin.abort()
-        for transport, pipe in (
-            (self._stdin, self._popen.stdin),
-            (self._stdout, self._popen.stdout),
-            (self._stderr_pipe, self._popen.stderr),
-        ):
+        if self._stdin is None and self._popen.stdin is not None:
+            self._popen.stdin.close()
+        for transport, pipe in ((self._stdout, self._popen.stdout), (self._stderr_pipe, self._popen.stderr)):
             if transport is not None:
-                cast(asyncio.BaseTransport, transport).close()
+                transport.close()
             elif pipe is not None:
                 pipe.close()
 
@@ -309,19 +318,13 @@ def has_marker(pid: int, marker: str) -> bool:
         return False
 
 
-def marked(marker_prefix: str) -> list[int]:
-    """Every process whose environment has a variable that starts with `marker_prefix`; scans all processes."""
-    prefix = marker_prefix.encode()
+def marked(marker: str) -> list[int]:
+    """Every process that was started with `marker` (`NAME=value`) in its environment; scans all processes."""
     found = []
     for name in os.listdir("/proc"):  # noqa: PTH208
         if not name.isdigit():
             continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123
-                environ = file.read()
-        except OSError:
-            continue
-        if any(entry.startswith(prefix) for entry in environ.split(b"\0")):
+        if has_marker(int(name), marker):
             found.append(int(name))
     return found
 
