@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 SCRIPT = """
 import os, subprocess, sys, time
@@ -61,8 +62,11 @@ print("fine")
 """
 
 
-def test_sweeping() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.stdout == "fine\n", done.stderr
+def test_sweeping(tmp_path: Path) -> None:
+    # A file, not a pipe: a child that a failure leaves behind must not keep the test waiting.
+    with (tmp_path / "out").open("w") as out:
+        command = [sys.executable, "-c", SCRIPT]
+        done = subprocess.run(command, stdout=out, stderr=out, timeout=60, check=False)
+    text = (tmp_path / "out").read_text()
+    assert done.returncode == 0, text
+    assert text.endswith("fine\n")
