@@ -92,13 +92,16 @@ def make_directory(folder: Path) -> None:
     """Create the socket's directory 0750, or check that an existing one is safe.
 
     Raises:
-        SocketError: it belongs to somebody else, is a symbolic link, or others can write to it.
+        SocketError: it belongs to somebody else, is a symbolic link, or others can write to it or move it away.
     """
+    umask = os.umask(0o022)  # ccd may be started with none at all, and parents are made here too
     try:
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         info = folder.lstat()
     except OSError as error:
         raise SocketError(f"cannot use {folder} for the socket: {error.strerror}") from None
+    finally:
+        os.umask(umask)
     if not stat.S_ISDIR(info.st_mode):
         raise SocketError(f"{folder} is not a directory (a symbolic link is not accepted)")
     if info.st_uid not in (os.getuid(), 0):
@@ -109,6 +112,12 @@ def make_directory(folder: Path) -> None:
         raise SocketError(
             f"{folder} is writable for everybody; put the socket in a directory of its own, or chmod it 0750"
         )
+    for parent in folder.resolve().parents:
+        mode = parent.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise SocketError(
+                f"{parent} is writable for everybody, who could so replace {folder}; use another one"
+            )
 
 
 def bind(path: Path, group: str | None) -> socket.socket:
