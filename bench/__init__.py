@@ -1,1 +1,1 @@
-"""Benchmarks of the whole product against floors and peers measured in the same run. Run: `python -m bench`."""
+"""Benchmarks against floors measured in the same run: `python -m bench`."""

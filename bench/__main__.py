@@ -18,7 +18,7 @@ from bench import table
 from bench.measure import Figure, cores
 from bench.stage import HERE, Bench
 
-BENCHMARKS = {"a": "ping", "b": "relay", "c": "first_delta", "d": "memory", "e": "spawn"}
+BENCHMARKS = {"a": "ping", "b": "relay", "c": "first_delta", "d": "memory", "e": "spawn", "f": "engine"}
 RESULTS = HERE / "results" / "latest.json"
 
 
@@ -26,7 +26,9 @@ def main() -> int:
     """Run what was asked for."""
     options = _options()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a thousand streams have several thousand descriptors
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (hard, hard)
+    )  # a thousand streams have several thousand descriptors
     started = time.time()
     figures: list[Figure] = []
     took_s: dict[str, float] = {}
@@ -56,7 +58,9 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     names = ", ".join(f"{letter} {name}" for letter, name in BENCHMARKS.items())
-    parser.add_argument("--only", type=_letters, default=list(BENCHMARKS), metavar="a,c", help=f"some of: {names}")
+    parser.add_argument(
+        "--only", type=_letters, default=list(BENCHMARKS), metavar="a,c", help=f"some of: {names}"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds: under a minute, less certain")
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
     return parser.parse_args()
@@ -66,7 +70,9 @@ def _letters(text: str) -> list[str]:
     letters = text.split(",")
     unknown = [letter for letter in letters if letter not in BENCHMARKS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"there is no benchmark {unknown[0]!r}; there are: {','.join(BENCHMARKS)}")
+        raise argparse.ArgumentTypeError(
+            f"there is no benchmark {unknown[0]!r}; there are: {','.join(BENCHMARKS)}"
+        )
     return letters
 
 
@@ -75,7 +81,7 @@ def _machine() -> dict[str, Any]:
     return {
         "cores": len(cores()),
         "load_1min": round(os.getloadavg()[0], 2),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         **versions,
     }

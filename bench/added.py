@@ -1,7 +1,7 @@
-"""(c) What ccd itself adds to the first delta, without the CLI's noise: the process behind the pipes is a stand-in.
+"""(c) What ccd itself adds to the first delta: the process behind the pipes is a stand-in.
 
-The stand-in's pipes are held by this process, which answers the moment it has read the request. By hand, that is two
-pipes and nothing else; through the socket and the gateway all of ccd is real.
+The stand-in's pipes are held by this process, which answers the moment it has read the request. By hand,
+that is two pipes and nothing else; through the socket and the gateway all of ccd is real.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import statistics
 from contextlib import ExitStack
 from time import perf_counter
 
-from ccd_client import Client
-from ccd_daemon import body
-from fakes.stack import Stack
-
 from bench.feeder import BEGIN, MANY, Feeder, stand_in, token_line
 from bench.measure import Figure, figure, interleaved
-from bench.stage import Bench, Endpoint, daemon_stack
+from bench.stage import Bench, Endpoint, Stack, daemon_stack
 from bench.streams import Consumer
+from bench.turns import engine_lines
+from ccd_client import Client
 
 GROUP = "c first delta"
 _CHAT = {"messages": [{"role": "user", "content": "hello"}], "model": "bench"}
 _HTTP = json.dumps({**_CHAT, "stream": True}).encode()
-_POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+_POST = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: %b\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+)
 _DELTA = BEGIN + token_line()
 
 
@@ -49,7 +50,13 @@ def run(bench: Bench) -> list[Figure]:
     hand = statistics.median(samples["by hand"])
     targets = {"socket": "within 2 ms of hand-driven", "gateway": "within 5 ms of hand-driven"}
     return [
-        figure(GROUP, f"added by ccd alone, {name}", "ms", [value - hand for value in samples[name]], target=target)
+        figure(
+            GROUP,
+            f"added by ccd alone, {name}",
+            "ms",
+            [value - hand for value in samples[name]],
+            target=target,
+        )
         for name, target in targets.items()
     ]
 
@@ -86,7 +93,7 @@ class Pipes:
     def turn(self) -> float:
         """Milliseconds for a request and the first delta."""
         started = perf_counter()
-        os.write(self._stdin[1], body.engine_script(_CHAT, "bench", "r1").first)  # type: ignore[arg-type]
+        os.write(self._stdin[1], engine_lines("r1"))
         json.loads(os.read(self._stdin[0], 1 << 20).splitlines()[-1])
         os.write(self._stdout[1], _DELTA)
         os.read(self._stdout[0], 1 << 20)

@@ -1,7 +1,8 @@
-"""The floor of the relay: a bare uvloop process that passes what it reads from pipes on to one socket, framed.
+"""The floor of the relay: a bare uvloop process that passes what it reads from pipes on to a socket.
 
-Run as a script with the number of pipes; prints its socket's path. It opens the pipes itself; the benchmark reaches
-their write ends through `/proc/PID/fd`. No limits, no credit, no calls: a header before each read, and that is all.
+Run as a script with the number of pipes; prints its socket's path. It opens the pipes itself; the benchmark
+reaches their write ends through `/proc/PID/fd`. No limits, no credit, no calls: a header before each read,
+and that is all.
 """
 
 from __future__ import annotations

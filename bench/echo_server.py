@@ -1,4 +1,4 @@
-"""The floor of an RPC: a bare uvloop server that decodes each msgpack frame and answers it, and does nothing else.
+"""The floor of an RPC: a bare uvloop server that decodes and answers msgpack frames and does nothing else.
 
 Run as a script with the path of the socket; prints a line when it listens.
 """

@@ -1,9 +1,10 @@
-"""A stand-in for the CLI that is small enough to run a thousand times, and the feeder that speaks for all of them.
+"""A stand-in for the CLI that is small enough to run a thousand times, and the feeder that plays it.
 
-The daemon starts the stand-in as it starts the CLI: with its own wrapper, pipes and life table. The stand-in itself is
-`sleep`. One feeder, in the benchmark's process, opens the pipes of every stand-in through `/proc/PID/fd` and plays the
-CLI on them: it answers `initialize`, begins an answer when a user line comes, and writes as many token lines as the
-benchmark wants. So all of the daemon is real, and only the process behind the pipes is not.
+The daemon starts the stand-in as it starts the CLI: with its own wrapper, pipes and life table. The
+stand-in itself is `sleep`. One feeder, in the benchmark's process, opens the pipes of every stand-in
+through `/proc/PID/fd` and plays the CLI on them: it answers `initialize`, begins an answer when a user line
+comes, and writes as many token lines as the benchmark wants. So all of the daemon is real, and only the
+process behind the pipes is not.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MANY = {
     "CCD_DEADLINES__SHUTDOWN_S": "0",
     "CCD_DEADLINES__FIRST_OUTPUT_S": "600",
     "CCD_DEADLINES__STALL_S": "600",
-    # Looking at the memory of a thousand processes is no part of the relay; `bench.relay` reports it by itself.
+    # Looking at the memory of a thousand processes once a second is no part of the relay.
     "CCD_POOL__POLL_S": "60",
 }
 
@@ -50,7 +51,9 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def _event(event: dict[str, Any]) -> bytes:
-    return _line({"type": "stream_event", "event": event, "session_id": "s", "parent_tool_use_id": None, "uuid": "u"})
+    return _line(
+        {"type": "stream_event", "event": event, "session_id": "s", "parent_tool_use_id": None, "uuid": "u"}
+    )
 
 
 def token_line() -> bytes:
@@ -61,12 +64,26 @@ def token_line() -> bytes:
 
 
 _USAGE = {"input_tokens": 10, "output_tokens": 1}
-_MESSAGE = {"id": "m", "type": "message", "role": "assistant", "model": "bench", "content": [], "usage": _USAGE}
+_MESSAGE = {
+    "id": "m",
+    "type": "message",
+    "role": "assistant",
+    "model": "bench",
+    "content": [],
+    "usage": _USAGE,
+}
 BEGIN = _event({"type": "message_start", "message": _MESSAGE}) + _event(
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
 )
 FINISH = _event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": _USAGE}) + _line(
-    {"type": "result", "subtype": "success", "is_error": False, "result": "x", "usage": _USAGE, "total_cost_usd": 0}
+    {
+        "type": "result",
+        "subtype": "success",
+        "is_error": False,
+        "result": "x",
+        "usage": _USAGE,
+        "total_cost_usd": 0,
+    }
 )
 
 
@@ -109,7 +126,11 @@ class Feeder:
                 self.answering.append(stdout)
                 return 1
             if request.get("request", {}).get("subtype") == "initialize":
-                reply = {"subtype": "success", "request_id": request["request_id"], "response": {"models": []}}
+                reply = {
+                    "subtype": "success",
+                    "request_id": request["request_id"],
+                    "response": {"models": []},
+                }
                 os.write(stdout, _line({"type": "control_response", "response": reply}))
         return 0
 

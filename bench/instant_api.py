@@ -1,6 +1,7 @@
-"""A Messages API that answers at once with one prepared stream: the floor under everything that calls a model.
+"""A Messages API that answers at once with one prepared stream: the floor under every chat.
 
-Run as a script; prints its URL. It looks at nothing but the path, so that its own time is as small as can be.
+Run as a script; prints its URL. It looks at nothing but the path, so that its own time is as small as can
+be.
 """
 
 from __future__ import annotations
@@ -10,7 +11,12 @@ import json
 
 import uvloop
 
-_USAGE = {"input_tokens": 10, "output_tokens": 2, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+_USAGE = {
+    "input_tokens": 10,
+    "output_tokens": 2,
+    "cache_creation_input_tokens": 0,
+    "cache_read_input_tokens": 0,
+}
 _MESSAGE = {
     "id": "msg_bench",
     "type": "message",
@@ -27,7 +33,11 @@ _EVENTS = (
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": " there."}},
     {"type": "content_block_stop", "index": 0},
-    {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 2}},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+        "usage": {"output_tokens": 2},
+    },
     {"type": "message_stop"},
 )
 
@@ -39,7 +49,9 @@ def _response(kind: bytes, body: bytes) -> bytes:
 
 _STREAM = _response(
     b"text/event-stream",
-    b"".join(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode()) for event in _EVENTS),
+    b"".join(
+        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode()) for event in _EVENTS
+    ),
 )
 _OTHER = _response(b"application/json", b"{}")
 

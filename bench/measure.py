@@ -1,7 +1,7 @@
-"""How everything here is measured: figures with percentiles, one core for both ends, the CPU time of another process.
+"""How everything here is measured: percentiles, one core for both ends, CPU time of another process.
 
-Every figure is set beside a floor that was measured in the same run, interleaved with it, because absolute times on a
-shared machine say little. Nothing here passes or fails: a benchmark reports, people judge.
+Every figure is set beside a floor that was measured in the same run, interleaved with it, because absolute
+times on a shared machine say little. Nothing here passes or fails: a benchmark reports, people judge.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of the table. `target` is what issue or design asks for, in words; `floor` names what it is compared to."""
+    """One row of the table. `target` is what the project asks for, `floor` names what it is compared to."""
 
     group: str
     name: str
@@ -64,7 +64,9 @@ def median_ratio(samples: Sequence[float], floor: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(samples, floor, strict=True))
 
 
-def interleaved(rounds: int, runs: Mapping[str, Callable[[], float]], random: Random) -> dict[str, list[float]]:
+def interleaved(
+    rounds: int, runs: Mapping[str, Callable[[], float]], random: Random
+) -> dict[str, list[float]]:
     """Run each of `runs` once per round, in an order drawn anew for every round."""
     found: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
@@ -92,7 +94,7 @@ def pin(pid: int, where: Iterable[int]) -> None:
 
 @contextlib.contextmanager
 def pinned(pids: Mapping[int, int]) -> Iterator[None]:
-    """Bind this process (key 0) and others to one core each, given as pid: core, for the length of a with block."""
+    """Bind processes to a core each (pid: core; pid 0 is this one) for the length of a with block."""
     usual = cores()
     for pid, core in pids.items():
         pin(pid or os.getpid(), [core])

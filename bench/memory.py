@@ -1,8 +1,9 @@
 """(d) Memory of the daemon and the gateway: idle, and with many streams open that hang.
 
-Idle is the real daemon with its two real spares, after a few answers. The open streams are answered by stand-ins
-(`bench.feeder`), as nobody has the memory for 500 CLI processes: they have begun their answer and say nothing more, so
-what is counted is what the daemon keeps for a stream and its worker, and the gateway for an HTTP response.
+Idle is the real daemon with its two real spares, after a few answers. The open streams are answered by
+stand-ins (`bench.feeder`), as nobody has the memory for 500 CLI processes: they have begun their answer and
+say nothing more, so what is counted is what the daemon keeps for a stream and its worker, and the gateway
+for an HTTP response.
 """
 
 from __future__ import annotations
@@ -11,15 +12,13 @@ import json
 import socket
 import time
 
-from ccd_client import Client
-from ccd_daemon.process import children
-from fakes.stack import Stack
-
 from bench.feeder import BEGIN, MANY, Feeder, stand_in, token_line
 from bench.measure import Figure, memory_bytes, single
-from bench.stage import Bench, Endpoint, daemon_stack, instant_api, wait_until
+from bench.stage import Bench, Endpoint, Stack, daemon_stack, instant_api, wait_until
 from bench.streams import streams
 from bench.turns import Http, settled, through_socket
+from ccd_client import Client
+from ccd_daemon.process import children
 
 GROUP = "d memory"
 _CHAT = {"model": "bench", "messages": [{"role": "user", "content": "hello"}], "stream": True}
@@ -60,7 +59,7 @@ def _idle(bench: Bench) -> list[Figure]:
                 through_socket(client)
                 http.gateway()
         http.close()
-        wait_until(lambda: settled(stack, 3) or settled(stack, 2), what="an idle daemon")
+        wait_until(lambda: settled(stack, 3), what="an idle daemon")
         time.sleep(0.5)
         assert stack.gateway is not None
         gateway = _tree(stack.gateway.pid)
@@ -72,7 +71,10 @@ def _idle(bench: Bench) -> list[Figure]:
 
 def _daemon(bench: Bench, count: int) -> list[Figure]:
     folder = bench.room("memory-daemon")
-    with daemon_stack(folder / "ccd", stand_in(folder), Endpoint(), **MANY) as stack, streams(stack) as opened:
+    with (
+        daemon_stack(folder / "ccd", stand_in(folder), Endpoint(), **MANY) as stack,
+        streams(stack) as opened,
+    ):
         opened.open(1)
         empty = _sum([stack.daemon.pid])
         opened.open(count + 1)
@@ -106,7 +108,9 @@ def _open(stack: Stack, feeder: Feeder, count: int) -> list[socket.socket]:
     """Open streamed responses and wait until each has had its first text."""
     address, _, port = stack.url.removeprefix("http://").rpartition(":")
     body = json.dumps(_CHAT).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {address}:{port}\r\ncontent-type: application/json\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: {address}:{port}\r\ncontent-type: application/json\r\n"
+    )
     sockets = [socket.create_connection((address, int(port))) for _ in range(count)]
     for sock in sockets:
         sock.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)

@@ -1,7 +1,8 @@
 """(a) The round trip of the smallest call, against a bare uvloop server that answers the same msgpack frames.
 
-Both ends run on one core: on two, the time to wake the other core hides everything else. What is compared uses the
-same kind of client: the blocking `Client` with a bare blocking socket, `AsyncClient` with a bare uvloop Protocol.
+Both ends run on one core: on two, the time to wake the other core hides everything else. What is compared
+uses the same kind of client: the blocking `Client` with a bare blocking socket, `AsyncClient` with a bare
+uvloop Protocol.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ import asyncio
 import socket
 import statistics
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter_ns
 
 import msgpack
 import uvloop
-from ccd_client import AsyncClient, Client
 
 from bench.feeder import stand_in
 from bench.measure import Figure, cores, figure, interleaved, percentile, pinned
 from bench.stage import Bench, Endpoint, daemon_stack, helper
+from ccd_client import AsyncClient, Client
 
 GROUP = "a ping"
 _CALL = ("daemon.ping", {}, 0, 0, 0)
@@ -32,9 +34,10 @@ def run(bench: Bench) -> list[Figure]:
     echo = folder / "echo.sock"
     # Spares would only be in the way: a ping concerns no worker.
     settings = {"CCD_POOL__SPARES": "0"}
-    with helper("echo_server.py", str(echo), folder=folder) as floor, daemon_stack(
-        folder / "ccd", stand_in(folder), Endpoint(), **settings
-    ) as stack:
+    with (
+        helper("echo_server.py", str(echo), folder=folder) as floor,
+        daemon_stack(folder / "ccd", stand_in(folder), Endpoint(), **settings) as stack,
+    ):
         core = cores()[-1]
         with pinned({0: core, floor.pid: core, stack.daemon.pid: core}):
             return _blocking(bench, echo, stack.socket) + _asyncio(bench, echo, stack.socket)
@@ -43,7 +46,9 @@ def run(bench: Bench) -> list[Figure]:
 def _blocking(bench: Bench, echo: Path, ccd: Path) -> list[Figure]:
     with BareSocket(echo) as bare, Client(ccd) as client:
         runs = {"bare": bare.ping, "ccd": client.ping}
-        return _compare(bench, "Client (blocking)", "bare blocking socket", {k: _Batch(v) for k, v in runs.items()})
+        return _compare(
+            bench, "Client (blocking)", "bare blocking socket", {k: _Batch(v) for k, v in runs.items()}
+        )
 
 
 def _asyncio(bench: Bench, echo: Path, ccd: Path) -> list[Figure]:
@@ -52,7 +57,10 @@ def _asyncio(bench: Bench, echo: Path, ccd: Path) -> list[Figure]:
         client = AsyncClient(ccd)
         runs = {"bare": bare.ping, "ccd": client.ping}
         found = _compare(
-            bench, "AsyncClient (uvloop)", "bare uvloop Protocol", {k: _AsyncBatch(v, runner) for k, v in runs.items()}
+            bench,
+            "AsyncClient (uvloop)",
+            "bare uvloop Protocol",
+            {k: _AsyncBatch(v, runner) for k, v in runs.items()},
         )
         runner.run(client.close())
         bare.close()
@@ -93,7 +101,7 @@ class _Batch:
         return self._note(times)
 
     def _note(self, times: list[int]) -> float:
-        batch = [(after - before) / 1000 for before, after in zip(times, times[1:], strict=False)]
+        batch = [(after - before) / 1000 for before, after in pairwise(times)]
         self.samples_us += batch
         return statistics.median(batch)
 

@@ -1,9 +1,10 @@
-"""(b) What it costs the daemon to pass one token line on: its own CPU time (user and system) per line of 255 bytes.
+"""(b) What it costs the daemon to pass a token line on: its CPU time (user and system) per 255-byte line.
 
-Both ends run on one core, as in `bench.ping`. Real: the daemon process with all of its code, its pipes, its workers' life, its socket, credit. Stand-in: the process
-behind each pipe (`bench.feeder`). Each round writes one chunk on every stream and then waits for all of them, so that
-a read brings exactly one chunk; the items counted at the other end prove it. The floor is a bare uvloop process with
-as many pipes that puts a header before each read (`bench.bare_relay`), measured in turns with the daemon.
+Both ends run on one core, as in `bench.ping`. Real: the daemon process with all of its code, its pipes, its
+workers' life, its socket, credit. Stand-in: the process behind each pipe (`bench.feeder`). Each round
+writes one chunk on every stream and then waits for all of them, so that a read brings exactly one chunk;
+the items counted at the other end prove it. The floor is a bare uvloop process with as many pipes that puts
+a header before each read (`bench.bare_relay`), measured in turns with the daemon.
 """
 
 from __future__ import annotations
@@ -14,11 +15,9 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from fakes.stack import Stack
-
 from bench.feeder import MANY, stand_in, token_line
-from bench.measure import Figure, cores, cpu_s, figure, interleaved, median_ratio, pinned
-from bench.stage import Bench, Endpoint, daemon_stack, helper
+from bench.measure import Figure, cores, cpu_s, figure, interleaved, median_ratio, percentile, pinned
+from bench.stage import Bench, Endpoint, Stack, daemon_stack, helper
 from bench.streams import Streams, streams
 
 GROUP = "b relay"
@@ -39,11 +38,11 @@ def run(bench: Bench) -> list[Figure]:
             opened.open(count)
             bare.open()
             for lines in (16, 1):
-                found += _measure(bench, stack, opened, bare, lines)
+                found.append(_measure(bench, stack, opened, bare, lines))
     return found
 
 
-def _measure(bench: Bench, stack: Stack, opened: Streams, bare: BareRelay, lines: int) -> list[Figure]:
+def _measure(bench: Bench, stack: Stack, opened: Streams, bare: BareRelay, lines: int) -> Figure:
     count = len(opened)
     chunk = token_line() * lines
     rounds = min(3000, max(5, bench.rounds(30_000, 10_000) // (count * lines)))
@@ -63,14 +62,18 @@ def _measure(bench: Bench, stack: Stack, opened: Streams, bare: BareRelay, lines
             once()
         samples = interleaved(bench.rounds(9, 5), runs, bench.random)
     opened.check_even()
-    return [
-        figure(
-            GROUP, f"{count} streams, {lines} lines per read", "µs/line", samples["ccd"],
-            ratio=median_ratio(samples["ccd"], samples["bare"]), floor="bare", target=_TARGETS.get((count, lines), ""),
-            note=f"bare relay {sorted(samples['bare'])[len(samples['bare']) // 2]:.2f} µs/line; "
-            f"{sum(per_chunk) / len(per_chunk):.2f} items per chunk",
-        )
-    ]  # fmt: skip
+    bare_us = percentile(samples["bare"], 0.5)
+    items = sum(per_chunk) / len(per_chunk)
+    return figure(
+        GROUP,
+        f"{count} stream{'s' * (count > 1)}, {lines} line{'s' * (lines > 1)} per read",
+        "µs/line",
+        samples["ccd"],
+        ratio=median_ratio(samples["ccd"], samples["bare"]),
+        floor="bare",
+        target=_TARGETS.get((count, lines), ""),
+        note=f"bare relay {bare_us:.2f} µs/line; {items:.2f} items per chunk",
+    )
 
 
 def _cpu_of(pid: int, work: Callable[[], None], scale: float) -> Callable[[], float]:
@@ -96,7 +99,7 @@ class BareRelay:
         self._sock.connect(str(path))
 
     def open(self) -> None:
-        """Open the write ends: only now, as all processes are started before there are a thousand descriptors."""
+        """Open the write ends; not before, as processes are started before descriptors are many."""
         ends = json.loads(self._running.ready_line)
         self._pipes = [os.open(f"/proc/{self.pid}/fd/{fd}", os.O_WRONLY) for fd in ends]
 
@@ -117,4 +120,3 @@ class BareRelay:
             os.close(pipe)
         self._sock.close()
         self._process.__exit__(None, None, None)
-

@@ -1,8 +1,8 @@
-"""(e) How fast processes come: spawns per second, and the time until a pool whose spares were all leased is full again.
+"""(e) How fast processes come: spawns per second, and the time until a pool that was emptied is full.
 
-With the real CLI a start costs a third of a second of CPU, so the floor is the same number of processes started by
-hand, as many at a time as there are cores, until each has answered `initialize`. With stand-ins, which cost next to
-nothing, what is left is the daemon's own share.
+With the real CLI a start costs a third of a second of CPU, so the floor is the same number of processes
+started by hand, as many at a time as there are cores, until each has answered `initialize`. With stand-ins,
+which cost next to nothing, what is left is the daemon's own share.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ccd_client import Client
-from fakes.stack import Stack
-
 from bench.feeder import MANY, stand_in
 from bench.measure import Figure, cores, cpu_s, figure, median_ratio
-from bench.stage import Bench, Endpoint, daemon_stack, instant_api, wait_until
+from bench.stage import Bench, Endpoint, Stack, daemon_stack, instant_api, wait_until
 from bench.streams import streams
 from bench.turns import HandDriven, settled, through_socket
+from ccd_client import Client
 
 GROUP = "e spawn"
 _SPARES = 4
@@ -53,7 +51,7 @@ def _real(bench: Bench) -> list[Figure]:
         figure(
             GROUP, f"pool full again after {_SPARES} leases", "s", refill,
             ratio=median_ratio(refill, by_hand), floor="by hand",
-            note="from the first of the requests; with their turns, and 0.25 s in which turns have the cores to themselves",
+            note="from the first request on; includes the turns, and 0.25 s that are left to them",
         ),
     ]  # fmt: skip
 
@@ -104,7 +102,10 @@ def _own_share(bench: Bench) -> list[Figure]:
     count = bench.rounds(100, 50)
     took: list[float] = []
     cpu_ms: list[float] = []
-    with daemon_stack(folder / "ccd", stand_in(folder), Endpoint(), **MANY) as stack, streams(stack) as opened:
+    with (
+        daemon_stack(folder / "ccd", stand_in(folder), Endpoint(), **MANY) as stack,
+        streams(stack) as opened,
+    ):
         for number in range(1, 6):
             before, started = cpu_s(stack.daemon.pid), time.perf_counter()
             opened.open(number * count)

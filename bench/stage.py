@@ -1,7 +1,7 @@
-"""What the benchmarks play on: scratch folders, the real CLI, and the real daemon and gateway as child processes.
+"""What the benchmarks play on: scratch folders, the real CLI, the real daemon and gateway as processes.
 
-The processes are started the way the tests start them (`tests/fakes/stack.py`): a cleared environment, a fresh HOME, a
-dummy key, loopback only.
+The processes are started the way the tests start them (`tests/fakes/stack.py`): a cleared environment, a
+fresh HOME, a dummy key, loopback only.
 """
 
 from __future__ import annotations
@@ -19,12 +19,22 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 from fakes.stack import Running, Stack, clean_environ, real_cli, start, wait_until  # noqa: E402
 
-__all__ = ["Bench", "Endpoint", "Running", "clean_environ", "daemon_stack", "helper", "wait_until"]
+__all__ = [
+    "Bench",
+    "Endpoint",
+    "Running",
+    "Stack",
+    "clean_environ",
+    "daemon_stack",
+    "helper",
+    "instant_api",
+    "wait_until",
+]
 
 
 @dataclass
 class Bench:
-    """What a benchmark gets: a scratch folder, how hard to try, and the CLI (found or installed when first asked for)."""
+    """What a benchmark gets: a scratch folder, how hard to try, and the CLI (installed if there is none)."""
 
     folder: Path
     quick: bool
@@ -61,8 +71,10 @@ class Endpoint:
 
 @contextlib.contextmanager
 def helper(script: str, *arguments: str, folder: Path) -> Iterator[Running]:
-    """One of this folder's scripts as a process, from its first line of output to the end of the with block."""
-    running = start([str(HERE / script), *arguments], clean_environ(folder / "home"), folder / f"{script}.log")
+    """One of this folder's scripts as a process that has printed a line, for the length of a with block."""
+    running = start(
+        [str(HERE / script), *arguments], clean_environ(folder / "home"), folder / f"{script}.log"
+    )
     try:
         yield running
     finally:
@@ -77,7 +89,9 @@ def instant_api(folder: Path) -> Iterator[Endpoint]:
 
 
 @contextlib.contextmanager
-def daemon_stack(folder: Path, cli: Path, api: Endpoint, *, gateway: bool = False, **settings: str) -> Iterator[Stack]:
+def daemon_stack(
+    folder: Path, cli: Path, api: Endpoint, *, gateway: bool = False, **settings: str
+) -> Iterator[Stack]:
     """The real daemon, and perhaps the real gateway, for the length of a with block."""
     folder.mkdir(exist_ok=True)
     stack = Stack(folder, cli, api, settings)  # type: ignore[arg-type]

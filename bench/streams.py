@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.feeder import Feeder
+from bench.stage import Stack
 from ccd_client import Client
 from ccd_protocol.peer import Ended, Failed, Item, Peer
-from fakes.stack import Stack
-
-from bench.feeder import Feeder
 
 CALLS_PER_CONNECTION = 250
 _WINDOW_BYTES = 262_144
@@ -81,7 +80,9 @@ class Streams:
                     self._connect()
                 self.consumers[-1].call()
             while len(self.feeder.answering) < total:
-                self.feeder.adopt([row["pid"] for row in client.workers()["workers"] if row["state"] != "spawning"])
+                self.feeder.adopt(
+                    [row["pid"] for row in client.workers()["workers"] if row["state"] != "spawning"]
+                )
                 while self.feeder.serve(0.02):
                     pass
         self.receive(len(self.feeder.begin) * missing)
@@ -139,4 +140,3 @@ def streams(stack: Stack) -> Iterator[Streams]:
         yield opened
     finally:
         opened.close()
-

@@ -12,7 +12,9 @@ from bench.measure import Figure
 
 def show(machine: dict[str, Any], figures: list[Figure], took_s: dict[str, float]) -> None:
     """Print everything; each figure beside its target where it has one."""
-    table = Table(title="ccd benchmarks: medians; ratios are to a floor of the same run", title_justify="left")
+    table = Table(
+        title="ccd benchmarks: medians; ratios are to a floor of the same run", title_justify="left"
+    )
     table.add_column("what", overflow="fold")
     table.add_column("median", justify="right", no_wrap=True)
     table.add_column("p10 to p90", justify="right", no_wrap=True)
@@ -35,7 +37,14 @@ def show(machine: dict[str, Any], figures: list[Figure], took_s: dict[str, float
 def _cells(figure: Figure) -> tuple[str, ...]:
     spread = f"{_number(figure.p10)} to {_number(figure.p90)}" if figure.count > 1 else ""
     ratio = f"{figure.ratio:.2f}× {figure.floor}" if figure.ratio is not None else ""
-    return (f" {figure.name}", f"{_number(figure.median)} {figure.unit}", spread, ratio, figure.target, figure.note)
+    return (
+        f" {figure.name}",
+        f"{_number(figure.median)} {figure.unit}",
+        spread,
+        ratio,
+        figure.target,
+        figure.note,
+    )
 
 
 def _number(value: float) -> str:

@@ -1,6 +1,7 @@
-"""One turn of the real CLI, on each of the ways that lead to it. Every function returns when the turn has ended.
+"""One turn of the real CLI, on each of the ways that lead to it.
 
-A `Timing` counts from the moment when the request leaves the caller: to the first text delta, and to the result.
+A `Timing` counts from the moment when the request leaves the caller. Every function returns at the turn's
+end.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from pathlib import Path
 from time import perf_counter
 from typing import IO, NamedTuple
 
+from bench.stage import Endpoint, Stack, clean_environ
 from ccd_client import Client
-from ccd_daemon import argv, body, control
-from fakes.stack import Stack
-
-from bench.stage import Endpoint, clean_environ
+from ccd_daemon import argv, control
+from ccd_daemon.process import death_wrapper
 
 MODEL = "sonnet"
 _PROMPT = "hello"
 _CHAT = {"messages": [{"role": "user", "content": _PROMPT}], "model": MODEL, "system": "You are brief."}
+_BODY = {"system": [{"type": "text", "text": _CHAT["system"]}], "metadata": {}, "messages": _CHAT["messages"]}
 _COLD_ARGV = (
     "-p", _PROMPT, "--output-format", "stream-json", "--verbose", "--include-partial-messages",
     "--tools", "", "--setting-sources", "", "--strict-mcp-config", "--no-session-persistence",
@@ -51,8 +52,17 @@ def timed(lines: Iterable[bytes], started: float, *, delta: bytes, end: bytes) -
     raise RuntimeError("the output ended before the turn did")
 
 
+def engine_lines(request_id: str) -> bytes:
+    """What the daemon writes for the request: its body as a live setting, and the user line that sends it."""
+    env = {
+        "CLAUDE_CODE_EXTRA_BODY": json.dumps(_BODY, separators=(",", ":")),
+        "CLAUDE_CODE_DISABLE_THINKING": "1",
+    }
+    return control.flags(request_id, env=env, model=MODEL) + control.user_line(".")
+
+
 def worker_environ(home: Path, api: Endpoint) -> dict[str, str]:
-    """Exactly the environment that the daemon gives a worker, with a configuration directory of its own."""
+    """Exactly the environment that the daemon gives a worker, with a directory of its own (`CLAUDE_CONFIG_DIR`)."""
     environ = clean_environ(home, ANTHROPIC_API_KEY="test-key", ANTHROPIC_BASE_URL=api.url)
     return argv.worker_env(
         environ, login="api_key", extra=(), marks={}, max_retries=2, config_dir=tempfile.mkdtemp(dir=home)
@@ -60,11 +70,15 @@ def worker_environ(home: Path, api: Endpoint) -> dict[str, str]:
 
 
 def cold(cli: Path, home: Path, api: Endpoint) -> Timing:
-    """A new `claude -p` for the request, with the same lean flags and environment; ended when it has exited."""
+    """A new `claude -p` for the request, with the same lean flags and environment; waits for its exit."""
     environ = worker_environ(home, api)
     started = perf_counter()
     with subprocess.Popen(
-        [str(cli), *_COLD_ARGV], env=environ, cwd=home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        [str(cli), *_COLD_ARGV],
+        env=environ,
+        cwd=environ["CLAUDE_CONFIG_DIR"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
         timing = timed(process.stdout, started, delta=b'"text_delta"', end=b'"type":"result"')
@@ -73,13 +87,19 @@ def cold(cli: Path, home: Path, api: Endpoint) -> Timing:
 
 
 class HandDriven:
-    """A warm CLI process driven over its pipes, initialised as the daemon initialises a spare."""
+    """A warm CLI process driven over its pipes, started and initialised as the daemon does with a spare."""
 
     def __init__(self, cli: Path, home: Path, api: Endpoint) -> None:
+        environ = worker_environ(home, api)
         self._process = subprocess.Popen(
-            [str(cli), *argv.LEAN_ARGV], env=worker_environ(home, api), cwd=home,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-        )  # fmt: skip
+            [*death_wrapper(), str(cli), *argv.LEAN_ARGV],
+            env=environ,
+            cwd=environ["CLAUDE_CONFIG_DIR"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
         assert self._process.stdin and self._process.stdout
         self._stdin = self._process.stdin
         self._lines: IO[bytes] = open(self._process.stdout.fileno(), "rb", closefd=False)  # noqa: SIM115
@@ -94,12 +114,20 @@ class HandDriven:
         raise RuntimeError("the CLI ended before it was initialised")
 
     def turn(self) -> Timing:
-        """The same bytes in one write as the daemon sends; the first turn of a process, or a later one."""
+        """The first turn of a process, or a later one: the same two lines in one write as the daemon's."""
         self._requests += 1
-        script = body.engine_script(_CHAT, MODEL, f"r{self._requests}")  # type: ignore[arg-type]
+        lines = engine_lines(f"r{self._requests}")
         started = perf_counter()
-        self._stdin.write(script.first)
-        return timed(self._lines, started, delta=b'"text_delta"', end=b'"type":"result"')
+        self._stdin.write(lines)
+        return timed(self._guarded(), started, delta=b'"text_delta"', end=b'"type":"result"')
+
+    def _guarded(self) -> Iterator[bytes]:
+        """The output; when a message starts, the body that forbids another call is written, as the daemon does."""
+        for line in self._lines:
+            if b'"message_start"' in line:
+                guard = {"CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY}
+                self._stdin.write(control.flags(f"g{self._requests}", env=guard))
+            yield line
 
     def close(self) -> None:
         """Close stdin and wait for the process to end."""
@@ -151,7 +179,9 @@ class Http:
     def api(self) -> Timing:
         """The Messages API without anything between: the floor of floors."""
         request = {"model": MODEL, "messages": _CHAT["messages"], "max_tokens": 100, "stream": True}
-        return self._post("/v1/messages", request, delta=b'"text_delta"', end=b"data: " + b'{"type": "message_stop"}')
+        return self._post(
+            "/v1/messages", request, delta=b'"text_delta"', end=b"data: " + b'{"type": "message_stop"}'
+        )
 
     def _post(self, path: str, request: object, *, delta: bytes, end: bytes) -> Timing:
         data = json.dumps(request).encode()

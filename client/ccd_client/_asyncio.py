@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from ccd_client import _core
 from ccd_client._async import AsyncCalls
 from ccd_client._core import Exchange, Link
+from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.peer import Called
 
 
@@ -131,6 +134,14 @@ class AsyncClient(AsyncCalls):
             connection.close()
             await connection.closed
 
+    async def _together(self, work: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for one in work:
+                    group.create_task(one())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
     async def _connected(self) -> _Connection:
         """A connection that takes new calls and has room for their bytes; callers share one attempt."""
         connection = self._connection
@@ -138,10 +149,19 @@ class AsyncClient(AsyncCalls):
             if self._connecting is None:
                 self._connecting = asyncio.ensure_future(self._connect())
                 self._connecting.add_done_callback(self._connect_ended)
-            connection = await asyncio.shield(self._connecting)
+            connection = await self._shared(self._connecting)
         if connection.drained is not None:
             await asyncio.shield(connection.drained)
         return connection
+
+    async def _shared(self, attempt: asyncio.Future[_Connection]) -> _Connection:
+        """Wait for an attempt that other callers wait for, too, so that being cancelled does not end it."""
+        try:
+            return await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            if not attempt.cancelled():
+                raise
+            raise RpcError(Code.LOST, "the client was closed while it connected") from None
 
     def _connect_ended(self, attempt: asyncio.Future[_Connection]) -> None:
         self._connecting = None

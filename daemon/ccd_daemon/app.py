@@ -11,7 +11,6 @@ import resource
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -27,9 +26,11 @@ from .cli_binary import find as find_cli
 from .cli_binary import resolve as resolve_cli
 from .config import Settings
 from .connection import Handler
+from .conversations import Conversations
 from .housekeeping import Housekeeping
 from .methods.admin import Admin
 from .methods.chat import Chat
+from .methods.conversation import ConversationMethods
 from .pool import Pool
 from .process import WORKER_MARK
 from .server import Server, SocketLock, bind
@@ -56,7 +57,8 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._born = self._loop.time()
         self._stopping = asyncio.Event()
-        self._home = Path(tempfile.mkdtemp(prefix="ccd-workers-"))
+        # Beside the socket, so that whoever holds its lock may clear what a killed daemon left.
+        self._home = settings.socket.with_name(settings.socket.name + ".workers")
         self._owner = str(settings.socket)
         self.login = argv.login_kind(self._login_env(), credentials_file=self._credentials().is_file())
         self.mode = argv.body_mode(settings.engine.body, self.login)
@@ -66,6 +68,7 @@ class Daemon:
             self.settings = settings = replace(settings, pool=replace(settings.pool, spawn_concurrency=1))
         places = cgroup.find() if settings.pool.control_groups else cgroup.Places()
         self.groups = cgroup.Groups(self._owner, places)
+        self.conversations = Conversations(settings.data_dir / "conversations.db", settings.conversations)
         self.pool = Pool(settings, self.mode, self._launch)
         self.housekeeping = Housekeeping(self.pool, settings, self.command, self._round)
         self.server = Server(settings.server, {}, f"ccd/{self.version}")
@@ -98,11 +101,19 @@ class Daemon:
         return cli.path
 
     def _handlers(self) -> dict[str, Handler]:
-        chat = Chat(self.pool, self.server, self.settings.profiles)
+        chat = Chat(self.pool, self.server, self.settings.profiles, self.conversations)
+        named = ConversationMethods(
+            self.conversations, lambda call: self.server.may_speak_for_others(call.identity)
+        )
         admin = Admin(self)
         return {
             "chat.stream": Handler(chat.stream, streams=True),
             "chat.complete": Handler(chat.complete),
+            "conversation.create": Handler(named.create),
+            "conversation.get": Handler(named.get),
+            "conversation.list": Handler(named.list),
+            "conversation.messages": Handler(named.messages),
+            "conversation.delete": Handler(named.delete),
             "daemon.ping": Handler(admin.ping, at_once=True),
             "daemon.health": Handler(admin.health, at_once=True),
             "model.list": Handler(admin.models, at_once=True),
@@ -174,6 +185,8 @@ class Daemon:
             reaper.become_subreaper()
             self.groups.clear_leftovers()
             reaper.sweep_leftovers(self._owner)
+            shutil.rmtree(self._home, ignore_errors=True)
+            self._home.mkdir(mode=0o700)
             sock = bind(self.settings.socket, self.settings.server.group)
             await self.server.start(sock, self.settings.socket)
             for signum in (signal.SIGTERM, signal.SIGINT):
@@ -192,6 +205,7 @@ class Daemon:
         finally:
             self.server.close()
             self.groups.close()
+            self.conversations.close()
             shutil.rmtree(self._home, ignore_errors=True)
             lock.release()
 

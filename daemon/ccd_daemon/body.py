@@ -38,7 +38,7 @@ _CACHEABLE_CHARS = 4096  # about 1,024 tokens, the least that the API caches
 _UNMARKABLE = ("thinking", "redacted_thinking")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 FORMATS = ("json_schema", "json_object")
-_KNOWN = frozenset(get_type_hints(ChatParams)) - {"conversation_id"}
+_KNOWN = frozenset(get_type_hints(ChatParams))
 _MAX_NAME_CHARS = 200
 
 
@@ -153,11 +153,12 @@ def bad(param: str, message: str) -> RpcError:
     return RpcError(Code.BAD_PARAMS, message, {"param": param})
 
 
-def engine_body(chat: ChatParams, extra: Mapping[str, Any] | None = None) -> str:
+def engine_body(chat: ChatParams, extra: Mapping[str, Any] | None = None, *, with_system: bool = True) -> str:
     """The JSON text for `CLAUDE_CODE_EXTRA_BODY`: every key of the request that the client may decide.
 
     Args:
-        extra: keys that follow from the model's abilities (`reasoning`).
+        extra: keys that follow from the model's abilities (`wish`).
+        with_system: False leaves the system prompt, and the CLI's identity, to the CLI.
 
     Raises:
         RpcError: BAD_PARAMS, when a value has no JSON form (NaN, Infinity, a lone surrogate, bytes).
@@ -166,6 +167,8 @@ def engine_body(chat: ChatParams, extra: Mapping[str, Any] | None = None) -> str
     body.update({key: chat[key] for key in _BODY_KEYS if key in chat})  # type: ignore[literal-required]
     body.update(extra or {})
     body["messages"] = _marked(body)
+    if not with_system:
+        del body["system"]
     try:
         text = json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         back = msgspec.json.decode(text)
@@ -242,16 +245,44 @@ class Script:
     ignored: tuple[str, ...] = ()
     rest: tuple[bytes, ...] = ()
     request_ids: frozenset[str] = field(default_factory=frozenset)
+    binding: str | None = None  # the system prompt that the worker has for life after this turn
 
 
-def engine_script(wish: Wish, request_id: str) -> Script:
+def binding_of(mode: str, chat: ChatParams) -> str | None:
+    """What a worker must be, or become, bound to for this chat; None where the system prompt travels with it."""
+    return json.dumps(_system_texts(chat.get("system"))) if mode == "keep_system" else None
+
+
+def initialize(request_id: str, binding: str) -> bytes:
+    """Give a worker its system prompt, once for its life."""
+    return control.request(request_id, "initialize", systemPrompt=json.loads(binding))
+
+
+def _engine_env(wish: Wish, request_body: str) -> dict[str, str]:
+    """The live variables of an engine turn. The CLI must not add thinking of its own to what the client asked."""
+    in_body = wish.extra.get("thinking", {}).get("type") == "disabled"
+    return {"CLAUDE_CODE_EXTRA_BODY": request_body, "CLAUDE_CODE_DISABLE_THINKING": "" if in_body else "1"}
+
+
+def engine_script(wish: Wish, request_id: str, bound: str | None) -> Script:
     """Binding and the user line of an engine turn, in one write. The user line's own text is never sent on."""
-    env = {"CLAUDE_CODE_EXTRA_BODY": engine_body(wish.chat, wish.extra), "CLAUDE_CODE_DISABLE_THINKING": "1"}
+    env = _engine_env(wish, engine_body(wish.chat, wish.extra))
     first = control.flags(request_id, env=env, model=wish.model) + control.user_line(".")
     return Script(first, wish.ignored, request_ids=frozenset((request_id,)))
 
 
-def replay_script(wish: Wish, request_id: str) -> Script:
+def keep_system_script(wish: Wish, request_id: str, bound: str | None) -> Script:
+    """As an engine turn, but the CLI composes the system prompt, which a worker takes on once."""
+    binding = binding_of("keep_system", wish.chat)
+    assert binding is not None
+    env = _engine_env(wish, engine_body(wish.chat, wish.extra, with_system=False))
+    ids = (request_id, f"{request_id}s")
+    head = b"" if bound == binding else initialize(ids[1], binding)
+    first = head + control.flags(ids[0], env=env, model=wish.model) + control.user_line(".")
+    return Script(first, wish.ignored, request_ids=frozenset(ids), binding=binding)
+
+
+def replay_script(wish: Wish, request_id: str, bound: str | None) -> Script:
     """The documented way: system prompt by `initialize`, then the history, then the last user message.
 
     Assistant lines are appended at once but user lines are queued, so every past user line waits for its
@@ -306,9 +337,15 @@ def _system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:
     return [system] if isinstance(system, str) else [str(block.get("text", "")) for block in system]
 
 
-def script(mode: str, wish: Wish, request_id: str) -> Script:
-    """The turn's script for a worker of `mode` (`full` or `replay`)."""
-    return SCRIPTS[mode](wish, request_id)
+def script(mode: str, wish: Wish, request_id: str, bound: str | None = None) -> Script:
+    """The turn's script for a worker of `mode`, bound to a system prompt or not."""
+    return SCRIPTS[mode](wish, request_id, bound)
 
 
-SCRIPTS: Mapping[str, Callable[[Wish, str], Script]] = {"full": engine_script, "replay": replay_script}
+#: From the fastest and most exact to the one that any backend takes.
+SCRIPTS: Mapping[str, Callable[[Wish, str, str | None], Script]] = {
+    "full": engine_script,
+    "keep_system": keep_system_script,
+    "replay": replay_script,
+}
+MODES = tuple(SCRIPTS)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ccd_protocol.paths import socket_path
+from ccd_protocol.paths import data_dir, socket_path
 from ccd_protocol.settings import SettingsError, config_path, load
 
 MIB = 1024 * 1024
@@ -82,8 +82,10 @@ class Pool:
 class Engine:
     """`[engine]`: how requests reach the CLI, and how long a process is used."""
 
-    body: Literal["auto", "full", "replay"] = setting(
-        "auto", "full: the exact request; replay: documented knobs only; auto: by the kind of login"
+    body: Literal["auto", "full", "keep_system", "replay"] = setting(
+        "auto",
+        "full: the exact request; keep_system: the CLI composes the system prompt; "
+        "replay: documented knobs only; auto: by the kind of login",
     )
     reset_turns: int = setting(20, "turns until a process must forget what it heard", min=1)
     reset_input_tokens: int = setting(100_000, "input tokens until it must forget", min=1)
@@ -146,6 +148,16 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Conversations:
+    """`[conversations]`: what is remembered by name, in `conversations.db` in the data directory."""
+
+    max_count: int = setting(10_000, "conversations kept; the one used longest ago goes first", min=1)
+    max_messages: int = setting(1000, "messages kept of one conversation", min=2)
+    max_bytes: int = setting(8 * MIB, "bytes kept of one conversation", min=1024)
+    retention_s: float = setting(30 * 86400.0, "an unused conversation is forgotten after this long", min=1)
+
+
+@dataclass(frozen=True)
 class Profile:
     """`[profiles.NAME]`: a kind of worker. `chat` always exists: a plain model without any built-in tools."""
 
@@ -166,6 +178,7 @@ SECTIONS: Mapping[str, Any] = {
     "breaker": BreakerSettings,
     "log": Log,
     "data": Data,
+    "conversations": Conversations,
     "profiles": dict[str, Profile],
     # The gateway reads its own section; here it only has to be a table.
     "gateway": dict[str, Any],
@@ -185,6 +198,7 @@ class Settings:
     breaker: BreakerSettings
     log: Log
     data: Data
+    conversations: Conversations
     profiles: Mapping[str, Profile]
     socket: Path
     data_dir: Path
@@ -239,10 +253,4 @@ def _check_together(settings: Settings) -> None:
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
     """Where ccd keeps files when no setting says so."""
-    system = Path("/var/lib/ccd")
-    if os.access(system, os.W_OK):
-        return system
-    home = environ.get("XDG_DATA_HOME")
-    return (
-        Path(home) / "ccd" if home else Path(environ.get("HOME", "/nonexistent")) / ".local" / "share" / "ccd"
-    )
+    return data_dir(environ)

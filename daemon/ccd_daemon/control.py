@@ -112,17 +112,12 @@ class ResultLine(msgspec.Struct):
     usage: dict[str, Any] | None = None
 
 
-class InitializeReply(msgspec.Struct):
-    """What the pool wants of the reply to `initialize`."""
+class WarmReply(msgspec.Struct):
+    """What the pool wants of the reply to `initialize` or `get_binary_version`, whichever was asked."""
 
     models: list[dict[str, Any]] = []
     claude_code_version: str | None = None
     capabilities: list[str] = []
-
-
-class VersionReply(msgspec.Struct):
-    """The reply to `get_binary_version`."""
-
     version: str | None = None
 
 
@@ -133,8 +128,7 @@ control_reply = msgspec.json.Decoder(ControlReplyLine).decode
 control_request = msgspec.json.Decoder(ControlRequestLine).decode
 retry_line = msgspec.json.Decoder(RetryLine).decode
 result_line = msgspec.json.Decoder(ResultLine).decode
-initialize_reply = msgspec.json.Decoder(InitializeReply).decode
-version_reply = msgspec.json.Decoder(VersionReply).decode
+warm_reply = msgspec.json.Decoder(WarmReply).decode
 
 
 def request(request_id: str, subtype: str, **fields: Any) -> bytes:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
 
 from ccd_protocol.errors import Code, RpcError
@@ -19,52 +18,15 @@ from ccd_protocol.errors import Code, RpcError
 from .config import Settings
 from .lifecycle import Event, State
 from .policy import Breaker, FairQueue, WearLimits, refused_retry_ms, release_event, spawns_wanted
+from .shelf import Shelf, Waiter, Want
 from .worker import Worker
 
 log = logging.getLogger("ccd.pool")
 
 Launch = Callable[[Worker], None]
-_STARTING = (State.SPAWNING, State.WARMING)
 _TURN_GUESS_S = 2.0  # before any turn was measured
+_AUTH_PROBE_S = 5.0
 _REFILL_DELAY_S = 0.25  # a start costs a core for 0.3 s, which the turn just begun needs more
-
-
-@dataclass(eq=False)
-class Waiter:
-    """A caller that waits for a worker."""
-
-    tenant: str
-    future: asyncio.Future[Worker]
-
-
-@dataclass(eq=False)
-class Shelf:
-    """The workers of one profile."""
-
-    profile: str
-    spare_target: int
-    breaker: Breaker
-    queue: FairQueue[Waiter]
-    in_use: bool = False  # spares are kept from the first use on
-    workers: set[Worker] = field(default_factory=set)
-    spares: list[Worker] = field(default_factory=list)  # READY and generic, the warmest last
-    kept: dict[str, list[Worker]] = field(default_factory=dict)  # READY, by the tenant that they have heard
-
-    def starting(self) -> int:
-        """Workers on their way to READY."""
-        return sum(worker.state in _STARTING for worker in self.workers)
-
-    def take(self, tenant: str) -> Worker | None:
-        """An idle worker for the tenant without a reset."""
-        own = self.kept.get(tenant)
-        if own:
-            return own[-1]
-        return self.spares[-1] if self.spares else None
-
-    def oldest_of_others(self, tenant: str | None) -> Worker | None:
-        """The idle worker of another tenant that was used longest ago."""
-        others = [worker for owner, kept in self.kept.items() if owner != tenant for worker in kept]
-        return min(others, key=lambda worker: worker.last_used, default=None)
 
 
 class Pool:
@@ -91,6 +53,10 @@ class Pool:
         self.announced: list[str] = []
         self.cli_version: str | None = None
         self.last_death: str | None = None
+        self.refused_modes: dict[str, str] = {}
+        self.proven_modes: set[str] = set()  # those in which an answer has come
+        self.auth_error: str | None = None  # the login was refused, and has not worked since
+        self._auth_probe_at = 0.0
         self.shelves = {name: self._shelf(name) for name in settings.profiles}
 
     def _shelf(self, name: str) -> Shelf:
@@ -119,7 +85,7 @@ class Pool:
 
     # --- leasing ---
 
-    async def lease(self, profile: str, tenant: str) -> Worker:
+    async def lease(self, profile: str, want: Want) -> Worker:
         """A worker for one turn, HELD by the caller, who must `give_back` it.
 
         Raises:
@@ -136,29 +102,31 @@ class Pool:
             )
         if self.draining:
             raise RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})
+        self._refuse_unauthorized()
         self.counters["leases"] += 1
         shelf.in_use = True
-        worker = shelf.take(tenant) if not len(shelf.queue) else None
+        shelf.saw(want.binding)
+        worker = shelf.take(want) if not len(shelf.queue) else None
         if worker is None:
-            return await self._wait(shelf, tenant)
-        self._hand_over(worker, tenant)
+            return await self._wait(shelf, want)
+        self._hand_over(worker, want)
         self._wake_in(_REFILL_DELAY_S)
         return worker
 
-    def _hand_over(self, worker: Worker, tenant: str) -> None:
+    def _hand_over(self, worker: Worker, want: Want) -> None:
         worker.feed(Event.LEASE)
-        worker.tenant = tenant
+        worker.tenant = want.tenant
 
-    async def _wait(self, shelf: Shelf, tenant: str) -> Worker:
-        self._refuse_hopeless(shelf, tenant)
-        waiter = Waiter(tenant, self._loop.create_future())
-        shelf.queue.push(tenant, waiter)
+    async def _wait(self, shelf: Shelf, want: Want) -> Worker:
+        self._refuse_hopeless(shelf, want.tenant)
+        waiter = Waiter(want, self._loop.create_future())
+        shelf.queue.push(want.tenant, waiter)
         self._serve(shelf)
         try:
             async with asyncio.timeout(self._settings.queue.timeout_s):
                 return await waiter.future
         except BaseException as error:
-            shelf.queue.remove(tenant, waiter)
+            shelf.queue.remove(want.tenant, waiter)
             self._take_back(waiter.future)
             if isinstance(error, TimeoutError):
                 raise self._busy(shelf, "no CLI process became free in time") from None
@@ -191,16 +159,37 @@ class Pool:
         if worker.state is State.HELD:
             limits = self._settings.engine
             wear_limits = WearLimits(
-                limits.reset_turns, limits.reset_input_tokens, limits.max_turns, limits.max_age_s
+                limits.reset_turns,
+                limits.reset_input_tokens,
+                int(limits.max_turns * worker.lifetime_factor),
+                limits.max_age_s * worker.lifetime_factor,
             )
-            event = release_event(worker.wear(), wear_limits, reusable=self.mode == "full")
+            reusable = worker.mode == self.mode and worker.mode != "replay"
+            event = release_event(worker.wear(), wear_limits, reusable=reusable)
             self.counters["resets"] += event is Event.RELEASE_RESET
             worker.feed(event)
         elif worker.turn is not None:
             worker.turn.abandoned = True
 
+    def login_refused(self, why: str) -> None:
+        """The API does not accept the login: start no spares, and let only one caller at a time find out again."""
+        if self.auth_error is None:
+            log.warning("the login is refused; no spares are started until it works again")
+        self.auth_error = why
+        self._auth_probe_at = self._loop.time() + _AUTH_PROBE_S
+
+    def _refuse_unauthorized(self) -> None:
+        """With one process per request, a refused login must not cost a process each time."""
+        if self.auth_error is None or self.mode != "replay":
+            return
+        now = self._loop.time()
+        if now < self._auth_probe_at:
+            raise RpcError(Code.UPSTREAM_AUTH, self.auth_error)
+        self._auth_probe_at = now + _AUTH_PROBE_S
+
     def turn_took(self, seconds: float) -> None:
-        """Learn how long turns take, for `retry_after_ms`."""
+        """A turn was answered: learn how long turns take, for `retry_after_ms`; the login works."""
+        self.auth_error = None
         self.counters["turns"] += 1
         self._turn_s += 0.1 * (seconds - self._turn_s)
 
@@ -217,22 +206,15 @@ class Pool:
             self.models = list(worker.models) or self.models
             self.announced = worker.announced or self.announced
             self.cli_version = worker.cli_version or self.cli_version
-        if worker.tenant is None:
-            shelf.spares.append(worker)
-        else:
-            shelf.kept.setdefault(worker.tenant, []).append(worker)
+        shelf.put(worker)
+        if worker.mode != self.mode:
+            worker.feed(Event.STOP)  # started before the mode was given up
         self._serve(shelf)
 
     def withdraw(self, worker: Worker) -> None:
         """A worker is no longer READY."""
         shelf = self.shelves[worker.profile]
-        if worker in shelf.spares:
-            shelf.spares.remove(worker)
-        for tenant, kept in list(shelf.kept.items()):
-            if worker in kept:
-                kept.remove(worker)
-            if not kept:
-                del shelf.kept[tenant]
+        shelf.remove(worker)
 
     def idle(self, worker: Worker) -> None:
         """An abandoned turn has ended."""
@@ -272,11 +254,11 @@ class Pool:
             if waiter.future.done():
                 shelf.queue.pop()
                 continue
-            worker = shelf.take(waiter.tenant)
+            worker = shelf.take(waiter.want)
             if worker is None:
                 break
             shelf.queue.pop()
-            self._hand_over(worker, waiter.tenant)
+            self._hand_over(worker, waiter.want)
             waiter.future.set_result(worker)
         self._refill()
         if len(shelf.queue):
@@ -288,7 +270,7 @@ class Pool:
         waiter = shelf.queue.peek()
         if waiter is None or resetting >= len(shelf.queue):
             return
-        worker = shelf.oldest_of_others(waiter.tenant)
+        worker = shelf.to_reset(waiter.want)
         if worker is not None:
             self.counters["resets"] += 1
             worker.feed(Event.REKEY)
@@ -296,11 +278,17 @@ class Pool:
             self._make_room(shelf)
 
     def _make_room(self, shelf: Shelf) -> None:
-        for other in self.shelves.values():
-            worker = other.spares[0] if other.spares else other.oldest_of_others(None)
-            if other is not shelf and worker is not None and not len(other.queue):
-                worker.feed(Event.STOP)
-                return
+        """End the idle worker that was used longest ago, of those that nobody waits for; one at a time."""
+        if any(worker.state is State.DRAINING for worker in self.workers):
+            return
+        idle = [
+            worker
+            for other in self.shelves.values()
+            if other is shelf or not len(other.queue)
+            for worker in other.idle()
+        ]
+        if idle:
+            min(idle, key=lambda worker: worker.last_used).feed(Event.STOP)
 
     def _refill(self) -> None:
         if self.draining:
@@ -310,13 +298,14 @@ class Pool:
         for shelf in self.shelves.values():
             wanted = spawns_wanted(
                 waiting=len(shelf.queue),
-                spares=len(shelf.spares),
-                spare_target=shelf.spare_target if shelf.in_use and not self.pressed else 0,
+                spares=shelf.generic_spares(),
+                spare_target=shelf.spare_target if shelf.in_use and self._may_prepare() else 0,
                 starting=shelf.starting(),
                 alive=len(self.workers),
                 max_workers=self._settings.max_workers,
             )
             slots -= self._start(shelf, min(wanted, slots))
+            slots -= self._start_favourite(shelf, slots)
 
     def _start(self, shelf: Shelf, count: int) -> int:
         now = self._loop.time()
@@ -333,6 +322,16 @@ class Pool:
             self._spawn(shelf)
         return count
 
+    def _start_favourite(self, shelf: Shelf, slots: int) -> int:
+        """A spare that already has a system prompt that recurs: its first token comes sooner."""
+        if slots <= 0 or self.mode != "keep_system" or len(self.workers) >= self._settings.max_workers:
+            return 0
+        binding = shelf.missing_favourite()
+        if binding is None or shelf.breaker.is_open or self.pressed:
+            return 0
+        self._spawn(shelf, binding)
+        return 1
+
     def _wake_in(self, wait_s: float) -> None:
         """Refill later; a wake-up that comes sooner stays."""
         when = self._loop.time() + wait_s + 0.01
@@ -341,9 +340,10 @@ class Pool:
                 self._wake.cancel()
             self._wake = self._loop.call_at(when, self._refill)
 
-    def _spawn(self, shelf: Shelf) -> None:
+    def _spawn(self, shelf: Shelf, binding: str | None = None) -> None:
         self._next_id += 1
         worker = Worker(f"w{self._next_id}", shelf.profile, self.mode, self._settings, self)
+        worker.binding = binding
         shelf.workers.add(worker)
         self.counters["spawned"] += 1
         self._launch(worker)
@@ -361,21 +361,33 @@ class Pool:
         """
         relieved, self.pressed = self.pressed and not pressed, pressed
         if pressed and not self.waiting:
-            for shelf in self.shelves.values():
-                worker = shelf.spares[0] if shelf.spares else shelf.oldest_of_others(None)
-                if worker is not None:
-                    worker.feed(Event.STOP)
-                    return
+            idle = [worker for shelf in self.shelves.values() for worker in shelf.idle()]
+            if idle:
+                min(idle, key=lambda worker: worker.last_used).feed(Event.STOP)
         elif relieved:
             self._refill()
+
+    def _may_prepare(self) -> bool:
+        """Whether processes may be started that nobody waits for."""
+        return self.auth_error is None and not self.pressed
 
     def roll(self) -> None:
         """The CLI was replaced: idle processes end now, those in use when they are given back."""
         for worker in self.workers:
             worker.stale = True
-            if worker.state in (*_STARTING, State.READY):
+            if worker.state in (State.SPAWNING, State.WARMING, State.READY):
                 worker.feed(Event.STOP)
         self.models, self.announced, self.cli_version = [], [], None
+
+    def degrade(self, mode: str, reason: str) -> None:
+        """The backend refuses the mode in force: go on in a slower one, with new workers."""
+        log.warning("mode %s is refused by the backend (%s); going on with %s", self.mode, reason, mode)
+        self.refused_modes[self.mode] = reason
+        self.mode = mode
+        for shelf in self.shelves.values():
+            for worker in list(shelf.idle()):
+                worker.feed(Event.STOP)
+        self._refill()
 
     # --- stopping ---
 

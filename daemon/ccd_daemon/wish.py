@@ -74,6 +74,9 @@ def _thinking(chat: ChatParams, able: Abilities, ignored: list[str], *, thoughtl
     asked = "effort" if "effort" in chat else "thinking"
     extra = _extra_for(chat, able)
     on = extra.get("thinking", chat.get("thinking", {})).get("type") in ("enabled", "adaptive")
+    if not on and "top_p" in chat and "temperature" not in chat and not able.adaptive:
+        # The CLI's own way to switch thinking off adds a temperature, which these models refuse beside top_p.
+        return {**extra, "thinking": {"type": "disabled"}}
     if not on:
         return extra
     forced = chat.get("tool_choice", {}).get("type") in ("any", "tool")

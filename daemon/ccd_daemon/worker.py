@@ -19,7 +19,7 @@ import msgspec
 
 from ccd_protocol.errors import Code, RpcError
 
-from . import control, errors, memory
+from . import body, control, errors, memory
 from .body import Script
 from .cgroup import Group
 from .config import Settings
@@ -56,6 +56,9 @@ class Worker:
         self.profile = profile
         self.mode = mode
         self.tenant: str | None = None  # whose requests it has heard; None: nobody's
+        self.binding: str | None = (
+            None  # the system prompt it has for life (`body.binding_of`); None: none yet
+        )
         self.state = State.SPAWNING
         self.turn: Turn | None = None
         self.turns = 0
@@ -83,6 +86,7 @@ class Worker:
         self._clock: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._random = Random()
+        self.lifetime_factor = jittered(1.0, self._random)  # so that workers of one age do not end together
         self._requests = 0
         self._ping_id = ""
         self._reset_seen = False
@@ -208,6 +212,7 @@ class Worker:
         if self.state is not State.HELD:
             raise RpcError(Code.WORKER_CRASHED, "the CLI process ended before the request was sent to it")
         self.turn = turn = Turn(script, model, sink, self._loop.time())
+        self.binding = script.binding
         self.turns += 1
         self._turns_since_reset += 1
         self.feed(Event.TURN)
@@ -384,7 +389,7 @@ class Worker:
 
     def _guard(self) -> None:
         """From now on another API call of this turn would be refused before it costs anything."""
-        if self.mode == "full":
+        if self.mode != "replay":
             self._write(control.flags(self.next_id(), env={"CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY}))
 
     def _on_result(self, line: control.ResultLine) -> None:
@@ -442,12 +447,9 @@ class Worker:
 
     def _warmed(self, reply: control.ControlReply) -> None:
         if reply.subtype == "success":
-            if self.mode == "full":
-                answer = control.initialize_reply(reply.response)
-                self.models, self.cli_version = answer.models, answer.claude_code_version
-                self.announced = answer.capabilities
-            else:
-                self.cli_version = control.version_reply(reply.response).version
+            answer = control.warm_reply(reply.response)
+            self.models, self.announced = answer.models, answer.capabilities
+            self.cli_version = answer.claude_code_version or answer.version
         if self.state is State.WARMING:
             self.was_ready = True
             self.last_used = self._loop.time()
@@ -505,10 +507,14 @@ class Worker:
             self.process.write(data)
 
     def _ping(self) -> None:
-        """Engine spares initialise while they warm: nothing at binding needs `initialize` any more."""
+        """Where nothing at binding needs `initialize` any more, spares initialise while they warm."""
         self._ping_id = self.next_id()
-        subtype = "initialize" if self.mode == "full" else "get_binary_version"
-        self._write(control.request(self._ping_id, subtype))
+        if self.binding is not None:
+            self._write(body.initialize(self._ping_id, self.binding))
+        else:
+            self._write(
+                control.request(self._ping_id, "initialize" if self.mode == "full" else "get_binary_version")
+            )
 
     def _write_turn(self) -> None:
         assert self.turn is not None

@@ -83,12 +83,8 @@ class Asking(Wire):
             call.owed_bytes = 0
 
     def _check_may_call(self, parent: int) -> None:
-        if self._next_id > MAX_U32:
-            raise RpcError(Code.DRAINING, "the connection has used up its call ids; open another")
-        if not self._usable:
+        if self._closed or self._next_id > MAX_U32 or not (parent or (self._usable and not self._leaving)):
             raise RpcError(*self._unusable())
-        if self._leaving and not parent:
-            raise RpcError(Code.DRAINING, "this side is going away; only callbacks may be sent")
         if len(self._asked) >= self._max_asked:
             raise RpcError(Code.BUSY, f"{self._max_asked} calls are open on this connection; open another")
         if parent:

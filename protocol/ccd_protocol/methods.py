@@ -75,6 +75,36 @@ class ChatResult(TypedDict):
     ignored: list[str]  # parameters that this mode cannot honour
 
 
+class ConversationParams(TypedDict, total=False):
+    """Parameters of the `conversation.*` methods."""
+
+    conversation_id: str
+    metadata: dict[str, Any]  # create only: kept with it and given back
+    tenant: str
+
+
+class Conversation(TypedDict):
+    """A stored conversation, without what was said in it."""
+
+    id: str
+    created_at: float  # seconds since the epoch
+    updated_at: float
+    message_count: int
+    metadata: dict[str, Any]
+
+
+class ConversationsResult(TypedDict):
+    """Result of `conversation.list`."""
+
+    conversations: list[Conversation]
+
+
+class MessagesResult(TypedDict):
+    """Result of `conversation.messages`."""
+
+    messages: list[Message]
+
+
 class ChatAnswer(ChatResult):
     """Result of `chat.complete`: `ChatResult` and the whole answer."""
 
@@ -167,6 +197,10 @@ class NoParams(TypedDict):
     """No parameters."""
 
 
+class NoResult(TypedDict):
+    """Nothing but that it was done."""
+
+
 METHODS: Mapping[str, Method] = {
     "chat.stream": Method(
         ChatParams, ChatResult, True, False, "One answer, as the CLI's lines while they come."
@@ -175,6 +209,17 @@ METHODS: Mapping[str, Method] = {
     "model.list": Method(
         NoParams, ModelsResult, False, False, "The models and profiles that can be asked for."
     ),
+    "conversation.create": Method(
+        ConversationParams, Conversation, False, False, "A new, empty conversation."
+    ),
+    "conversation.get": Method(ConversationParams, Conversation, False, False, "One conversation."),
+    "conversation.list": Method(
+        ConversationParams, ConversationsResult, False, False, "The caller's conversations."
+    ),
+    "conversation.messages": Method(
+        ConversationParams, MessagesResult, False, False, "What was said in one."
+    ),
+    "conversation.delete": Method(ConversationParams, NoResult, False, False, "Forget one."),
     "daemon.ping": Method(NoParams, PingResult, False, False, "Answers at once."),
     "daemon.health": Method(
         NoParams, HealthResult, False, False, "Whether a chat sent now would be accepted."

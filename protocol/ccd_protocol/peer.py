@@ -66,6 +66,7 @@ class Peer(Asking, Serving):
     def __init__(self, role: Role, agent: str, *, limits: Limits | None = None) -> None:
         super().__init__(1 if role == "connecting" else 2, limits or Limits())
         self._receivers = _RECEIVERS["opening"]
+        self._last_id = 0  # of our GOAWAY: calls above it were never started
         self._reader = f.FrameReader(self._limits, count_nodes=role == "accepting")
         hello = (f.HELLO, f.MAJOR, f.MINOR, agent[: f.MAX_AGENT_CHARS], self._limits.caps())
         self._out.append(self._pack(hello))
@@ -78,7 +79,7 @@ class Peer(Asking, Serving):
     @property
     def closed(self) -> bool:
         """Whether nothing more is received: the protocol was broken or the connection lost."""
-        return self._receivers is _RECEIVERS["closed"]
+        return self._closed
 
     @property
     def usable(self) -> bool:
@@ -93,7 +94,7 @@ class Peer(Asking, Serving):
     def receive(self, data: bytes) -> list[PeerEvent]:
         """What bytes from the socket mean. Never raises: bad input yields `Closed` as the last event."""
         events: list[PeerEvent] = []
-        if not self._receivers:
+        if self._closed:
             return events
         try:
             for frame in self._reader.read(data):
@@ -119,7 +120,7 @@ class Peer(Asking, Serving):
 
     def goaway(self, code: int = Code.DRAINING, message: str = "") -> None:
         """Take no new calls; those already open finish. Close the socket once `open_calls` is 0."""
-        if self._receivers and not self._leaving:
+        if not (self._closed or self._leaving):
             self._farewell(code, message)
 
     def lost(self, message: str = "") -> list[PeerEvent]:
@@ -136,15 +137,22 @@ class Peer(Asking, Serving):
 
     def _close(self, why: str) -> None:
         self._receivers = _RECEIVERS["closed"]
+        self._closed = True
         self._usable = False
         self._goodbye = self._goodbye or why
 
     def _farewell(self, code: int, message: str) -> None:
-        self._leaving = True
-        self._out.append(self._pack((f.GOAWAY, self._seen_id, int(code), sendable(message))))
+        if not self._leaving:
+            self._leaving = True
+            self._last_id = self._seen_id
+        self._out.append(self._pack((f.GOAWAY, self._last_id, int(code), sendable(message))))
 
     def _unusable(self) -> tuple[Code, str]:
-        return Code.LOST if self.closed else Code.DRAINING, self._goodbye or "the other side is going away"
+        if self.closed:
+            return Code.LOST, self._goodbye
+        if self._next_id > f.MAX_U32:
+            return Code.DRAINING, "the connection has used up its call ids; open another"
+        return Code.DRAINING, self._goodbye or "the connection is going away; open another"
 
     def _unexpected(self, kind: int) -> Violation:
         if not f.HELLO <= kind <= f.GOAWAY:
@@ -174,8 +182,12 @@ class Peer(Asking, Serving):
         self._usable = False
         self._goodbye = message
         events.append(GoingAway(last_id, code, message))
-        for call_id in [call_id for call_id in self._asked if call_id > last_id]:
-            self._finish_asked(call_id, self._asked[call_id], events)
+        # Callbacks are not new calls: they belong to one that finishes, and go on like it.
+        ours = [
+            (call_id, call) for call_id, call in self._asked.items() if call_id > last_id and not call.parent
+        ]
+        for call_id, call in ours:
+            self._finish_asked(call_id, call, events)
             events.append(Failed(call_id, code, message, {}))
 
 

@@ -163,9 +163,9 @@ class Serving(Wire):
             raise Violation(Code.PROTOCOL, "CALL has a field of the wrong type")
         if not (0 <= timeout_ms <= MAX_U32 and 0 <= window <= MAX_U32 and type(params) is dict):
             raise Violation(Code.PROTOCOL, "CALL has a field that is out of range")
+        self._seen_id = call_id
         if self._leaving and not parent:
             return  # it crossed our GOAWAY, whose last_id says that it was not started
-        self._seen_id = call_id
         if parent and self._refused_child(call_id, parent):
             return
         if len(self._served) >= self._limits.max_open_calls:

@@ -31,7 +31,8 @@ class Wire(ABC):
         self._seen_id = 0  # the highest id that the other side has opened
         self._asked: dict[int, AskedCall] = {}
         self._served: dict[int, ServedCall] = {}
-        self._usable = True  # this side may open calls
+        self._closed = False  # nothing more is received
+        self._usable = True  # this side may open calls, not only callbacks
         self._leaving = False  # this side said GOAWAY
         self._goodbye = ""  # what the other side said with its own
         self._max_frame_bytes = f.MIN_FRAME_BYTES  # of the other side, until its HELLO says more

@@ -51,6 +51,7 @@ def test_the_environment_is_an_enumerated_list() -> None:
         *argv.WORKER_ENV,
     }
     assert env["EXTRA"] == "2"
+    assert env["HOME"] == env["CLAUDE_CONFIG_DIR"] == "/tmp/private"
 
 
 @pytest.mark.parametrize("login", ["oauth", "none", "provider"])
@@ -59,6 +60,13 @@ def test_simple_mode_is_for_keys_only(login: str) -> None:
     env = argv.worker_env({}, login=login, extra=(), marks={}, max_retries=0, config_dir=None)
     assert "CLAUDE_CODE_SIMPLE" not in env
     assert "CLAUDE_CONFIG_DIR" not in env
+
+
+def test_a_provider_finds_its_own_files_in_the_home_directory() -> None:
+    env = argv.worker_env(
+        {"HOME": "/home/u"}, login="provider", extra=(), marks={}, max_retries=0, config_dir="/tmp/private"
+    )
+    assert env["HOME"] == "/home/u"
 
 
 def test_no_value_of_a_request_is_in_the_arguments() -> None:

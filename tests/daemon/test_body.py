@@ -82,7 +82,7 @@ def lines(data: bytes) -> list[dict[str, object]]:
 
 
 def test_an_engine_turn_is_one_write_of_settings_and_a_dummy_line() -> None:
-    script = body.engine_script(Wish(body.validate(HELLO), "haiku"), "r1")
+    script = body.engine_script(Wish(body.validate(HELLO), "haiku"), "r1", None)
     flags, user = lines(script.first)
     assert script.rest == ()
     settings = flags["request"]["settings"]  # type: ignore[index]
@@ -106,7 +106,7 @@ def test_a_replayed_history_waits_for_every_past_user_line() -> None:
             ],
         }
     )
-    script = body.replay_script(Wish(chat, None, ignored=("temperature",)), "r1")
+    script = body.replay_script(Wish(chat, None, ignored=("temperature",)), "r1", None)
     first = lines(script.first)
     assert [line["type"] for line in first] == ["control_request", "control_request", "user"]
     assert first[0]["request"] == {"subtype": "initialize", "systemPrompt": ["s"]}
@@ -125,7 +125,7 @@ def test_a_replayed_history_waits_for_every_past_user_line() -> None:
 def test_replay_refuses_a_prefilled_answer() -> None:
     chat = body.validate({"messages": [*HELLO["messages"], {"role": "assistant", "content": "Sure:"}]})
     with pytest.raises(RpcError) as caught:
-        body.replay_script(Wish(chat, None), "r1")
+        body.replay_script(Wish(chat, None), "r1", None)
     assert caught.value.data["param"] == "messages[1].role"
 
 

@@ -12,6 +12,7 @@ from ccd_daemon import config
 from ccd_daemon.body import Script
 from ccd_daemon.lifecycle import Event, State
 from ccd_daemon.pool import Pool
+from ccd_daemon.shelf import Want
 from ccd_daemon.worker import Worker
 from ccd_protocol.errors import Code, RpcError
 
@@ -39,7 +40,7 @@ class Bench:
         worker.feed(Event.SPAWN_FAILED)
 
     def asking(self, tenant: str = "t") -> asyncio.Task[Worker]:
-        return asyncio.get_running_loop().create_task(self.pool.lease("chat", tenant))
+        return asyncio.get_running_loop().create_task(self.pool.lease("chat", Want(tenant)))
 
     def forgotten(self, worker: Worker) -> None:
         """The process has confirmed a reset."""
@@ -72,11 +73,11 @@ async def test_the_warmest_worker_is_leased_first() -> None:
     first, second = bench.launched
     bench.warm(first)
     bench.warm(second)
-    leased = await bench.pool.lease("chat", "t")
+    leased = await bench.pool.lease("chat", Want("t"))
     assert leased is second
     bench.pool.give_back(leased)
-    assert await bench.pool.lease("chat", "t") is second
-    assert await bench.pool.lease("chat", "t") is first
+    assert await bench.pool.lease("chat", Want("t")) is second
+    assert await bench.pool.lease("chat", Want("t")) is first
 
 
 @in_loop
@@ -84,11 +85,11 @@ async def test_a_tenant_gets_its_own_worker_and_a_stranger_a_fresh_one() -> None
     bench = Bench(**SMALL)
     bench.pool.start()
     bench.warm_all()
-    mine = await bench.pool.lease("chat", "a")
+    mine = await bench.pool.lease("chat", Want("a"))
     bench.pool.give_back(mine)
-    theirs = await bench.pool.lease("chat", "b")
+    theirs = await bench.pool.lease("chat", Want("b"))
     assert theirs is not mine
-    assert await bench.pool.lease("chat", "a") is mine
+    assert await bench.pool.lease("chat", Want("a")) is mine
 
 
 @in_loop
@@ -102,7 +103,7 @@ async def test_a_waiter_cancelled_in_the_moment_of_the_hand_over_loses_no_worker
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert bench.launched[0].state is State.READY
-    assert await bench.pool.lease("chat", "t") is bench.launched[0]
+    assert await bench.pool.lease("chat", Want("t")) is bench.launched[0]
     assert bench.pool.waiting == 0
 
 
@@ -138,7 +139,7 @@ async def test_waiting_too_long_is_busy_with_a_time_to_retry() -> None:
     bench = Bench(**SMALL, CCD_QUEUE__TIMEOUT_S="0.05")
     bench.pool.start()
     with pytest.raises(RpcError) as caught:
-        await bench.pool.lease("chat", "t")
+        await bench.pool.lease("chat", Want("t"))
     assert caught.value.code is Code.BUSY
     assert (caught.value.retry_after_ms or 0) >= 1000
 
@@ -173,7 +174,7 @@ async def test_an_open_breaker_fails_fast_and_lets_one_probe_through() -> None:
     assert bench.pool.broken() is not None
     launched = len(bench.launched)
     with pytest.raises(RpcError):
-        await bench.pool.lease("chat", "t")
+        await bench.pool.lease("chat", Want("t"))
     assert len(bench.launched) == launched, "nothing is started while it is open"
     async with asyncio.timeout(5):
         while len(bench.launched) == launched:
@@ -260,7 +261,7 @@ async def test_under_pressure_no_spares_are_started_but_waiters_are_served() -> 
     assert [worker.state for worker in bench.launched] == [State.DRAINING, State.READY]
     bench.launched[0].feed(Event.EXITED)
     assert not bench.starting
-    assert await bench.pool.lease("chat", "t") is bench.launched[1]
+    assert await bench.pool.lease("chat", Want("t")) is bench.launched[1]
     asking = bench.asking()
     await asyncio.sleep(0)
     assert len(bench.starting) == 1, "one for the waiter, none besides"
@@ -275,7 +276,7 @@ async def test_a_replaced_cli_is_rolled_out_without_touching_running_turns() -> 
     bench = Bench(**SMALL)
     bench.pool.start()
     bench.warm_all()
-    busy = await bench.pool.lease("chat", "t")
+    busy = await bench.pool.lease("chat", Want("t"))
     bench.pool._refill()
     (warming,) = bench.starting
     idle = next(worker for worker in bench.launched if worker.state is State.READY)
@@ -290,7 +291,7 @@ async def test_a_replaced_cli_is_rolled_out_without_touching_running_turns() -> 
     bench.pool.give_back(busy)
     assert busy.state is State.DRAINING
     bench.warm_all()
-    fresh = await bench.pool.lease("chat", "t")
+    fresh = await bench.pool.lease("chat", Want("t"))
     assert not fresh.stale
 
 
@@ -299,7 +300,7 @@ async def test_draining_refuses_the_waiting_and_lets_the_running_end() -> None:
     bench = Bench(**{**SMALL, "CCD_POOL__MAX_WORKERS": "1", "CCD_POOL__SPARES": "1"})
     bench.pool.start()
     bench.warm_all()
-    running = await bench.pool.lease("chat", "t")
+    running = await bench.pool.lease("chat", Want("t"))
     turn = running.begin(Script(b""), "m", None)
     waiting = bench.asking()
     await asyncio.sleep(0)
@@ -308,7 +309,7 @@ async def test_draining_refuses_the_waiting_and_lets_the_running_end() -> None:
         await waiting
     assert caught.value.code is Code.DRAINING
     with pytest.raises(RpcError):
-        await bench.pool.lease("chat", "t")
+        await bench.pool.lease("chat", Want("t"))
     assert running.state is State.BUSY
     running._slow_lines(b'{"type":"result","subtype":"success","is_error":false,"result":"x"}\n')
     assert (await turn.future)["worker"] == running.id

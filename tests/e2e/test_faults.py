@@ -237,5 +237,79 @@ def test_replay_carries_the_history_in_order(tmp_path: Path, cli: Path, api: Api
         assert body.get("temperature") != 0.5
 
 
+def test_keep_system_lets_the_cli_compose_the_system_prompt(tmp_path: Path, cli: Path, api: Api) -> None:
+    settings = {"CCD_ENGINE__BODY": "keep_system", "CCD_POOL__MAX_WORKERS": "3"}
+    with running_stack(tmp_path, cli, api, **settings) as stack, Client(stack.socket) as client:
+        for index in range(6):
+            system = f"system-{index % 3}"
+            answer = client.chat(
+                [{"role": "system", "content": system}, *HISTORY, {"role": "user", "content": f"q{index}"}],
+                model="claude-sonnet-4-5",
+                temperature=0.5,
+            )
+            assert answer.result["mode"] == "keep_system"
+            assert f"q{index}" in answer.text
+        for index, body in enumerate(api.bodies()):
+            texts = [block["text"] for block in body["system"]]
+            assert f"system-{index % 3}" in texts
+            assert sum("system-" in text for text in texts) == 1
+            assert any("Claude" in text for text in texts)  # the CLI's own identity
+            assert [_texts(message["content"]) for message in body["messages"]] == ["u1", "a1", f"q{index}"]
+            assert body["temperature"] == 0.5
+        assert len(stack.workers()) <= 3
+
+
+def test_a_system_prompt_that_recurs_gets_a_spare_of_its_own(tmp_path: Path, cli: Path, api: Api) -> None:
+    with (
+        running_stack(tmp_path, cli, api, CCD_ENGINE__BODY="keep_system") as stack,
+        Client(stack.socket) as client,
+    ):
+        for tenant in ("a", "b", "c"):
+            params = {"messages": [{"role": "user", "content": "hi"}], "system": "same", "tenant": tenant}
+            client.call("chat.complete", params)
+            wait_until(
+                lambda: not any(worker["state"] in ("spawning", "warming") for worker in stack.workers())
+            )
+        assert all("same" in str(body["system"]) for body in api.bodies())
+
+
+def test_a_mode_that_the_backend_refuses_gives_way_to_the_next(tmp_path: Path, cli: Path, api: Api) -> None:
+    with running_stack(tmp_path, cli, api, CCD_ENGINE__BODY="full") as stack, Client(stack.socket) as client:
+        text = "This credential is only authorized for use with Claude Code and cannot be used for other API requests."
+        api.script({"reply": {"status": 400, "message": text}, "uses": 2})  # the CLI tries a 400 twice
+        answer = client.chat("hello", system="s")
+        assert answer.result["mode"] == "keep_system"
+        status = stack.status()["pool"]
+        assert status["mode"] == "keep_system"
+        assert "full" in status["refused_modes"]
+
+
+HISTORY = [{"role": "user", "content": "u1"}, {"role": "assistant", "content": "a1"}]
+
+
 def _texts(content: Any) -> str:
     return content if isinstance(content, str) else "".join(block["text"] for block in content)
+
+
+def test_a_refused_login_is_a_state_and_does_not_cost_processes(tmp_path: Path, cli: Path, api: Api) -> None:
+    with (
+        running_stack(tmp_path, cli, api, CCD_ENGINE__BODY="replay") as stack,
+        Client(stack.socket) as client,
+    ):
+        for _ in range(4):
+            with pytest.raises(RpcError) as caught:
+                client.chat('[[offline: {"status": 401}]]')
+            assert caught.value.code is Code.UPSTREAM_AUTH
+        assert len(stack.api.requests()) <= 3  # the CLI's own tries of the first one
+        status = stack.status()
+        assert status["state"] == "degraded"
+        assert status["counters"]["spawned"] <= 3
+
+
+def test_a_login_that_works_again_ends_that_state(stack: Stack) -> None:
+    with Client(stack.socket) as client:
+        with pytest.raises(RpcError):
+            client.chat('[[offline: {"status": 401}]]')
+        assert stack.status()["state"] == "degraded"
+        client.chat("hello")
+        assert stack.status()["state"] == "ready"

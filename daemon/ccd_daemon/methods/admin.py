@@ -98,6 +98,7 @@ class Admin:
             uptime_s=round(self._facts.uptime_s(), 1),
             pool={
                 "mode": pool.mode,
+                "refused_modes": dict(pool.refused_modes),
                 "workers": len(workers),
                 "waiting": pool.waiting,
                 "spares": {name: len(shelf.spares) for name, shelf in pool.shelves.items()},
@@ -124,6 +125,8 @@ def pool_state(pool: Pool) -> tuple[str, str | None]:
     """The daemon's state in a word, and why."""
     if pool.draining:
         return "draining", "ccd is shutting down"
+    if pool.auth_error is not None:
+        return "degraded", pool.auth_error
     broken = pool.broken()
     if broken is not None:
         return "degraded", f"the CLI cannot be started: {broken.breaker.reason}"

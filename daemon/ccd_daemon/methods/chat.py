@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
 
 from ccd_daemon import body, structured, wish
 from ccd_daemon.body import Wish
 from ccd_daemon.config import Profile
 from ccd_daemon.connection import Call
+from ccd_daemon.conversations import Conversations
+from ccd_daemon.methods.conversation import check_id
 from ccd_daemon.pool import Pool
 from ccd_daemon.server import Server
+from ccd_daemon.shelf import Want
+from ccd_daemon.tenancy import tenant_of
 from ccd_daemon.thoughts import Thoughts
 from ccd_daemon.turn import Turn
 from ccd_daemon.worker import Worker
 from ccd_protocol.errors import Code, RpcError
-from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult
+from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult, Message
+
+Answered: TypeAlias = tuple[ChatResult, list[dict[str, Any]]]
+Answering: TypeAlias = Callable[[Call, ChatParams], Awaitable[Answered]]
 
 _LEASE_TRIES = 3  # a worker may end between the lease and the write; nothing was sent then
 _MAX_LEARNED = 1000
+#: How a backend says that it takes a login only from the CLI's own requests.
+_REFUSED_CREDENTIAL = re.compile(
+    r"only authorized for use with claude code|system prompt.*not allowed", re.IGNORECASE
+)
 _FALL_BACK_ON = (Code.UPSTREAM_OVERLOADED, Code.MODEL_NOT_FOUND)
 #: The newest models take no sampling parameters, but most clients send one. Such a refusal comes before any output and
 #: is not billed, so the request is sent again without it, and the result says that it was ignored.
@@ -32,8 +43,11 @@ _REFUSED_SAMPLING = re.compile(
 class Chat:
     """The chat methods over one pool."""
 
-    def __init__(self, pool: Pool, server: Server, profiles: Mapping[str, Profile]) -> None:
+    def __init__(
+        self, pool: Pool, server: Server, profiles: Mapping[str, Profile], conversations: Conversations
+    ) -> None:
         self._pool = pool
+        self._conversations = conversations
         self._server = server
         self._profiles = profiles
         self._thoughts = Thoughts()
@@ -41,29 +55,52 @@ class Chat:
 
     async def stream(self, call: Call) -> ChatResult:
         """The answer as ITEMs of CLI lines; the END carries what is known at the end."""
-        chat = self._validated(call)
-        result, turn = await self._ask(call, chat, streaming=True)
-        why = _format_problem(chat, result, turn.text)
-        if why is not None:
-            raise turn.failure(
-                Code.UPSTREAM_ERROR, f"the answer does not have the format asked for: {why}", reason="format"
-            )
+        result, _ = await self._in_conversation(call, self._streamed)
         return result
 
     async def complete(self, call: Call) -> ChatAnswer:
         """The whole answer at once; one that has the wrong format is sent back once to be corrected."""
+        result, content = await self._in_conversation(call, self._completed)
+        return _answer(result, content)
+
+    async def _in_conversation(self, call: Call, answer: Answering) -> Answered:
+        """Answer, with the history of the named conversation before the question, and remember both."""
         chat = self._validated(call)
+        name = chat.get("conversation_id")
+        if name is None:
+            return await answer(call, chat)
+        tenant = self._tenant(call, chat)
+        async with self._conversations.turn(tenant, check_id(name)) as history:
+            asked = chat["messages"]
+            whole: ChatParams = {**chat, "messages": [*history.messages, *asked]}
+            if "system" not in chat and history.system is not None:
+                whole["system"] = history.system
+            result, content = await answer(call, whole)
+            said = [*asked, Message(role="assistant", content=content)] if content else asked
+            await self._conversations.append(tenant, name, said, chat.get("system"))
+        return result, content
+
+    async def _streamed(self, call: Call, chat: ChatParams) -> Answered:
+        result, turn = await self._ask(call, chat, streaming=True)
+        why = _format_problem(chat, result, turn.text)
+        if why is not None:
+            text = f"the answer does not have the format asked for: {why}"
+            raise turn.failure(Code.UPSTREAM_ERROR, text, reason="format")
+        return result, turn.content
+
+    async def _completed(self, call: Call, chat: ChatParams) -> Answered:
         result, turn = await self._ask(call, chat, streaming=False)
         why = _format_problem(chat, result, turn.text)
-        if why is not None and _format_problem(chat, result, structured.unfenced(turn.text)) is None:
-            return _answer(result, [{"type": "text", "text": structured.unfenced(turn.text)}])
+        bare = structured.unfenced(turn.text)
+        if why is not None and _format_problem(chat, result, bare) is None:
+            return result, [{"type": "text", "text": bare}]
         if why is not None:
             result, turn = await self._ask(call, structured.repair(chat, turn.text, why), streaming=False)
             why = _format_problem(chat, result, turn.text)
         if why is not None:
             reason = f"the answer does not have the format asked for, nor has its correction: {why}"
             raise RpcError(Code.UPSTREAM_ERROR, reason, {"reason": "format", "output_started": True})
-        return _answer(result, turn.content)
+        return result, turn.content
 
     def _validated(self, call: Call) -> ChatParams:
         chat = body.validate(call.params)
@@ -85,10 +122,12 @@ class Chat:
         while True:
             asked = self._wish(chat, model, thoughtless=thoughtless)
             dropped.update(asked.ignored)
-            worker = await self._pool.lease(profile, tenant)
+            mode = self._pool.mode
+            worker = await self._pool.lease(profile, Want(tenant, body.binding_of(mode, asked.chat)))
             try:
                 result, turn = await self._turn(call, worker, asked, streaming=streaming)
                 result["ignored"] = sorted(dropped)
+                self._pool.proven_modes.add(worker.mode)
                 self._thoughts.keep(tenant, turn.tool_call_ids, turn.thoughts)
                 return result, turn
             except _NeverSent as error:
@@ -96,11 +135,13 @@ class Chat:
                 if not tries:
                     raise error.reason from None
             except RpcError as error:
+                if error.code is Code.UPSTREAM_AUTH:
+                    self._pool.login_refused(error.message)
                 if error.data.get("output_started"):
                     raise
                 if fallback and error.code in _FALL_BACK_ON:
                     model, fallback = fallback, None
-                elif not self._learn(chat, model, error):
+                elif not (self._learn(chat, model, error) or self._slower_mode(mode, error)):
                     raise
             finally:
                 call.feed_from(None)
@@ -125,10 +166,22 @@ class Chat:
         self._refused.setdefault(model, known).add(found[1])
         return True
 
+    def _slower_mode(self, mode: str, error: RpcError) -> bool:
+        """Give up a mode that the backend refuses before it has ever answered in it; True when another is left."""
+        telling = _REFUSED_CREDENTIAL.search(error.message) is not None
+        status = error.data.get("upstream_status")
+        if status not in (400, 401, 403) or not telling or mode in self._pool.proven_modes:
+            return False
+        if mode == body.MODES[-1]:
+            return False
+        if mode == self._pool.mode:  # else another request has found it out already
+            self._pool.degrade(body.MODES[body.MODES.index(mode) + 1], error.message)
+        return True
+
     async def _turn(
         self, call: Call, worker: Worker, asked: Wish, *, streaming: bool
     ) -> tuple[ChatResult, Turn]:
-        script = body.script(worker.mode, asked, worker.next_id())
+        script = body.script(worker.mode, asked, worker.next_id(), worker.binding)
         try:
             turn = worker.begin(script, asked.model or "", call.send if streaming else None)
         except RpcError as error:
@@ -165,14 +218,7 @@ class Chat:
         return profile, (model if model not in (None, "", "default") else settings.model)
 
     def _tenant(self, call: Call, chat: ChatParams) -> str:
-        named = chat.get("tenant")
-        if named is None:
-            return f"uid:{call.identity.uid}"
-        if not self._server.may_speak_for_others(call.identity):
-            raise RpcError(
-                Code.FORBIDDEN, "only uids in server.tenant_uids may name a tenant", {"param": "tenant"}
-            )
-        return named
+        return tenant_of(call, chat.get("tenant"), may_name=self._server.may_speak_for_others(call.identity))
 
 
 class _NeverSent(Exception):
