@@ -54,7 +54,9 @@ def test_from_the_first_key_to_the_bill(stack: Stack) -> None:
     assert {(row["key"], row["tenant"]) for row in rows} == {("first", "first"), ("second", "team")}
     assert sum(row["requests"] for row in rows if row["key"] == "first") == 2, rows
     for row in rows:
-        assert row["model"].startswith("claude-haiku-4-5") and row["output_tokens"] > 0 and row["cost_usd"] > 0
+        assert (
+            row["model"].startswith("claude-haiku-4-5") and row["output_tokens"] > 0 and row["cost_usd"] > 0
+        )
 
     assert stack.ccd("ctl", "keys", "revoke", "second").returncode == 0
     wait_until(lambda: {ask(stack, second)[0] for _ in range(4)} == {401}, what="the revocation to be seen")

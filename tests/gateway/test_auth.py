@@ -428,7 +428,9 @@ def test_a_stream_is_stopped_when_its_cost_passes_the_budget(keyed: Keyed, daemo
         gate.open()
         body = read_until(connection, b"\r\n0\r\n\r\n")
     assert b"insufficient_quota" in body and b"[DONE]" not in body and body.count(b"word ") < 490
-    assert keyed.gateway.chat(headers=headers).error["code"] == "insufficient_quota"  # what had passed is booked
+    assert (
+        keyed.gateway.chat(headers=headers).error["code"] == "insufficient_quota"
+    )  # what had passed is booked
 
 
 def test_an_answer_that_is_left_early_is_booked(keyed: Keyed, daemon: Daemon) -> None:
