@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict, Unpack, cast, overload
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypedDict, Unpack, cast, overload
 
+from ccd_client._batch import Batch, BatchItem, Progress, async_workers, run_in_threads
 from ccd_client._core import DEFAULT_WINDOW_BYTES, Handlers
 from ccd_client.events import Answer, Decoder, Event, whole_answer
-from ccd_client.messages import chat_params
+from ccd_client.messages import chat_request
 from ccd_protocol.methods import (
-    ChatParams,
     HealthResult,
     ModelsResult,
     PingResult,
@@ -24,6 +24,7 @@ from ccd_protocol.methods import (
 )
 
 Messages: TypeAlias = str | Sequence[Mapping[str, Any]]
+Prompt: TypeAlias = Messages | Mapping[str, Any]
 
 
 class ChatOptions(TypedDict, total=False):
@@ -34,6 +35,16 @@ class ChatOptions(TypedDict, total=False):
         profile: a profile of the daemon's settings.
         system: stands before the system messages of the list.
         stop: a stop sequence or several.
+        tools: OpenAI's function tools; the caller runs what the model calls (`Answer.tool_calls`).
+        tool_choice: none, auto, required, or a named function, as OpenAI's.
+        parallel_tool_calls: False allows one call per answer.
+        response_format: OpenAI's: json_object, or json_schema with the schema that the answer must fit.
+        effort: how much to think: none, minimal, low, medium, high, xhigh or max.
+        reasoning_effort: OpenAI's name for `effort`.
+        thinking: the Messages API's own field, instead of an effort.
+        fallback_model: asked when the model is overloaded or does not exist.
+        strict: fail instead of ignoring a parameter (`Answer.ignored` names them otherwise).
+        extra: further parameters of `ccd_protocol.methods.ChatParams`, as they are.
         timeout_s: the whole call's deadline in seconds; None is the client's default.
     """
 
@@ -46,36 +57,65 @@ class ChatOptions(TypedDict, total=False):
     top_k: int | None
     stop: str | Sequence[str] | None
     metadata: Mapping[str, Any] | None
+    service_tier: str | None
+    tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool | None
+    response_format: Mapping[str, Any] | None
+    effort: str | None
+    reasoning_effort: str | None
+    thinking: Mapping[str, Any] | None
+    fallback_model: str | None
+    strict: bool | None
+    extra: Mapping[str, Any] | None
     timeout_s: float | None
 
 
-def chat_request(
-    messages: Messages,
-    *,
-    model: str | None = None,
-    profile: str | None = None,
-    system: str | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    stop: str | Sequence[str] | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    timeout_s: float | None = None,
-) -> tuple[ChatParams, float | None]:
-    params = chat_params(
-        messages,
-        system=system,
-        stop=stop,
-        model=model,
-        profile=profile,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        metadata=metadata,
-    )
-    return params, timeout_s
+_OPTIONS = frozenset(ChatOptions.__annotations__)
+
+
+class _Request(NamedTuple):
+    """One chat, ready to be called."""
+
+    params: dict[str, Any]
+    timeout_s: float | None
+    ignored: list[str]
+
+    def told(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The daemon's result, with what was left out here."""
+        if not self.ignored:
+            return result
+        return {**result, "ignored": [*(result.get("ignored") or ()), *self.ignored]}
+
+
+def request_of(messages: Messages, options: ChatOptions) -> _Request:
+    """Parameters of a chat call.
+
+    Raises:
+        RpcError: BAD_PARAMS naming what is wrong.
+        TypeError: there is no such option.
+    """
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    unknown = sorted(given.keys() - _OPTIONS)
+    if unknown:
+        raise TypeError(f"chat() has no option {unknown[0]!r}; further wire parameters go into extra={{…}}")
+    timeout_s, extra = given.pop("timeout_s", None), given.pop("extra", {})
+    if "reasoning_effort" in given:
+        given.setdefault("effort", given.pop("reasoning_effort"))
+        given.pop("reasoning_effort", None)
+    params, ignored = chat_request(messages, **given)
+    return _Request({**params, **extra}, timeout_s, ignored)
+
+
+def _batch(prompts: Iterable[Prompt], options: ChatOptions, progress: Progress | None) -> Batch:
+    return Batch(prompts, lambda prompt: _request_of_prompt(prompt, options), progress)
+
+
+def _request_of_prompt(prompt: Prompt, options: ChatOptions) -> _Request:
+    if not isinstance(prompt, Mapping):
+        return request_of(prompt, options)
+    own = dict(prompt)
+    return request_of(own.pop("messages", None), cast(ChatOptions, {**options, **own}))
 
 
 class _Payloads(Protocol):
@@ -90,15 +130,16 @@ class _Payloads(Protocol):
 class _Chat:
     """What is the same in both kinds of chat iterator."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, request: _Request) -> None:
         self._stream = stream
+        self._request = request
         self._decoder = Decoder()
         self._events: deque[Event] = deque()
 
     @property
     def result(self) -> Mapping[str, Any]:
         """`ChatResult`, once the iteration has ended."""
-        return cast("Mapping[str, Any]", cast(_Payloads, self._stream).result)
+        return self._request.told(cast(_Payloads, self._stream).result)
 
     @property
     def answer(self) -> Answer:
@@ -199,10 +240,32 @@ class BlockingApi(ABC):
         self, messages: Messages, *, stream: bool = False, **options: Unpack[ChatOptions]
     ) -> Answer | Chat:
         """Ask the model; `messages` is a prompt or an OpenAI-style list. With `stream`, iterate events."""
-        params, timeout_s = chat_request(messages, **options)
+        request = request_of(messages, options)
         if stream:
-            return Chat(self.stream("chat.stream", cast("dict[str, Any]", params), timeout_s=timeout_s))
-        return whole_answer(self.call("chat.complete", cast("dict[str, Any]", params), timeout_s=timeout_s))
+            return Chat(self.stream("chat.stream", request.params, timeout_s=request.timeout_s), request)
+        return whole_answer(
+            request.told(self.call("chat.complete", request.params, timeout_s=request.timeout_s))
+        )
+
+    def batch(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 4,
+        progress: Progress | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> list[BatchItem]:
+        """Ask for many answers, `concurrency` of them at a time; the results are in the order of the prompts.
+
+        A prompt that fails is a result with an error and does not stop the others.
+
+        Args:
+            prompts: prompts or message lists, or mappings with `messages` and options of their own.
+            concurrency: how many are in progress at a time.
+            progress: called as (done, total, item) when one is done, in some thread, one call at a time.
+            **options: of `chat`, for all.
+        """
+        return run_in_threads(self, _batch(prompts, options, progress), concurrency)
 
 
 class AsyncApi(ABC):
@@ -258,8 +321,36 @@ class AsyncApi(ABC):
         self, messages: Messages, *, stream: bool = False, **options: Unpack[ChatOptions]
     ) -> Answer | AsyncChat:
         """Ask the model; `messages` is a prompt or an OpenAI-style list. With `stream`, iterate events."""
-        params, timeout_s = chat_request(messages, **options)
-        wire = cast("dict[str, Any]", params)
+        request = request_of(messages, options)
         if stream:
-            return AsyncChat(await self.stream("chat.stream", wire, timeout_s=timeout_s))
-        return whole_answer(await self.call("chat.complete", wire, timeout_s=timeout_s))
+            opened = await self.stream("chat.stream", request.params, timeout_s=request.timeout_s)
+            return AsyncChat(opened, request)
+        return whole_answer(
+            request.told(await self.call("chat.complete", request.params, timeout_s=request.timeout_s))
+        )
+
+    async def batch(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 4,
+        progress: Progress | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> list[BatchItem]:
+        """Ask for many answers, `concurrency` of them at a time; the results are in the order of the prompts.
+
+        A prompt that fails is a result with an error and does not stop the others.
+
+        Args:
+            prompts: prompts or message lists, or mappings with `messages` and options of their own.
+            concurrency: how many are in progress at a time.
+            progress: called as (done, total, item) when one is done.
+            **options: of `chat`, for all.
+        """
+        batch = _batch(prompts, options, progress)
+        await self._together(async_workers(self, batch, concurrency))
+        return batch.items
+
+    @abstractmethod
+    async def _together(self, work: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        """Run coroutine functions side by side; the first exception cancels the others and is raised."""

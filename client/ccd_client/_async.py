@@ -44,11 +44,17 @@ def _guard_s(connection: Waiter, timeout_s: float | None) -> float | None:
 
 
 async def _wait(
-    connection: Waiter, exchange: Exchange, timeout_s: float | None, deadline_s: float | None
+    connection: Waiter,
+    exchange: Exchange,
+    timeout_s: float | None,
+    deadline_s: float | None,
+    until_s: float | None = None,
 ) -> None:
-    """Wait for a change; being cancelled meanwhile, or the deadline, cancels the call."""
+    """Wait for a change, `until_s` at most; being cancelled meanwhile, or the deadline, cancels the call."""
+    if until_s is None or (deadline_s is not None and deadline_s < until_s):
+        until_s = deadline_s
     try:
-        await connection.changed(exchange, deadline_s)
+        await connection.changed(exchange, until_s)
     except BaseException:
         _abandon(connection, exchange, "the caller was cancelled")
         raise
@@ -99,6 +105,33 @@ class AsyncStream(AsyncIterator[bytes]):
             await _wait(connection, exchange, self._request[2], self._deadline_s)
         exchange.outcome()
         raise StopAsyncIteration
+
+    async def next_within(self, wait_s: float) -> list[bytes] | None:
+        """All payloads that have come, waiting for the first; None at the end, an empty list after `wait_s`.
+
+        Unlike a timeout around the iteration, a wait in vain leaves the call as it is.
+
+        Raises:
+            RpcError: the call failed.
+        """
+        if self._connection is None:
+            await self.open()
+        connection, exchange = self._connection, self._exchange
+        until_s = 0.0
+        while connection is not None:
+            payloads = connection.link.take_all(exchange)
+            if payloads:
+                connection.flush()
+                return payloads
+            if exchange.done:
+                break
+            now_s = connection.now_s()
+            until_s = until_s or now_s + wait_s
+            if now_s >= until_s:
+                return []
+            await _wait(connection, exchange, self._request[2], self._deadline_s, until_s)
+        exchange.outcome()
+        return None
 
     @property
     def result(self) -> Any:

@@ -147,6 +147,17 @@ class Link:
         self.peer.consumed(exchange.id, len(payload))
         return payload
 
+    def take_all(self, exchange: Exchange) -> list[bytes]:
+        """Every payload that has come, with its credit returned."""
+        items = exchange.items
+        if not items:
+            return []
+        payloads = list(items)
+        items.clear()
+        size = len(payloads[0]) if len(payloads) == 1 else sum(map(len, payloads))
+        self.peer.consumed(exchange.id, size)
+        return payloads
+
     def receive(self, data: bytes) -> None:
         """Act on received bytes; `peer.closed` afterwards says that the connection is to be closed."""
         for event in self.peer.receive(data):

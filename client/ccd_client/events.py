@@ -33,6 +33,21 @@ class ThinkingDelta(NamedTuple):
     text: str
 
 
+class ToolCallStarted(NamedTuple):
+    """The model calls a tool; `number` counts the calls of the answer from 0."""
+
+    number: int
+    id: str
+    name: str
+
+
+class ToolCallDelta(NamedTuple):
+    """More of a call's arguments: a piece of JSON text, cut anywhere."""
+
+    number: int
+    arguments: str
+
+
 class Retrying(NamedTuple):
     """The CLI tries the model API again, before any output."""
 
@@ -41,7 +56,15 @@ class Retrying(NamedTuple):
     status: int | None  # the HTTP status that the API gave
 
 
-Event: TypeAlias = Started | TextDelta | ThinkingDelta | Retrying
+Event: TypeAlias = Started | TextDelta | ThinkingDelta | ToolCallStarted | ToolCallDelta | Retrying
+
+
+class ToolCall(NamedTuple):
+    """A call that the model makes and the caller is to run."""
+
+    id: str  # for the result: {"role": "tool", "tool_call_id": id, "content": …}
+    name: str
+    arguments: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -64,6 +87,32 @@ class Answer:
     model: str
     result: Mapping[str, Any] = field(repr=False)
 
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The calls that the model makes, in its order."""
+        calls = (block for block in self.content if block.get("type") == "tool_use")
+        return [ToolCall(block["id"], block["name"], block.get("input") or {}) for block in calls]
+
+    @property
+    def thinking(self) -> str:
+        """What the model thought, as far as it is shown."""
+        return "".join(block.get("thinking", "") for block in self.content if block.get("type") == "thinking")
+
+    @property
+    def ignored(self) -> list[str]:
+        """Parameters that had no effect."""
+        return list(self.result.get("ignored") or ())
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The answer as an assistant message to continue the list with."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text or None}
+        calls = [
+            {"id": id_, "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+            for id_, name, arguments in self.tool_calls
+        ]
+        return {**message, "tool_calls": calls} if calls else message
+
 
 def whole_answer(result: Mapping[str, Any]) -> Answer:
     """The answer in the result of `chat.complete`."""
@@ -77,18 +126,26 @@ def _answer(content: list[dict[str, Any]], result: Mapping[str, Any]) -> Answer:
 
 
 class Decoder:
-    """Turns the payloads of one `chat.stream` into events, and keeps the content blocks."""
+    """Turns the payloads of one `chat.stream` into events, and keeps the content blocks.
+
+    Content comes as `stream_event` lines. A message that the CLI got whole (after a failed stream it asks
+    once more without one) comes only as `assistant` lines, one for each block; for a streamed
+    message they repeat what was said, and are skipped by the message's id.
+    """
 
     def __init__(self) -> None:
         self._tail: list[bytes] = []
         self._blocks: dict[int, dict[str, Any]] = {}
         self._parts: dict[tuple[int, str], list[str]] = {}
+        self._calls: dict[int, int] = {}  # index of a block: number of the call in it
+        self._message_id = ""
+        self._streamed_id: str | None = None  # of the message whose blocks came as stream events
 
     def feed(self, payload: bytes) -> list[Event]:
         """The events in a payload; a line that it leaves unfinished waits for the next.
 
         Raises:
-            RpcError: INTERNAL when a line is not a JSON object.
+            RpcError: INTERNAL when a line is not a JSON object, or a block or delta in it is not as expected.
         """
         end = payload.rfind(b"\n") + 1
         if not end:
@@ -103,11 +160,15 @@ class Decoder:
         return events
 
     def answer(self, result: Mapping[str, Any]) -> Answer:
-        """The whole answer, once the call has ended with this result."""
+        """The whole answer, once the call has ended with this result.
+
+        Raises:
+            RpcError: INTERNAL when the arguments of a tool call are not JSON.
+        """
         for (index, key), parts in self._parts.items():
             block = self._blocks[index]
             if key == "partial_json":
-                block["input"] = _tool_input("".join(parts))
+                block["input"] = _arguments("".join(parts), result)
             else:
                 block[key] = block.get(key, "") + "".join(parts)
         self._parts.clear()
@@ -120,6 +181,8 @@ class Decoder:
                 return
             if message.get("type") == "stream_event":
                 self._stream_event(message["event"], events)
+            elif message.get("type") == "assistant":
+                self._assistant(message["message"], events)
             elif message.get("type") == "system" and message.get("subtype") == "api_retry":
                 events.append(_retrying(message))
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
@@ -130,10 +193,43 @@ class Decoder:
         if kind == "content_block_delta":
             self._delta(event["index"], event["delta"], events)
         elif kind == "content_block_start":
-            self._blocks[event["index"]] = dict(event["content_block"])
+            self._streamed_id = self._message_id
+            self._block(event["index"], event["content_block"], events)
+        elif kind == "content_block_stop":
+            self._stop(event["index"], events)
         elif kind == "message_start":
             message = event["message"]
-            events.append(Started(message.get("model", ""), message.get("id", "")))
+            self._message_id = message.get("id", "")
+            events.append(Started(message.get("model", ""), self._message_id))
+
+    def _assistant(self, message: dict[str, Any], events: list[Event]) -> None:
+        message_id, blocks = message.get("id", ""), message.get("content")
+        if not blocks or message_id == self._streamed_id:
+            return
+        if message_id != self._message_id:
+            self._message_id = message_id
+            events.append(Started(message.get("model", ""), message_id))
+        for block in blocks:
+            index = len(self._blocks)
+            self._block(index, block, events)
+            if block["type"] == "tool_use":
+                events.append(ToolCallDelta(self._calls[index], json.dumps(block["input"])))
+
+    def _block(self, index: int, block: dict[str, Any], events: list[Event]) -> None:
+        """A block begins, with or without content."""
+        self._blocks[index] = dict(block)
+        if block["type"] == "tool_use":
+            self._calls[index] = len(self._calls)
+            events.append(ToolCallStarted(self._calls[index], block["id"], block["name"]))
+        elif block.get("text"):
+            events.append(TextDelta(block["text"]))
+        elif block.get("thinking"):
+            events.append(ThinkingDelta(block["thinking"]))
+
+    def _stop(self, index: int, events: list[Event]) -> None:
+        """A call without arguments comes without any JSON, which would be no JSON to whoever joins the pieces."""
+        if index in self._calls and not any(self._parts.get((index, "partial_json"), ())):
+            events.append(ToolCallDelta(self._calls[index], "{}"))
 
     def _delta(self, index: int, delta: dict[str, Any], events: list[Event]) -> None:
         for key in ("text", "thinking", "signature", "partial_json"):
@@ -146,12 +242,17 @@ class Decoder:
                 events.append(TextDelta(delta[key]))
             elif key == "thinking":
                 events.append(ThinkingDelta(delta[key]))
+            elif key == "partial_json" and delta[key] and index in self._calls:
+                events.append(ToolCallDelta(self._calls[index], delta[key]))
 
 
-def _tool_input(text: str) -> Any:
+def _arguments(text: str, result: Mapping[str, Any]) -> Any:
+    """A call's arguments; those of a call that max_tokens cut short are dropped, as the answer says so."""
     try:
         return json.loads(text or "{}")
     except (ValueError, RecursionError) as error:
+        if result.get("stop_reason") == "max_tokens":
+            return {}
         raise RpcError(Code.INTERNAL, f"the model's tool input is not JSON: {error}") from None
 
 

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import falcon
 import falcon.asgi
 import msgspec
 
-from ccd_client.messages import conversation
+from ccd_gateway import choices
 from ccd_gateway.backend import Backend
 from ccd_gateway.body import read_body
-from ccd_gateway.errors import JSON, ApiError, bad_request, from_rpc
+from ccd_gateway.errors import JSON, ApiError, from_rpc
+from ccd_gateway.legacy.confined import Confined
+from ccd_gateway.legacy.images import inline_local_images
+from ccd_gateway.legacy.named import conversation_params, header_text
+from ccd_gateway.lines import Delta
 from ccd_gateway.parameters import header_value, ignored_names, refuse_ignored, refuse_unsupported
-from ccd_gateway.schema import ChatRequest, decode_chat
+from ccd_gateway.schema import ChatRequest, Decoded, decode_chat
 from ccd_gateway.settings import GatewaySettings
-from ccd_gateway.sse import DONE, KEEPALIVE, ChunkWriter, error_event
+from ccd_gateway.sse import DONE, KEEPALIVE, ChunkWriter, error_event, ignored_comment
 from ccd_gateway.translate import (
-    Delta,
+    REFUSED,
     completion,
     finish_reason,
     ignored_by_daemon,
-    sampling,
+    in_clients_words,
+    summed,
     target,
+    to_call,
     usage,
 )
 from ccd_gateway.turn import ChatTurn
@@ -37,12 +45,29 @@ FINGERPRINT = "fp_ccd"
 _log = logging.getLogger(__name__)
 
 
-class Job(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Job:
     """A request that has been read and found good."""
 
     request: ChatRequest
     params: ChatParams
     ignored: list[str]
+
+    @property
+    def conversation_id(self) -> str | None:
+        """The conversation that the answer belongs to, if it belongs to one."""
+        return self.params.get("conversation_id")
+
+    @property
+    def wanted(self) -> int:
+        """How many answers are wanted."""
+        return self.request.n or 1
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the usage."""
+        options = self.request.stream_options
+        return bool(options and options.include_usage)
 
 
 class ChatCompletions:
@@ -51,81 +76,78 @@ class ChatCompletions:
     def __init__(self, backend: Backend, settings: GatewaySettings) -> None:
         self._backend = backend
         self._settings = settings
+        self._files = Confined(settings.allowed_roots)
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer a chat, streamed or whole."""
-        job = read_job(req, await read_body(req, self._settings.max_body_bytes))
-        if job.request.stream:
-            await self._stream(job, resp)
-        else:
-            await self._complete(job, resp)
+        decoded = decode_chat(await read_body(req, self._settings.max_body_bytes))
+        await inline_local_images(decoded.request.messages, self._files)
+        job = read_job(req, decoded, self._settings)
+        if job.conversation_id is not None:
+            resp.set_header("x-conversation-id", header_text(job.conversation_id))
+        try:
+            if job.request.stream:
+                await self._stream(job, resp)
+            else:
+                await self._complete(job, resp)
+        except RpcError as error:
+            raise in_clients_words(error, legacy=job.request.legacy) from None
 
     async def _complete(self, job: Job, resp: falcon.asgi.Response) -> None:
-        answer = await self._backend.complete(job.params)
+        answers = await choices.complete_all(self._backend, job.params, job.wanted)
         body = completion(
-            answer,
+            answers,
             completion_id=_completion_id(),
             created=int(time.time()),
             model=job.request.model,
             fingerprint=FINGERPRINT,
+            legacy=job.request.legacy,
         )
-        _name_ignored(resp, job.ignored + ignored_by_daemon(answer))
+        if job.conversation_id is not None:
+            body["conversation_id"] = job.conversation_id
+        _name_ignored(resp, job.ignored + ignored_by_daemon(answers))
         resp.content_type = JSON
         resp.data = msgspec.json.encode(body)
 
     async def _stream(self, job: Job, resp: falcon.asgi.Response) -> None:
         """Begin to answer once the model does, or after a silence, so that most failures have a status."""
-        turn = await self._backend.start(job.params, self._settings.keepalive_s)
-        options = job.request.stream_options
-        writer = ChunkWriter(
-            _completion_id(),
-            int(time.time()),
-            job.request.model,
-            FINGERPRINT,
-            include_usage=bool(options and options.include_usage),
-        )
+        turns = await choices.start_all(self._backend, job.params, job.wanted, self._settings.keepalive_s)
         _name_ignored(resp, job.ignored)
         resp.content_type = "text/event-stream; charset=utf-8"
         resp.set_header("cache-control", "no-cache")
         resp.set_header("x-accel-buffering", "no")
-        resp.stream = Events(
-            turn, writer, self._settings.keepalive_s, bool(options and options.include_usage)
-        )
+        resp.stream = Events(turns, job, self._settings.keepalive_s)
 
 
-def read_job(req: falcon.asgi.Request, body: bytes) -> Job:
+def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettings) -> Job:
     """Check a request and make the call's parameters of it.
 
     Raises:
         ApiError: 400, naming the parameter.
-        RpcError: BAD_PARAMS, for the messages.
+        RpcError: BAD_PARAMS, for messages and tools.
     """
-    request, unknown = decode_chat(body)
+    request, unknown = decoded
     refuse_unsupported(request)
-    if request.stream_options is not None and not request.stream:
-        raise bad_request("'stream_options' is only allowed when 'stream' is on.", "stream_options")
-    said = conversation(request.messages)
-    ignored = ignored_names(request, unknown) + said.ignored
+    call = to_call(request)
+    ignored = ignored_names(request, unknown) + call.ignored
+    params: dict[str, Any] = {**call.params}
     if (req.get_header("x-ccd-strict") or "").lower() == "true":
         refuse_ignored(ignored)
-    params = sampling(request)
-    params["messages"] = said.messages
-    if said.system is not None:
-        params["system"] = said.system
-    chosen = target(request.model, req.get_header("x-ccd-profile"))
-    if chosen.profile is not None:
-        params["profile"] = chosen.profile
-    if chosen.model is not None:
-        params["model"] = chosen.model
-    return Job(request, params, ignored)
+        params["strict"] = True
+    chosen = target(settings.model_for(request.model), req.get_header("x-ccd-profile"))
+    for name, value in (("profile", chosen.profile), ("model", chosen.model)):
+        if value is not None:
+            params[name] = value
+    params |= conversation_params(req, request, settings)
+    return Job(request, params, ignored)  # type: ignore[arg-type]  # built by key; the daemon checks it
 
 
 class Events:
-    """The body of a streamed answer; closing it cancels the turn if that has not ended."""
+    """The body of a streamed answer; closing it cancels the turns that have not ended."""
 
-    def __init__(self, turn: ChatTurn, writer: ChunkWriter, keepalive_s: float, include_usage: bool) -> None:
-        self._turn = turn
-        self._events = _events(turn, writer, keepalive_s, include_usage)
+    def __init__(self, turns: Sequence[ChatTurn], job: Job, keepalive_s: float) -> None:
+        self._turns = turns
+        self._events = _events(turns, job, keepalive_s)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._events
@@ -135,33 +157,67 @@ class Events:
 
     async def close(self) -> None:
         """Called by the framework however the response ended."""
-        await self._events.aclose()
-        self._turn.close()
+        try:
+            await self._events.aclose()
+        finally:
+            for turn in self._turns:
+                turn.close()
 
 
-async def _events(
-    turn: ChatTurn, writer: ChunkWriter, keepalive_s: float, include_usage: bool
-) -> AsyncGenerator[bytes, None]:
+async def _events(turns: Sequence[ChatTurn], job: Job, keepalive_s: float) -> AsyncGenerator[bytes, None]:
     """One piece for each write: all events of what arrived in one read."""
+    writers = _writers(job)
+    legacy = job.request.legacy
     try:
-        yield writer.role() + _chunks(writer, turn.first)
-        while (deltas := await turn.deltas(keepalive_s)) is not None:
-            if deltas:
-                yield _chunks(writer, deltas)
-            elif turn.silent:
-                yield KEEPALIVE
-        tail = writer.usage(usage(turn.result["usage"])) if include_usage else b""
-        yield writer.finish(finish_reason(turn.result)) + tail + DONE
+        yield b"".join(
+            writer.role() + _chunks(writer, turn.first) for writer, turn in zip(writers, turns, strict=True)
+        )
+        ends: list[bytes] = []
+        async with contextlib.aclosing(choices.deltas(turns, keepalive_s)) as pieces:
+            async for number, deltas in pieces:
+                if deltas:
+                    yield _chunks(writers[number], deltas)
+                elif deltas is None:
+                    ends.append(_end(writers[number], turns[number].result, legacy=legacy))
+                else:
+                    yield KEEPALIVE
+        results = [turn.result for turn in turns]
+        tail = writers[0].usage(usage(summed(results))) if job.include_usage else b""
+        yield b"".join((*ends, ignored_comment(ignored_by_daemon(results)), tail, DONE))
     except RpcError as error:
-        yield error_event(from_rpc(error).error)
+        yield error_event(from_rpc(in_clients_words(error, legacy=legacy)).error)
     except Exception:
         _log.exception("a streamed answer failed")
         yield error_event(ApiError(500, "The gateway failed. See its log.").error)
 
 
+def _writers(job: Job) -> list[ChunkWriter]:
+    """One for each answer; they make chunks of one completion."""
+    completion_id, created = _completion_id(), int(time.time())
+    return [
+        ChunkWriter(
+            completion_id,
+            created,
+            job.request.model,
+            FINGERPRINT,
+            include_usage=job.include_usage,
+            choice=choice,
+            legacy=job.request.legacy,
+            conversation_id=job.conversation_id,
+        )
+        for choice in range(job.wanted)
+    ]
+
+
 def _chunks(writer: ChunkWriter, deltas: list[Delta]) -> bytes:
-    events = [writer.reasoning(raw) if thinking else writer.content(raw) for thinking, raw in deltas]
-    return events[0] if len(events) == 1 else b"".join(events)
+    if len(deltas) == 1:
+        return writer.chunk(deltas[0])
+    return b"".join([writer.chunk(delta) for delta in deltas])
+
+
+def _end(writer: ChunkWriter, result: Mapping[str, Any], *, legacy: bool) -> bytes:
+    refusal = writer.refusal(REFUSED) if result.get("stop_reason") == "refusal" else b""
+    return refusal + writer.finish(finish_reason(result, legacy=legacy))
 
 
 def _name_ignored(resp: falcon.asgi.Response, names: list[str]) -> None:

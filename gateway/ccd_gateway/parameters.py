@@ -1,8 +1,8 @@
 """What becomes of each request parameter that is not simply passed on: nothing is dropped in silence.
 
-A value that changes nothing is accepted. One that the CLI can never honour is named in `X-CCD-Ignored`,
-or refused where the client asked for that with `X-CCD-Strict: true`. One that is not built yet is
-refused.
+A value that changes nothing is accepted. One that cannot be honoured, but without which the answer is still
+an answer, is named in `X-CCD-Ignored`, or refused where the client asked for that with `X-CCD-Strict: true`.
+One without which the answer would be of no use is refused.
 """
 
 from __future__ import annotations
@@ -34,19 +34,7 @@ def _one_of(*values: object) -> Inert:
 
 # name -> whether a value asks for nothing
 _NOT_SUPPORTED: dict[str, Inert] = {
-    "n": _one_of(1),
-    "store": _empty,
-    "tools": _empty,
-    "tool_choice": _one_of("none", "auto"),
-    "functions": _empty,
-    "function_call": _one_of("none", "auto"),
-    "response_format": lambda value: value == {"type": "text"},
-    "reasoning_effort": _never,
-    "modalities": lambda value: value in ([], ["text"]),
-    "audio": _never,
-    "prediction": _never,
-    "web_search_options": _never,
-    "conversation_id": _never,
+    "modalities": lambda value: "audio" not in value,
 }
 _NEVER_HONOURED: dict[str, Inert] = {
     "seed": _never,
@@ -57,6 +45,10 @@ _NEVER_HONOURED: dict[str, Inert] = {
     "presence_penalty": _empty,
     "service_tier": _one_of("auto", "default"),
     "verbosity": _one_of("medium"),
+    "store": _empty,
+    "audio": _never,
+    "prediction": _never,
+    "web_search_options": _never,
 }
 
 
@@ -69,15 +61,7 @@ def refuse_unsupported(request: ChatRequest) -> None:
     for name, inert in _NOT_SUPPORTED.items():
         value = getattr(request, name)
         if value is not None and not inert(value):
-            raise unsupported(name, _described(name, value))
-
-
-def _described(name: str, value: Any) -> str:
-    if name == "response_format" and isinstance(value.get("type"), str):
-        return f"'response_format' of type {value['type'][:40]!r}"
-    if isinstance(value, (bool, int)):
-        return f"'{name}' = {str(value).lower()}"
-    return f"'{name}'"
+            raise unsupported(name, f"'{name}'")
 
 
 def ignored_names(request: ChatRequest, unknown: Iterable[str]) -> list[str]:
@@ -87,11 +71,16 @@ def ignored_names(request: ChatRequest, unknown: Iterable[str]) -> list[str]:
         for name, inert in _NEVER_HONOURED.items()
         if (value := getattr(request, name)) is not None and not inert(value)
     ]
+    names += ["functions"] if request.functions and not request.legacy else []
+    if request.function_call is not None and not request.legacy:
+        names += [] if request.function_call in ("none", "auto") else ["function_call"]
     if request.temperature is not None and request.temperature > 1:
         names.append("temperature")
     names += [name for name in ("max_tokens", "max_completion_tokens") if getattr(request, name) == 0]
     names += [f"metadata.{key}" for key in request.metadata or () if key != "user_id"]
-    if request.stream_options is not None and request.stream_options.include_obfuscation:
+    if request.stream_options is not None and not request.stream:
+        names.append("stream_options")
+    elif request.stream_options is not None and request.stream_options.include_obfuscation:
         names.append("stream_options.include_obfuscation")
     return names + list(unknown)
 

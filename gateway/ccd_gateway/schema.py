@@ -8,13 +8,14 @@ and "wrong" needs it.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
 
 from ccd_gateway.errors import ApiError, bad_request
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
@@ -43,7 +44,8 @@ class ChatRequest(Struct, kw_only=True):
     safety_identifier: Annotated[str, Meta(max_length=256)] | None = None
     metadata: dict[str, str] | None = None
 
-    n: Annotated[int, Meta(ge=1)] | None = None
+    n: Annotated[int, Meta(ge=1, le=8)] | None = None
+    thinking: dict[str, Any] | None = None
     store: bool | None = None
     tools: list[Any] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -51,7 +53,7 @@ class ChatRequest(Struct, kw_only=True):
     functions: list[Any] | None = None
     function_call: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
-    reasoning_effort: str | None = None
+    reasoning_effort: Effort | None = None
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
     prediction: dict[str, Any] | None = None
@@ -66,6 +68,11 @@ class ChatRequest(Struct, kw_only=True):
     presence_penalty: Penalty | None = None
     service_tier: str | None = None
     verbosity: str | None = None
+
+    @property
+    def legacy(self) -> bool:
+        """Whether it uses the deprecated `functions`, which count only where there are no `tools`."""
+        return bool(self.functions) and not self.tools
 
 
 FIELDS = frozenset(ChatRequest.__struct_fields__)
@@ -90,7 +97,7 @@ def decode_chat(body: bytes) -> Decoded:
     try:
         request = msgspec.convert(fields, ChatRequest)
     except msgspec.ValidationError as error:
-        raise _wrong_field(str(error)) from error
+        raise wrong_field(str(error)) from error
     return Decoded(request, [name for name in fields if name not in FIELDS])
 
 
@@ -110,7 +117,8 @@ def decode_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _wrong_field(text: str) -> ApiError:
+def wrong_field(text: str) -> ApiError:
+    """The 400 for a validation error of msgspec, worded with the field's path."""
     match = _AT.fullmatch(text)
     what, path = (match["what"], match["path"] or "") if match else (text, "")
     path = path.replace("[...]", "")  # a value in a dict, whose key is the client's own

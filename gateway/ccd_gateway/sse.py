@@ -1,28 +1,37 @@
 """Server-sent events of a streamed chat completion, as bytes.
 
-Everything that is the same in all chunks of a stream is encoded once; a delta then costs one
-concatenation. Texts come as the JSON strings that they already are on the wire (quotes and escapes
-included) and are never decoded.
+Everything that is the same in all chunks of a choice is encoded once; a delta then costs one concatenation.
+Texts come as the JSON strings that they already are on the wire (quotes and escapes included) and are never
+decoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from ccd_gateway.lines import CALL, TEXT, THINKING, Delta
+
 DONE = b"data: [DONE]\n\n"
 KEEPALIVE = b": keep-alive\n\n"
+_json = msgspec.json.encode
 
 
 def error_event(error: Mapping[str, Any]) -> bytes:
     """The event that ends a stream which fails after it began; every client reports its message."""
-    return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n"
+    return b"data: " + _json({"error": error}) + b"\n\n"
+
+
+def ignored_comment(names: Iterable[str]) -> bytes:
+    """What `X-CCD-Ignored` says, for what is known only after the headers: a comment, which clients skip."""
+    found = ", ".join(names)
+    return f": x-ccd-ignored: {found}\n\n".encode() if found else b""
 
 
 class ChunkWriter:
-    """Makes the chunks of one stream.
+    """Makes the chunks of one choice of a stream.
 
     Args:
         completion_id: the completion's `id`.
@@ -30,10 +39,22 @@ class ChunkWriter:
         model: what the client asked for.
         fingerprint: `system_fingerprint`.
         include_usage: whether chunks have a `usage` key, null until the last.
+        choice: which of `n` answers.
+        legacy: tool calls have the deprecated form of one `function_call`.
+        conversation_id: in the first and the last chunk, where the answer belongs to a conversation.
     """
 
     def __init__(
-        self, completion_id: str, created: int, model: str, fingerprint: str, *, include_usage: bool
+        self,
+        completion_id: str,
+        created: int,
+        model: str,
+        fingerprint: str,
+        *,
+        include_usage: bool,
+        choice: int = 0,
+        legacy: bool = False,
+        conversation_id: str | None = None,
     ) -> None:
         head = {
             "id": completion_id,
@@ -43,31 +64,59 @@ class ChunkWriter:
             "service_tier": "default",
             "system_fingerprint": fingerprint,
         }
-        start = b"data: " + msgspec.json.encode(head)[:-1] + b',"choices":['
-        self._start = start
+        self._start = b"data: " + _json(head)[:-1] + b',"choices":['
         self._end = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-        self._delta = start + b'{"index":0,"delta":'
+        self._delta = self._start + b'{"index":%d,"delta":' % choice
         self._open = b',"logprobs":null,"finish_reason":null}]' + self._end
         self._content = self._delta + b'{"content":'
         self._reasoning = self._delta + b'{"reasoning_content":'
         self._close = b"}" + self._open
+        self._legacy = legacy
+        self._named = b"" if conversation_id is None else b',"conversation_id":' + _json(conversation_id)
 
     def role(self) -> bytes:
         """The first chunk."""
-        return self._delta + b'{"role":"assistant","content":"","refusal":null}' + self._open
+        role = b'{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}]'
+        return self._delta + role + self._named + self._end
 
-    def content(self, raw: bytes) -> bytes:
-        """A piece of the answer; `raw` is a JSON string."""
-        return b"%b%b%b" % (self._content, raw, self._close)
+    def chunk(self, delta: Delta) -> bytes:
+        """The chunk for a piece of the answer; nothing where the form has no place for it."""
+        kind, raw = delta.kind, delta.raw
+        if kind == TEXT:
+            return b"%b%b%b" % (self._content, raw, self._close)
+        if kind == THINKING:
+            return b'%b%b,"reasoning":%b%b' % (self._reasoning, raw, raw, self._close)
+        return self._call(delta)
 
-    def reasoning(self, raw: bytes) -> bytes:
-        """A piece of the model's thinking; `raw` is a JSON string."""
-        return b"%b%b%b" % (self._reasoning, raw, self._close)
+    def refusal(self, text: str) -> bytes:
+        """The chunk that says that the model refuses."""
+        return self._delta + b'{"refusal":' + _json(text) + b"}" + self._open
 
     def finish(self, reason: str) -> bytes:
         """The chunk that says why the answer ended."""
-        return self._delta + b'{},"logprobs":null,"finish_reason":"' + reason.encode() + b'"}]' + self._end
+        end = b'{},"logprobs":null,"finish_reason":"' + reason.encode() + b'"}]'
+        return self._delta + end + self._named + self._end
 
     def usage(self, usage: Mapping[str, Any]) -> bytes:
         """The last chunk of a stream with `include_usage`."""
-        return self._start + b'],"usage":' + msgspec.json.encode(usage) + b"}\n\n"
+        return self._start + b'],"usage":' + _json(usage) + b"}\n\n"
+
+    def _call(self, delta: Delta) -> bytes:
+        """The first fragment of a call has its id and name, the later ones neither: all clients take that."""
+        if self._legacy:
+            return self._function_call(delta)
+        if delta.kind == CALL:
+            function = b'{"name":%b,"arguments":""}' % _json(delta.name)
+            fragment = b'"id":%b,"type":"function","function":%b' % (_json(delta.id), function)
+        else:
+            fragment = b'"function":{"arguments":%b}' % delta.raw
+        return b'%b{"tool_calls":[{"index":%d,%b}]}%b' % (self._delta, delta.number, fragment, self._open)
+
+    def _function_call(self, delta: Delta) -> bytes:
+        if delta.number > 0:
+            return b""
+        if delta.kind == CALL:
+            fragment = b'"name":%b,"arguments":""' % _json(delta.name)
+        else:
+            fragment = b'"arguments":%b' % delta.raw
+        return b'%b{"function_call":{%b}}%b' % (self._delta, fragment, self._open)

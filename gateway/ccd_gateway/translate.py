@@ -1,21 +1,45 @@
-"""Between the OpenAI API and the wire, without I/O: requests to call parameters, CLI lines to answers."""
+"""Between the OpenAI API and the wire, without I/O: requests to call parameters, results to answers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Raw, Struct
 
+from ccd_client.messages import ChatRequest as Call
+from ccd_client.messages import chat_request
+from ccd_client.tools import legacy_choice, legacy_tools
 from ccd_gateway.errors import bad_request
 from ccd_gateway.schema import ChatRequest
-from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult, Usage
+from ccd_protocol.errors import RpcError
+from ccd_protocol.methods import ChatAnswer, Usage
 
 _PROFILE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_STOPS = 64
 
+REFUSED = "The model refused to answer."
+# The daemon's name for a parameter: the one that an OpenAI client used.
+_CLIENTS_NAMES = {
+    "stop_sequences": "stop",
+    "effort": "reasoning_effort",
+    "format": "response_format",
+    "metadata": "user",
+}
+_CLIENTS_PATHS = [
+    (re.compile(r"tools\[(\d+)\]\.name"), r"tools[\1].function.name"),
+    (re.compile(r"tools\[(\d+)\]\.input_schema"), r"tools[\1].function.parameters"),
+    (re.compile(r"format\.schema"), "response_format.json_schema.schema"),
+    (re.compile(r"metadata\b.*"), "user"),
+    *((re.compile(rf"{name}\b"), to) for name, to in _CLIENTS_NAMES.items()),
+]
+_LEGACY_PATHS = [
+    (re.compile(r"tools\[(\d+)\](\.function)?\.(name|input_schema)"), r"functions[\1].\3"),
+    (re.compile(r"tools\b"), "functions"),
+    (re.compile(r"tool_choice\b.*"), "function_call"),
+    *_CLIENTS_PATHS,
+]
 _FINISH = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -52,23 +76,39 @@ def target(model: str, profile_header: str | None) -> Target:
     return Target(None, model)
 
 
-def sampling(request: ChatRequest) -> ChatParams:
-    """The parameters of the call but for the messages: sampling, limits, profile-independent."""
-    params: dict[str, Any] = {
-        "max_tokens": request.max_completion_tokens or request.max_tokens or None,
-        "temperature": None if request.temperature is None else min(request.temperature, 1.0),
-        "top_p": request.top_p,
-        "top_k": request.top_k,
-        "stop_sequences": _stops(request.stop),
-        "metadata": _metadata(request),
-    }
-    return {name: value for name, value in params.items() if value is not None}  # type: ignore[return-value]
+def to_call(request: ChatRequest) -> Call:
+    """The parameters of the call, but for profile and model.
+
+    Raises:
+        RpcError: BAD_PARAMS, naming what is wrong with messages or tools.
+        ApiError: 400, naming another parameter.
+    """
+    tools, parallel = request.tools, request.parallel_tool_calls
+    choice: Any = request.tool_choice
+    if request.legacy:
+        tools, choice, parallel = legacy_tools(request.functions), legacy_choice(request.function_call), False
+    return chat_request(
+        request.messages,
+        stop=_stops(request.stop),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=parallel,
+        response_format=request.response_format,
+        max_tokens=request.max_completion_tokens or request.max_tokens or None,
+        temperature=None if request.temperature is None else min(request.temperature, 1.0),
+        top_p=None if request.top_p == 1 else request.top_p,  # some models refuse it beside a temperature
+        top_k=request.top_k,
+        effort=request.reasoning_effort,
+        thinking=request.thinking,
+        metadata=_metadata(request),
+        service_tier="standard_only" if request.service_tier == "default" else None,
+    )
 
 
 def _stops(stop: str | list[str] | None) -> list[str] | None:
     stops = [stop] if isinstance(stop, str) else stop or []
-    if "" in stops or len(stops) > _MAX_STOPS:
-        raise bad_request(f"'stop': expected up to {_MAX_STOPS} texts that are not empty.", "stop")
+    if len(stops) > _MAX_STOPS:
+        raise bad_request(f"'stop': expected at most {_MAX_STOPS} texts.", "stop")
     return stops or None
 
 
@@ -77,9 +117,32 @@ def _metadata(request: ChatRequest) -> dict[str, str] | None:
     return {"user_id": user} if user else None
 
 
-def finish_reason(result: Mapping[str, Any]) -> str:
+def in_clients_words(error: RpcError, *, legacy: bool = False) -> RpcError:
+    """A refusal of the daemon's, with the parameter under the name that an OpenAI client used."""
+    param = error.data.get("param")
+    if not isinstance(param, str):
+        return error
+    for pattern, name in _LEGACY_PATHS if legacy else _CLIENTS_PATHS:
+        if (found := pattern.match(param)) is not None:
+            renamed = found.expand(name) + param[found.end() :]
+            return RpcError(error.code, error.message, {**error.data, "param": renamed})
+    return error
+
+
+def finish_reason(result: Mapping[str, Any], *, legacy: bool = False) -> str:
     """OpenAI's word for why the turn ended."""
-    return _FINISH.get(result.get("stop_reason") or "", "stop")
+    word = _FINISH.get(result.get("stop_reason") or "", "stop")
+    return "function_call" if legacy and word == "tool_calls" else word
+
+
+def summed(results: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The token counts of several answers together."""
+    counts: dict[str, int] = {}
+    for result in results:
+        for name, count in (result.get("usage") or {}).items():
+            if isinstance(count, int):
+                counts[name] = counts.get(name, 0) + count
+    return counts
 
 
 def usage(counts: Usage | Mapping[str, int]) -> dict[str, Any]:
@@ -103,21 +166,15 @@ def usage(counts: Usage | Mapping[str, int]) -> dict[str, Any]:
 
 
 def completion(
-    answer: ChatAnswer, *, completion_id: str, created: int, model: str, fingerprint: str
+    answers: Sequence[ChatAnswer],
+    *,
+    completion_id: str,
+    created: int,
+    model: str,
+    fingerprint: str,
+    legacy: bool = False,
 ) -> dict[str, Any]:
-    """The body of an answer that is not streamed."""
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": answer["text"],
-        "refusal": None,
-        "annotations": [],
-    }
-    thinking = "".join(
-        block.get("thinking", "") for block in answer["content"] if block.get("type") == "thinking"
-    )
-    if thinking:
-        message["reasoning_content"] = thinking
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(answer)}
+    """The body of an answer that is not streamed, one choice for each."""
     return {
         "id": completion_id,
         "object": "chat.completion",
@@ -125,99 +182,56 @@ def completion(
         "model": model,
         "service_tier": "default",
         "system_fingerprint": fingerprint,
-        "choices": [choice],
-        "usage": usage(answer["usage"]),
+        "choices": [
+            {
+                "index": index,
+                "message": _message(answer, legacy=legacy),
+                "logprobs": None,
+                "finish_reason": finish_reason(answer, legacy=legacy),
+            }
+            for index, answer in enumerate(answers)
+        ],
+        "usage": usage(summed(answers)),
     }
 
 
-def ignored_by_daemon(result: ChatResult | Mapping[str, Any]) -> list[str]:
-    """Parameters that the daemon could not honour, under the names that an OpenAI client used."""
-    names = {"stop_sequences": "stop"}
-    return [names.get(name, name) for name in result.get("ignored") or ()]
-
-
-# --- CLI lines ---
-
-
-class _Delta(Struct):
-    text: Raw = Raw()
-    thinking: Raw = Raw()
-
-
-class _Event(Struct):
-    type: str = ""
-    delta: _Delta | None = None
-
-
-class _Line(Struct):
-    type: str = ""
-    event: _Event | None = None
-    parent_tool_use_id: str | None = None
-
-
-class Delta(NamedTuple):
-    """A piece of text; `raw` is the JSON string that the CLI wrote, quotes included."""
-
-    thinking: bool
-    raw: bytes
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
-_EMPTY = b'""'
-
-
-class LineReader:
-    """Finds the text in the payloads of one `chat.stream` call.
-
-    Attributes:
-        started: the model's answer has begun, so a failure from now on comes after output.
-    """
-
-    def __init__(self) -> None:
-        self.started = False
-        self._rest: list[bytes] = []
-
-    def feed(self, payload: bytes) -> list[Delta]:
-        """The deltas in a payload, in order. A line that is not complete waits for the next payload."""
-        if not payload.endswith(b"\n"):
-            payload = self._hold_back(payload)
-        elif self._rest:
-            payload = b"".join((*self._rest, payload))
-            self._rest.clear()
-        if not self.started and b'"message_start"' in payload:
-            self.started = True
-        return [delta for line in payload.splitlines() if (delta := _delta_of(line)) is not None]
-
-    def _hold_back(self, payload: bytes) -> bytes:
-        """Keep what comes after the last line end; the pieces are joined once only, when the line ends."""
-        whole, newline, rest = payload.rpartition(b"\n")
-        if not newline:
-            self._rest.append(payload)
-            return b""
-        whole = b"".join((*self._rest, whole))
-        self._rest[:] = [rest]
-        return whole
-
-
-def _delta_of(line: bytes) -> Delta | None:
-    """Most lines that matter are deltas and the others need no decoding, so a search decides first."""
-    if b'"content_block_delta"' not in line:
-        return None
-    try:
-        decoded = _decode_line(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None  # not a line that this gateway knows
-    event = decoded.event
-    if decoded.type != "stream_event" or event is None or decoded.parent_tool_use_id is not None:
-        return None
-    if event.type != "content_block_delta" or event.delta is None:
-        return None
-    return _text_of(event.delta)
-
-
-def _text_of(delta: _Delta) -> Delta | None:
-    raw = bytes(delta.text)
-    thinking = not raw
+def _message(answer: ChatAnswer, *, legacy: bool) -> dict[str, Any]:
+    text, calls = answer["text"], _tool_calls(answer["content"])
+    refused = answer["stop_reason"] == "refusal"
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if refused or (calls and not text) else text,
+        "refusal": (text or REFUSED) if refused else None,
+        "annotations": [],
+    }
+    if calls and legacy:
+        message["function_call"] = calls[0]["function"]
+    elif calls:
+        message["tool_calls"] = calls
+    thinking = "".join(
+        block.get("thinking", "") for block in answer["content"] if block.get("type") == "thinking"
+    )
     if thinking:
-        raw = bytes(delta.thinking)
-    return Delta(thinking, raw) if raw[:1] == b'"' and raw != _EMPTY else None
+        message["reasoning_content"] = message["reasoning"] = thinking
+    return message
+
+
+def _tool_calls(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": block["id"],
+            "type": "function",
+            "function": {
+                "name": block["name"],
+                "arguments": msgspec.json.encode(block.get("input") or {}).decode(),
+            },
+        }
+        for block in content
+        if block.get("type") == "tool_use"
+    ]
+
+
+def ignored_by_daemon(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Parameters that the daemon could not honour, under the names that an OpenAI client used."""
+    names = (name for result in results for name in result.get("ignored") or ())
+    return list(dict.fromkeys(_CLIENTS_NAMES.get(name, name) for name in names))

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccd_client.events import Decoder, Event, Retrying, Started, TextDelta, ThinkingDelta, whole_answer
+from ccd_client.events import (
+    Decoder,
+    Event,
+    Retrying,
+    Started,
+    TextDelta,
+    ThinkingDelta,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStarted,
+    whole_answer,
+)
 from ccd_protocol.errors import Code, RpcError
 
 
@@ -45,6 +56,7 @@ TURN = b"".join(
         start(2, type="tool_use", id="t1", name="f", input={}),
         delta(2, type="input_json_delta", partial_json='{"a"'),
         delta(2, type="input_json_delta", partial_json=":1}"),
+        line({"type": "content_block_stop", "index": 2}),
         line({"type": "message_delta", "delta": {"stop_reason": "tool_use"}}),
         line({"type": "message_stop"}),
         b'{"type":"brand_new"}\n',
@@ -56,6 +68,9 @@ EVENTS: list[Event] = [
     ThinkingDelta("m"),
     TextDelta("Hä"),
     TextDelta("llo"),
+    ToolCallStarted(0, "t1", "f"),
+    ToolCallDelta(0, '{"a"'),
+    ToolCallDelta(0, ":1}"),
 ]
 RESULT = {"stop_reason": "tool_use", "model": "claude-x-1", "usage": {"input_tokens": 1}}
 
@@ -73,6 +88,66 @@ def test_a_turn() -> None:
     assert answer.usage == {"input_tokens": 1}
     assert answer.result is RESULT
     assert decoder.answer(RESULT) == answer
+    assert answer.tool_calls == [ToolCall("t1", "f", {"a": 1})]
+    assert answer.thinking == "hmm"
+    assert answer.message == {
+        "role": "assistant",
+        "content": "Hällo",
+        "tool_calls": [
+            {"id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}},
+        ],
+    }
+
+
+def whole(message_id: str, block: dict[str, Any]) -> bytes:
+    message = {"id": message_id, "model": "claude-y", "content": [block]}
+    return json.dumps({"type": "assistant", "message": message, "parent_tool_use_id": None}).encode() + b"\n"
+
+
+def test_a_message_that_comes_whole() -> None:
+    """After a stream that broke off before any content the CLI asks once more without one."""
+    decoder = Decoder()
+    lines = [
+        line({"type": "message_start", "message": {"id": "m1", "model": "claude-x"}}),
+        whole("m2", {"type": "thinking", "thinking": "hm", "signature": "s"}),
+        whole("m2", {"type": "text", "text": "late"}),
+        whole("m2", {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}),
+    ]
+    assert decoder.feed(b"".join(lines)) == [
+        Started("claude-x", "m1"),
+        Started("claude-y", "m2"),
+        ThinkingDelta("hm"),
+        TextDelta("late"),
+        ToolCallStarted(0, "t1", "f"),
+        ToolCallDelta(0, '{"a": 1}'),
+    ]
+    answer = decoder.answer(RESULT)
+    assert (answer.text, answer.thinking, answer.tool_calls) == (
+        "late",
+        "hm",
+        [ToolCall("t1", "f", {"a": 1})],
+    )
+
+
+def test_a_streamed_message_is_not_said_twice() -> None:
+    decoder = Decoder()
+    decoder.feed(TURN)
+    assert decoder.feed(whole("msg_1", {"type": "text", "text": "Hällo"})) == []
+    assert decoder.answer(RESULT).text == "Hällo"
+
+
+def test_arguments_that_max_tokens_cut_short_are_dropped() -> None:
+    decoder = Decoder()
+    decoder.feed(start(0, type="tool_use", id="t", name="f", input={}) + delta(0, partial_json='{"a'))
+    assert decoder.answer({"stop_reason": "max_tokens"}).tool_calls == [ToolCall("t", "f", {})]
+
+
+def test_a_call_without_arguments() -> None:
+    decoder = Decoder()
+    lines = start(0, type="tool_use", id="t", name="f", input={}) + delta(0, partial_json="")
+    events = decoder.feed(lines + line({"type": "content_block_stop", "index": 0}))
+    assert events == [ToolCallStarted(0, "t", "f"), ToolCallDelta(0, "{}")]
+    assert decoder.answer(RESULT).tool_calls == [ToolCall("t", "f", {})]
 
 
 @given(st.lists(st.integers(0, len(TURN)), max_size=6))

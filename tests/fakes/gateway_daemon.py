@@ -46,8 +46,33 @@ def line(event: dict[str, Any], **more: Any) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode() + b"\n"
 
 
-def start() -> bytes:
-    return line({"type": "message_start", "message": {"id": "msg_1", "role": "assistant", "content": []}})
+def start(message_id: str = "msg_1") -> bytes:
+    return line({"type": "message_start", "message": {"id": message_id, "role": "assistant", "content": []}})
+
+
+def stop(index: int) -> bytes:
+    return line({"type": "content_block_stop", "index": index})
+
+
+def whole(message_id: str, block: dict[str, Any]) -> bytes:
+    """An `assistant` line: a block of a message as the CLI repeats it, or brings it at once."""
+    message = {"id": message_id, "role": "assistant", "content": [block]}
+    return json.dumps({"type": "assistant", "message": message, "parent_tool_use_id": None}).encode() + b"\n"
+
+
+def call(index: int, call_id: str, name: str, *pieces: str) -> bytes:
+    """A tool call whose arguments come in these pieces of JSON."""
+    block = {"type": "tool_use", "id": call_id, "name": name, "input": {}}
+    events: list[dict[str, Any]] = [{"type": "content_block_start", "index": index, "content_block": block}]
+    events += [
+        {
+            "type": "content_block_delta",
+            "index": index,
+            "delta": {"type": "input_json_delta", "partial_json": piece},
+        }
+        for piece in pieces
+    ]
+    return b"".join(line(event) for event in events) + stop(index)
 
 
 def text(piece: str) -> bytes:

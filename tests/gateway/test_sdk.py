@@ -45,7 +45,7 @@ def test_stream(sdk: openai.OpenAI, daemon: Daemon) -> None:
     )
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "hello"
     assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens == 7
-    assert chunks[1].choices[0].delta.model_extra == {"reasoning_content": "hm"}
+    assert chunks[1].choices[0].delta.model_extra == {"reasoning_content": "hm", "reasoning": "hm"}
 
 
 def test_stream_helper(sdk: openai.OpenAI, daemon: Daemon) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -11,7 +10,13 @@ from ccd_daemon.body import bad
 from ccd_daemon.connection import Call
 from ccd_daemon.conversations import Conversations
 from ccd_daemon.tenancy import tenant_of
-from ccd_protocol.methods import Conversation, ConversationParams, ConversationsResult, MessagesResult
+from ccd_protocol.methods import (
+    Conversation,
+    ConversationParams,
+    ConversationsResult,
+    MessagesResult,
+    NoResult,
+)
 
 MAX_ID_CHARS = 200
 
@@ -43,11 +48,11 @@ class ConversationMethods:
         params, tenant = self._read(call)
         return MessagesResult(messages=await self._store.messages(tenant, _id(params)))
 
-    async def delete(self, call: Call) -> dict[str, Any]:
+    async def delete(self, call: Call) -> NoResult:
         """Forget one conversation."""
         params, tenant = self._read(call)
         await self._store.delete(tenant, _id(params))
-        return {}
+        return NoResult()
 
     def _read(self, call: Call) -> tuple[ConversationParams, str]:
         try:

@@ -1,0 +1,217 @@
+"""Reads the CLI's lines, as `chat.stream` carries them, one decode for each: the pieces of an answer.
+
+Texts stay the JSON strings that the CLI wrote, quotes and escapes included, because every surface writes them
+as JSON strings again. Lines of other kinds, of sub-agents, and lines that cannot be read are no part of an
+answer.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+from msgspec import Raw, Struct
+
+Kind: TypeAlias = Literal["text", "thinking", "call", "arguments"]
+TEXT: Final = "text"
+THINKING: Final = "thinking"
+CALL: Final = "call"
+ARGUMENTS: Final = "arguments"
+
+_EMPTY = b'""'
+_NO_ARGUMENTS = b'"{}"'
+
+
+class Delta(NamedTuple):
+    """A piece of an answer.
+
+    Attributes:
+        kind: `text`, `thinking`, `call` (a tool call begins) or `arguments` (more of its arguments).
+        raw: a JSON string, quotes included: text, thinking, or a piece of the JSON text of arguments;
+            empty for `call`.
+        block: which content block of the answer it belongs to.
+        number: which tool call of the answer, from 0; -1 for text and thinking.
+        id: the call's id, of a `call`.
+        name: the tool's name, of a `call`.
+    """
+
+    kind: Kind
+    raw: bytes
+    block: int
+    number: int = -1
+    id: str = ""
+    name: str = ""
+
+
+class _Piece(Struct):
+    text: Raw = Raw()
+    thinking: Raw = Raw()
+    partial_json: Raw = Raw()
+
+
+class _Block(Struct):
+    type: str = ""
+    id: str = ""
+    name: str = ""
+    text: Raw = Raw()
+    thinking: Raw = Raw()
+    input: Raw = Raw()
+
+
+class _Head(Struct):
+    id: str = ""
+
+
+class _Event(Struct):
+    type: str = ""
+    index: int = 0
+    delta: _Piece | None = None
+    content_block: _Block | None = None
+    message: _Head | None = None
+
+
+class _Message(Struct):
+    id: str = ""
+    content: list[_Block] = []
+
+
+class _Line(Struct):
+    type: str = ""
+    event: _Event | None = None
+    message: _Message | None = None
+    parent_tool_use_id: str | None = None
+
+
+class _Call:
+    """A tool call that has begun."""
+
+    __slots__ = ("empty", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.empty = True  # no arguments yet
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+class LineReader:
+    """Finds the pieces of the answer in the payloads of one `chat.stream` call.
+
+    A message that the CLI got whole comes only as `assistant` lines; for a streamed one these repeat what was
+    said, and are skipped by the message's id.
+
+    Attributes:
+        started: the model's answer has begun, so a failure from now on comes after output.
+    """
+
+    def __init__(self) -> None:
+        self.started = False
+        self._rest: list[bytes] = []
+        self._calls: dict[int, _Call] = {}  # by block
+        self._blocks = 0
+        self._message_id = ""
+        self._streamed_id: str | None = None
+
+    def feed(self, payload: bytes) -> list[Delta]:
+        """The pieces in a payload, in order. A line that is not complete waits for the next payload."""
+        if not payload.endswith(b"\n"):
+            payload = self._hold_back(payload)
+        elif self._rest:
+            payload = b"".join((*self._rest, payload))
+            self._rest.clear()
+        deltas: list[Delta] = []
+        for line in payload.split(b"\n"):
+            if line:
+                self._read(line, deltas)
+        return deltas
+
+    def _hold_back(self, payload: bytes) -> bytes:
+        """Keep what comes after the last line end; the pieces are joined once only, when the line ends."""
+        whole, newline, rest = payload.rpartition(b"\n")
+        if not newline:
+            self._rest.append(payload)
+            return b""
+        whole = b"".join((*self._rest, whole))
+        self._rest[:] = [rest]
+        return whole
+
+    def _read(self, line: bytes, deltas: list[Delta]) -> None:
+        try:
+            decoded = _decode_line(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return  # not a line that this gateway knows
+        event = decoded.event
+        if decoded.parent_tool_use_id is not None:
+            return
+        if decoded.type == "stream_event" and event is not None:
+            if event.type == "content_block_delta":
+                self._piece(event, deltas)
+            else:
+                self._event(event, deltas)
+        elif decoded.type == "assistant" and decoded.message is not None:
+            self._whole(decoded.message, deltas)
+
+    def _piece(self, event: _Event, deltas: list[Delta]) -> None:
+        delta = event.delta
+        if delta is None:
+            return
+        self._streamed_id = self._message_id
+        if raw := _string(delta.text):
+            deltas.append(Delta(TEXT, raw, event.index))
+        elif raw := _string(delta.partial_json):
+            call = self._calls.get(event.index)
+            if call is not None:
+                call.empty = False
+                deltas.append(Delta(ARGUMENTS, raw, event.index, call.number))
+        elif raw := _string(delta.thinking):
+            deltas.append(Delta(THINKING, raw, event.index))
+
+    def _event(self, event: _Event, deltas: list[Delta]) -> None:
+        if event.type == "message_start":
+            self.started = True
+            self._message_id = event.message.id if event.message is not None else ""
+        elif event.type == "content_block_start" and event.content_block is not None:
+            self._streamed_id = self._message_id
+            self._begin(event.index, event.content_block, deltas)
+        elif event.type == "content_block_stop":
+            self._end(event.index, deltas)
+
+    def _begin(self, index: int, block: _Block, deltas: list[Delta]) -> None:
+        self._blocks = max(self._blocks, index + 1)
+        if block.type == "tool_use":
+            call = self._calls[index] = _Call(len(self._calls))
+            deltas.append(Delta(CALL, b"", index, call.number, block.id, block.name))
+        elif raw := _string(block.text):
+            deltas.append(Delta(TEXT, raw, index))
+        elif raw := _string(block.thinking):
+            deltas.append(Delta(THINKING, raw, index))
+
+    def _end(self, index: int, deltas: list[Delta]) -> None:
+        """A call without arguments comes without any JSON, which no client could parse."""
+        call = self._calls.get(index)
+        if call is not None and call.empty:
+            call.empty = False
+            deltas.append(Delta(ARGUMENTS, _NO_ARGUMENTS, index, call.number))
+
+    def _whole(self, message: _Message, deltas: list[Delta]) -> None:
+        if not message.content or message.id == self._streamed_id:
+            return
+        self.started = True
+        self._message_id = message.id
+        for block in message.content:
+            index = self._blocks
+            self._begin(index, block, deltas)
+            self._blocks = index + 1
+            if block.type == "tool_use" and bytes(block.input) not in (b"", b"{}"):
+                call = self._calls[index]
+                call.empty = False
+                raw = msgspec.json.encode(bytes(block.input).decode())
+                deltas.append(Delta(ARGUMENTS, raw, index, call.number))
+            self._end(index, deltas)
+
+
+def _string(raw: Raw) -> bytes:
+    """The JSON string as it was written; nothing for an empty one, and for what is no string."""
+    found = bytes(raw)
+    return found if found[:1] == b'"' and found != _EMPTY else b""
