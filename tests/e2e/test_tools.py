@@ -9,6 +9,7 @@ from typing import Any
 
 import openai
 import pytest
+
 from ccd_client import Client
 from ccd_client.events import TextDelta, ToolCall, ToolCallDelta, ToolCallStarted
 from ccd_protocol.errors import Code, RpcError
@@ -163,7 +164,8 @@ def test_a_tool_named_like_the_clis_own_is_never_run_by_it(stack: Stack, client:
 
 
 def test_missing_and_unknown_results_cost_no_call(stack: Stack, client: Client) -> None:
-    asked = [said("x"), {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "ping", "arguments": ""}}]}]
+    call = {"id": "a", "type": "function", "function": {"name": "ping", "arguments": ""}}
+    asked = [said("x"), {"role": "assistant", "tool_calls": [call]}]
     for history, param in (
         ([*asked, said("y")], "messages[1].tool_calls[0]"),
         ([*asked, {"role": "tool", "tool_call_id": "b", "content": "z"}], "messages[2].tool_call_id"),
