@@ -15,6 +15,7 @@ from ccd_protocol.methods import ChatParams
 from .body import EFFORTS, REPLAY_IGNORES, Wish, bad
 
 _JSON_ONLY = "Answer with one JSON object and nothing else: no prose around it, no code fence."
+BOTH_SAMPLERS = "temperature and top_p"
 _MIN_THINKING_TOKENS = 1024
 _THINKING_TOKENS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24000, "max": 24000}
 _MIN_TOP_P_WITH_THINKING = 0.95
@@ -50,7 +51,7 @@ def make(
     """Fit a validated chat to a model.
 
     Args:
-        refused: sampling parameters that the model is known to refuse.
+        refused: sampling parameters that the model is known to refuse; `BOTH_SAMPLERS` when it takes only one.
         thoughtless: the open tool calls in the history have lost their thinking blocks, so thinking must be off.
 
     Raises:
@@ -58,6 +59,8 @@ def make(
     """
     fitted: ChatParams = chat.copy()
     ignored = [key for key in refused if key in fitted]
+    if BOTH_SAMPLERS in refused and "temperature" in fitted and "top_p" in fitted and "top_p" not in ignored:
+        ignored.append("top_p")
     if mode == "replay":
         ignored += [key for key in REPLAY_IGNORES if key in fitted and key not in ignored]
     for key in ignored:

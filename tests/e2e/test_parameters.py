@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,17 @@ def test_what_only_the_daemon_knows_is_named_too(stack: Stack, http: openai.Open
         ask(http, model="sonnet", temperature=0.5, strict=True)
     assert caught.value.param == "temperature"
     assert len(stack.api.bodies()) == before
+
+
+def test_models_that_take_one_sampler_get_the_temperature(stack: Stack, http: openai.OpenAI) -> None:
+    """Many clients send both; the refusal is met once, and top_p alone is still honoured."""
+    for _ in range(2):
+        assert ask(http, temperature=0.5, top_p=0.5)[1] == ["top_p"]
+    assert ask(http, top_p=0.5)[1] == []
+    sent = [(body.get("temperature"), body.get("top_p")) for body in stack.api.bodies()]
+    assert [pair for pair, _ in groupby(sent)] == [(0.5, 0.5), (0.5, None), (None, 0.5)]
+    with pytest.raises(openai.BadRequestError):
+        ask(http, strict=True, temperature=0.5, top_p=0.5)
 
 
 @pytest.mark.parametrize(
