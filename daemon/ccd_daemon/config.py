@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ccd_protocol.paths import socket_path
+from ccd_protocol.paths import data_dir, socket_path
 from ccd_protocol.settings import SettingsError, config_path, load
 
 MIB = 1024 * 1024
@@ -242,10 +242,4 @@ def _check_together(settings: Settings) -> None:
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
     """Where ccd keeps files when no setting says so."""
-    system = Path("/var/lib/ccd")
-    if os.access(system, os.W_OK):
-        return system
-    home = environ.get("XDG_DATA_HOME")
-    return (
-        Path(home) / "ccd" if home else Path(environ.get("HOME", "/nonexistent")) / ".local" / "share" / "ccd"
-    )
+    return data_dir(environ)

@@ -8,10 +8,14 @@ from typing import TypeAlias, cast
 
 import falcon
 import falcon.asgi
+from falcon.inspect import inspect_routes
 
+from ccd_gateway import absent
+from ccd_gateway.access_log import AccessLog
 from ccd_gateway.anthropic.edge import MessagesEdge
 from ccd_gateway.anthropic.models import Models as AnthropicModels
 from ccd_gateway.anthropic.routes import CountTokens, Messages
+from ccd_gateway.auth import Door, KeyStore
 from ccd_gateway.backend import Backend
 from ccd_gateway.browser import BrowserRules
 from ccd_gateway.chat import ChatCompletions
@@ -19,7 +23,10 @@ from ccd_gateway.envelope import App as AsgiApp
 from ccd_gateway.envelope import Envelope
 from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.health import Health
+from ccd_gateway.metering import Books
 from ccd_gateway.models import Models
+from ccd_gateway.openapi import OpenApi
+from ccd_gateway.responses.routes import Responses
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.errors import RpcError
 
@@ -34,10 +41,13 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Asg
         max_calls=settings.max_streams,
         timeout_s=settings.request_timeout_s,
         reconnect_wait_s=settings.reconnect_wait_s,
+        books=Books(settings.usage_path(os.environ)),
     )
-    app: App = falcon.asgi.App(middleware=[_Lifespan(backend)])
+    log = AccessLog(settings.access_log)
+    app: App = falcon.asgi.App(middleware=[_Lifespan(backend, log)])
     app.req_options.strip_url_path_trailing_slash = True
     _add_routes(app, backend, settings)
+    app.add_sink(absent.sink([route.path for route in inspect_routes(app)]), "/")
     _add_error_handlers(app)
     rules = BrowserRules(settings.bind_host, settings.allowed_hosts, settings.allowed_origins)
     envelope = Envelope(
@@ -45,28 +55,44 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Asg
         rules,
         max_requests=settings.max_streams,
         max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+        door=Door(KeyStore(settings.keys_path(os.environ)), settings.require_keys),
+        log=log,
     )
     return MessagesEdge(envelope)
 
 
 def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
-    models = AnthropicModels(backend, Models(backend))
+    models = AnthropicModels(backend, settings, Models(backend, settings))
     app.add_route("/health", Health(backend))
     app.add_route("/v1/models", models)
     app.add_route("/v1/models/{model:path}", models, suffix="one")
     app.add_route("/v1/chat/completions", ChatCompletions(backend, settings))
     app.add_route("/v1/messages", Messages(backend, settings))
     app.add_route("/v1/messages/count_tokens", CountTokens(settings))
+    app.add_route("/openapi.json", OpenApi())
+    _add_responses(app, Responses(backend, settings, dict(os.environ)))
+
+
+def _add_responses(app: App, responses: Responses) -> None:
+    app.add_middleware(responses)  # for its end
+    app.add_route("/v1/responses", responses)
+    app.add_route("/v1/responses/input_tokens", responses, suffix="tokens")
+    app.add_route("/v1/responses/{response_id}", responses, suffix="one")
+    app.add_route("/v1/responses/{response_id}/cancel", responses, suffix="cancel")
+    app.add_route("/v1/responses/{response_id}/input_items", responses, suffix="items")
 
 
 class _Lifespan:
-    """Closes the connections to the daemon when the worker stops."""
+    """Closes the connections to the daemon when the worker stops, and writes what is still to be written."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, log: AccessLog) -> None:
         self._backend = backend
+        self._log = log
 
     async def process_shutdown(self, scope: object, event: object) -> None:
         await self._backend.close()
+        self._log.close()
 
 
 # --- every failure becomes an OpenAI error body ---
@@ -107,7 +133,7 @@ async def _on_http_error(
 def _from_http_error(req: falcon.asgi.Request, error: falcon.HTTPError) -> ApiError:
     route = f"{req.method} {req.path[:200]}"
     if error.status_code == 404:
-        return ApiError(404, f"Unknown route: {route}. The API is under /v1.", code="unknown_url")
+        return ApiError(404, f"Unknown route: {route}.", code="unknown_url")
     if error.status_code == 405:
         return ApiError(405, f"Not allowed: {route}.", code="method_not_allowed")
     return ApiError(error.status_code, error.description or error.title, code="bad_request")

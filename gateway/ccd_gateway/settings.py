@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ccd_protocol.paths import socket_path
+from ccd_protocol.paths import data_dir, socket_path
 from ccd_protocol.settings import config_path, load
 
 _BIND = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9_.-]*)):(?P<port>\d{1,5})")
@@ -49,6 +49,20 @@ class GatewaySettings:
     reconnect_wait_s: float = field(
         default=10.0, metadata={"min": 0, "max": 600, "help": "longest wait for a daemon that restarts"}
     )
+    responses_file: Path | None = field(
+        default=None,
+        metadata={"help": "stored responses; default: responses.sqlite3 in the data directory"},
+    )
+    stored_responses: int = field(
+        default=10_000, metadata={"min": 1, "max": 10_000_000, "help": "responses kept for later requests"}
+    )
+    stored_bytes: int = field(
+        default=512 << 20, metadata={"min": 1 << 20, "max": 1 << 40, "help": "size of all of them together"}
+    )
+    stored_s: float = field(
+        default=30 * 86400.0,
+        metadata={"min": 60, "max": 1e9, "help": "how long one is kept after its last use"},
+    )
     graceful_timeout_s: int = field(
         default=30, metadata={"min": 0, "max": 3600, "help": "time that open requests get when stopping"}
     )
@@ -58,6 +72,31 @@ class GatewaySettings:
     )
     die_with_parent: bool = field(
         default=True, metadata={"help": "stop when the process that started the gateway ends"}
+    )
+
+    keys_file: Path | None = field(
+        default=None,
+        metadata={"help": "API keys; default: the credential ccd-keys, else keys.json in the data directory"},
+    )
+    usage_file: Path | None = field(
+        default=None, metadata={"help": "what keys have used; default: usage.sqlite3 in the data directory"}
+    )
+    require_keys: bool | None = field(
+        default=None, metadata={"help": "whether every request needs a key; default: as soon as there is one"}
+    )
+    insecure_no_auth: bool = field(
+        default=False, metadata={"help": "serve other machines without keys; something else guards the way"}
+    )
+    header_timeout_s: float = field(
+        default=30.0,
+        metadata={"min": 0.05, "max": 3600, "help": "longest time for a request's head; then 408"},
+    )
+    body_timeout_s: float = field(
+        default=60.0,
+        metadata={"min": 0.05, "max": 3600, "help": "longest time for a request's body; then 408"},
+    )
+    access_log: Path | None = field(
+        default=None, metadata={"help": "file for one JSON line per request, without content; - is stderr"}
     )
 
     def __post_init__(self) -> None:
@@ -76,6 +115,17 @@ class GatewaySettings:
         match = _BIND.fullmatch(self.bind)
         return (match["v6"] or match["host"]).lower() if match else None
 
+    def keys_path(self, environ: Mapping[str, str]) -> Path:
+        """The keys: the setting, else the service manager's credential, else in the data directory."""
+        if self.keys_file is not None:
+            return self.keys_file
+        credential = Path(environ.get("CREDENTIALS_DIRECTORY") or "/nonexistent") / "ccd-keys"
+        return credential if credential.exists() else data_dir(environ) / "keys.json"
+
+    def usage_path(self, environ: Mapping[str, str]) -> Path:
+        """The ledger: the setting, else in the data directory."""
+        return self.usage_file or data_dir(environ) / "usage.sqlite3"
+
     def model_for(self, name: str) -> str:
         """What `model_map` makes of a model's name; the name itself where nothing fits."""
         exact = self.model_map.get(name)
@@ -87,6 +137,24 @@ class GatewaySettings:
     def daemon_socket(self, environ: Mapping[str, str]) -> Path:
         """The daemon's socket: the setting, else where every program of ccd looks."""
         return self.socket or socket_path(environ)
+
+    def responses_path(self, environ: Mapping[str, str]) -> Path:
+        """The stored responses: the setting, else in the data directory."""
+        return self.responses_file or data_dir(environ) / "responses.sqlite3"
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The `[data]` section, which is the daemon's."""
+
+    dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The `[data]` section, which is the daemon's."""
+
+    dir: Path | None = None
 
 
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -> GatewaySettings:
@@ -100,11 +168,20 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -
         SettingsError: naming the file, variable or flag, and the key.
     """
     loaded = load(
-        {"gateway": GatewaySettings},
+        {"gateway": GatewaySettings, "data": _Data},
         toml_path=config_path(environ),
         environ=environ,
         overrides=overrides,
         others_allowed=True,
     )
     settings: GatewaySettings = loaded["gateway"]
-    return settings
+    folder: Path | None = loaded["data"].dir
+    if folder is None:
+        return settings
+    keys = settings.keys_path(environ)
+    return replace(
+        settings,
+        keys_file=folder / "keys.json" if keys == data_dir(environ) / "keys.json" else keys,
+        responses_file=settings.responses_file or folder / "responses.sqlite3",
+        usage_file=settings.usage_file or folder / "usage.sqlite3",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, cast
 
 from ccd_client import AsyncClient, AsyncStream
+from ccd_gateway.metering import Run
 from ccd_protocol.methods import ChatResult
 
 
@@ -45,11 +46,12 @@ class ChatTurn:
         silent: the last wait passed without a payload.
     """
 
-    def __init__(self, stream: AsyncStream, lane: Lane, reader: Reader) -> None:
+    def __init__(self, stream: AsyncStream, lane: Lane, reader: Reader, run: Run | None = None) -> None:
         self.reader = reader
         self.first: list[Any] = []
         self.silent = False
         self._stream = stream
+        self._run = run
         self._lane: Lane | None = lane
         lane.open_calls += 1
 
@@ -76,9 +78,16 @@ class ChatTurn:
         """
         payloads = await self._stream.next_within(silence_s)
         if payloads is None:
+            if self._run is not None:
+                await self._run.end(self.result)
             return None
         self.silent = not payloads
-        return self.reader.feed(payloads[0] if len(payloads) == 1 else b"".join(payloads)) if payloads else []
+        if not payloads:
+            return []
+        payload = payloads[0] if len(payloads) == 1 else b"".join(payloads)
+        if self._run is not None:
+            self._run.saw(payload)
+        return self.reader.feed(payload)
 
     def close(self) -> None:
         """Cancel the turn unless it has ended; once is enough, more does no harm."""
@@ -86,3 +95,5 @@ class ChatTurn:
         if lane is not None:
             lane.open_calls -= 1
             self._stream.cancel("the HTTP request is over")
+            if self._run is not None:
+                self._run.cut()

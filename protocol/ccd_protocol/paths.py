@@ -1,4 +1,4 @@
-"""Where the daemon's socket is, decided the same way by every program."""
+"""Where the daemon's socket and files are, decided the same way by every program."""
 
 from __future__ import annotations
 
@@ -24,3 +24,14 @@ def socket_path(environ: Mapping[str, str] | None = None) -> Path:
     if runtime:
         return Path(runtime) / "ccd" / "ccd.sock"
     return Path(f"/tmp/ccd-{os.getuid()}") / "ccd.sock"
+
+
+def data_dir(environ: Mapping[str, str]) -> Path:
+    """Where ccd keeps files when no setting says so."""
+    system = Path("/var/lib/ccd")
+    if os.access(system, os.W_OK):
+        return system
+    home = environ.get("XDG_DATA_HOME")
+    return (
+        Path(home) / "ccd" if home else Path(environ.get("HOME", "/nonexistent")) / ".local" / "share" / "ccd"
+    )

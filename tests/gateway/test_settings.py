@@ -64,5 +64,17 @@ def test_readme_documents_every_setting_with_its_default() -> None:
     table = tomllib.loads(block)["gateway"]
     defaults = GatewaySettings()
     expected = {field.name: getattr(defaults, field.name) for field in fields(GatewaySettings)}
-    expected["socket"] = "/run/ccd/ccd.sock"  # an example, for its default is a search
+    expected |= {  # examples, for their defaults are searches, or cannot be written
+        "socket": "/run/ccd/ccd.sock",
+        "keys_file": "/var/lib/ccd/keys.json",
+        "usage_file": "/var/lib/ccd/usage.sqlite3",
+        "require_keys": True,
+        "access_log": "/var/log/ccd/access.log",
+    }
     assert table == expected
+
+
+def test_the_model_map() -> None:
+    settings = GatewaySettings(model_map={"gpt-*": "sonnet", "gpt-4o": "opus", "openai/gpt-?": "haiku"})
+    names = ("gpt-4o", "gpt-5-mini", "openai/gpt-4", "claude-x", "GPT-4o")
+    assert [settings.model_for(name) for name in names] == ["opus", "sonnet", "haiku", "claude-x", "GPT-4o"]
