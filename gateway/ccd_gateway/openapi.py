@@ -14,12 +14,14 @@ import falcon
 import falcon.asgi
 import msgspec
 
+from ccd_gateway.anthropic import description
+from ccd_gateway.anthropic.schema import MessagesRequest, Prompt
 from ccd_gateway.errors import JSON
 from ccd_gateway.schema import ChatRequest
 
 Json = dict[str, Any]
 _REF = "#/components/schemas/{name}"
-_TYPES = [ChatRequest]
+_TYPES = [ChatRequest, MessagesRequest, Prompt]
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
 
@@ -66,13 +68,13 @@ def document() -> Json:
         "info": {
             "title": "ccd gateway",
             "version": metadata.version("ccdaemon"),
-            "description": "Claude Code behind the APIs of OpenAI. Fields that are not listed are ignored, and named"
-            " in the answer's X-CCD-Ignored.",
+            "description": "Claude Code behind the APIs of OpenAI and Anthropic. Fields that OpenAI's do"
+            " not have are ignored, and named in the answer's X-CCD-Ignored.",
         },
         "security": [{}, {"bearer": []}, {"header": []}],
         "paths": _paths(),
         "components": {
-            "schemas": {**schemas, **_answers()},
+            "schemas": {**schemas, **_answers(), **description.schemas()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -114,6 +116,7 @@ def _paths() -> Json:
             }
         },
         "/health": {"get": _health()},
+        **description.paths({**_EVERYWHERE, **_ANSWERING}, [profile, strict]),
         "/openapi.json": {"get": {**_get("openapi", None, {}), "security": []}},
     }
 

@@ -63,7 +63,7 @@ def test_every_route_is_described_and_every_description_is_a_route(tmp_path: Pat
         for path, item in document()["paths"].items()
         for method in item
     }
-    app = create_app(GatewaySettings(usage_file=tmp_path / "u", keys_file=tmp_path / "k"))._app  # type: ignore[attr-defined]
+    app = create_app(GatewaySettings(usage_file=tmp_path / "u", keys_file=tmp_path / "k"))._app._app  # type: ignore[attr-defined]
     for path, method in described:
         found = app._router.find(path)
         assert found is not None and method in found[1], path
