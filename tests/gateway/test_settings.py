@@ -65,6 +65,7 @@ def test_readme_documents_every_setting_with_its_default() -> None:
     defaults = GatewaySettings()
     expected = {field.name: getattr(defaults, field.name) for field in fields(GatewaySettings)}
     expected["socket"] = "/run/ccd/ccd.sock"  # an example, for its default is a search
+    expected["responses_file"] = "/var/lib/ccd/responses.sqlite3"
     assert table == expected
 
 
