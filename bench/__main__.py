@@ -81,7 +81,7 @@ def _machine() -> dict[str, Any]:
     return {
         "cores": len(cores()),
         "load_1min": round(os.getloadavg()[0], 2),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         **versions,
     }

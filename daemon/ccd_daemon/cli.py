@@ -30,6 +30,11 @@ config_option = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Settings file (TOML).  [default: $CCD_CONFIG]",
 )
+no_auth_option = click.option(
+    "--insecure-no-auth",
+    is_flag=True,
+    help="Serve other machines although there is no API key: something else guards the way.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -46,13 +51,23 @@ def main() -> None:
     "--try", "try_it", is_flag=True, help="Offline if no login is found; show one answer when ready."
 )
 @click.option("--bind", metavar="HOST:PORT", help="Where the gateway listens.  [default: 127.0.0.1:8080]")
+@no_auth_option
 @socket_option
 @config_option
-def up(offline: bool, try_it: bool, bind: str | None, socket: Path | None, config: Path | None) -> None:
+def up(
+    offline: bool,
+    try_it: bool,
+    bind: str | None,
+    insecure_no_auth: bool,
+    socket: Path | None,
+    config: Path | None,
+) -> None:
     """Run daemon and gateway together in the foreground; Ctrl-C stops both."""
     from .up import Plan, run  # noqa: PLC0415 - each command imports only what it needs
 
     environ = _environ(config)
+    if insecure_no_auth:
+        environ["CCD_GATEWAY__INSECURE_NO_AUTH"] = "true"
     plan = _checked(lambda: Plan.make(environ, offline=offline, try_it=try_it, bind=bind, socket=socket))
     sys.exit(run(plan))
 
@@ -88,9 +103,12 @@ def daemon(socket: Path | None, config: Path | None, with_parent: bool) -> None:
 @main.command()
 @click.option("--bind", metavar="HOST:PORT", help="Where to listen.  [default: 127.0.0.1:8080]")
 @click.option("--workers", type=int, help="Gateway processes.  [default: 2]")
+@no_auth_option
 @socket_option
 @config_option
-def gateway(bind: str | None, workers: int | None, socket: Path | None, config: Path | None) -> None:
+def gateway(
+    bind: str | None, workers: int | None, insecure_no_auth: bool, socket: Path | None, config: Path | None
+) -> None:
     """Run the HTTP gateway alone, in the foreground; prints one line when it is ready."""
     from .gateway import serve_gateway  # noqa: PLC0415
 
@@ -98,6 +116,7 @@ def gateway(bind: str | None, workers: int | None, socket: Path | None, config: 
     flags = {
         "gateway.bind": bind,
         "gateway.workers": workers,
+        "gateway.insecure_no_auth": insecure_no_auth or None,
         "gateway.socket": str(socket) if socket else None,
     }
     sys.exit(_checked(lambda: serve_gateway(environ, flags)))

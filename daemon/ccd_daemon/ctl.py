@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .keys_command import keys_group, usage
 from .rpc_command import connected, json_option, show, socket_option
 
 _MIB = 1024 * 1024
@@ -15,7 +16,11 @@ _MIB = 1024 * 1024
 
 @click.group("ctl")
 def ctl_group() -> None:
-    """Ask a running daemon."""
+    """Ask a running daemon; manage the gateway's keys."""
+
+
+ctl_group.add_command(keys_group)
+ctl_group.add_command(usage)
 
 
 @ctl_group.command()

@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.config:
         os.environ["CCD_CONFIG"] = flags.config
     overrides = {f"gateway.{name}": getattr(flags, name) for name in ("bind", "socket", "workers")}
+    overrides["gateway.insecure_no_auth"] = flags.insecure_no_auth or None
     try:
         settings = load_settings(os.environ, overrides)
     except SettingsError as error:
@@ -33,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bind", metavar="HOST:PORT", help="where to listen (127.0.0.1:8080)")
     parser.add_argument("--socket", metavar="PATH", help="the daemon's socket")
     parser.add_argument("--workers", metavar="N", help="gateway processes (2)")
+    parser.add_argument(
+        "--insecure-no-auth", action="store_true", help="serve other machines although there is no API key"
+    )
     parser.add_argument("--config", metavar="FILE", help="settings file; its [gateway] table is read")
     return parser
 

@@ -11,6 +11,8 @@ import falcon.asgi
 from falcon.inspect import inspect_routes
 
 from ccd_gateway import absent
+from ccd_gateway.access_log import AccessLog
+from ccd_gateway.auth import Door, KeyStore
 from ccd_gateway.backend import Backend
 from ccd_gateway.browser import BrowserRules
 from ccd_gateway.chat import ChatCompletions
@@ -18,7 +20,9 @@ from ccd_gateway.envelope import App as AsgiApp
 from ccd_gateway.envelope import Envelope
 from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.health import Health
+from ccd_gateway.metering import Books
 from ccd_gateway.models import Models
+from ccd_gateway.openapi import OpenApi
 from ccd_gateway.responses.routes import Responses
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.errors import RpcError
@@ -34,8 +38,10 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Env
         max_calls=settings.max_streams,
         timeout_s=settings.request_timeout_s,
         reconnect_wait_s=settings.reconnect_wait_s,
+        books=Books(settings.usage_path(os.environ)),
     )
-    app: App = falcon.asgi.App(middleware=[_Lifespan(backend)])
+    log = AccessLog(settings.access_log)
+    app: App = falcon.asgi.App(middleware=[_Lifespan(backend, log)])
     app.req_options.strip_url_path_trailing_slash = True
     _add_routes(app, backend, settings)
     app.add_sink(absent.sink([route.path for route in inspect_routes(app)]), "/")
@@ -46,6 +52,9 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Env
         rules,
         max_requests=settings.max_streams,
         max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+        door=Door(KeyStore(settings.keys_path(os.environ)), settings.require_keys),
+        log=log,
     )
 
 
@@ -55,6 +64,7 @@ def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
     app.add_route("/v1/models", models)
     app.add_route("/v1/models/{model:path}", models, suffix="one")
     app.add_route("/v1/chat/completions", ChatCompletions(backend, settings))
+    app.add_route("/openapi.json", OpenApi())
     _add_responses(app, Responses(backend, settings, dict(os.environ)))
 
 
@@ -68,13 +78,15 @@ def _add_responses(app: App, responses: Responses) -> None:
 
 
 class _Lifespan:
-    """Closes the connections to the daemon when the worker stops."""
+    """Closes the connections to the daemon when the worker stops, and writes what is still to be written."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, log: AccessLog) -> None:
         self._backend = backend
+        self._log = log
 
     async def process_shutdown(self, scope: object, event: object) -> None:
         await self._backend.close()
+        self._log.close()
 
 
 # --- every failure becomes an OpenAI error body ---

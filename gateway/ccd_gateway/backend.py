@@ -12,15 +12,19 @@ import os
 from typing import Any, cast
 
 from ccd_client import AsyncClient
+from ccd_gateway.caller import current_caller
+from ccd_gateway.metering import Books, Run, begin
+from ccd_gateway.permission import permitted
 from ccd_gateway.turn import ChatTurn, Lane
 from ccd_protocol.errors import Code, RpcError
-from ccd_protocol.methods import ChatAnswer, ChatParams
+from ccd_protocol.methods import ChatAnswer, ChatParams, ModelsResult
 
 _CALLS_PER_CONNECTION = 240  # the daemon takes 256
 _REFUSED_S = 0.8  # after so long without anybody listening the daemon counts as down
 _PROBE_EVERY_S = 0.05
 _PROBE_TIMEOUT_S = 2.0
 _WINDOW_BYTES = 262144
+_PROFILES_FOR_S = 5.0  # how long the daemon's list of profiles is believed
 _RESENDABLE = frozenset({Code.LOST, Code.DRAINING})
 
 
@@ -32,16 +36,26 @@ class Backend:
         max_calls: calls that may be open at a time.
         timeout_s: deadline of a chat.
         reconnect_wait_s: how long to wait for a daemon that goes away to come back.
+        books: where calls of callers with a key are admitted and booked.
     """
 
     def __init__(
-        self, socket: str | os.PathLike[str], *, max_calls: int, timeout_s: float, reconnect_wait_s: float
+        self,
+        socket: str | os.PathLike[str],
+        *,
+        max_calls: int,
+        timeout_s: float,
+        reconnect_wait_s: float,
+        books: Books,
     ) -> None:
         self._socket = socket
         self._lanes: list[Lane] = []
         self._max_lanes = max(1, -(-max_calls // _CALLS_PER_CONNECTION))
         self._timeout_s = timeout_s
         self._reconnect_wait_s = reconnect_wait_s
+        self._books = books
+        self._profiles: frozenset[str] = frozenset()
+        self._profiles_until_s = 0.0
 
     async def call(self, method: str, params: Any = None, *, timeout_s: float | None = None) -> Any:
         """A unary call; sent once more when the daemon was lost.
@@ -62,7 +76,9 @@ class Backend:
 
     async def complete(self, params: ChatParams) -> ChatAnswer:
         """`chat.complete`; cancelling the caller cancels the turn."""
-        return cast(ChatAnswer, await self.call("chat.complete", params))
+        params, run = await self._admitted(params)
+        call = self.call("chat.complete", params)
+        return cast(ChatAnswer, await call) if run is None else await run.whole(call)
 
     async def start(self, params: ChatParams, silence_s: float) -> ChatTurn:
         """Open `chat.stream` and wait until the answer begins, ends, or has been silent for `silence_s`.
@@ -81,13 +97,28 @@ class Backend:
         lanes, self._lanes = self._lanes, []
         for lane in lanes:
             await lane.client.close()
+        self._books.close()
+
+    async def _admitted(self, params: ChatParams) -> tuple[ChatParams, Run | None]:
+        """The call as its caller may make it, and the run that it is booked on; None without a key."""
+        caller = current_caller()
+        if caller.key is None:
+            return params, None
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._profiles_until_s:
+            found: ModelsResult = await self.call("model.list")
+            self._profiles = frozenset(found["profiles"])
+            self._profiles_until_s = loop.time() + _PROFILES_FOR_S
+        params = permitted(caller.key, params, self._profiles)
+        return params, await begin(self._books, caller, caller.key, params)
 
     async def _start_once(self, params: ChatParams, silence_s: float) -> ChatTurn:
+        params, run = await self._admitted(params)
         lane = self._lane()
         stream = lane.client.stream(
             "chat.stream", params, timeout_s=self._timeout_s, window_bytes=_WINDOW_BYTES
         )
-        turn = ChatTurn(stream, lane)
+        turn = ChatTurn(stream, lane, run)
         try:
             await turn.begin(silence_s)
         except BaseException:

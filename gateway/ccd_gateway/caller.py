@@ -7,10 +7,11 @@ unknown one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 import falcon.asgi
 
@@ -80,7 +81,7 @@ def acting_for(caller: Caller) -> Iterator[Caller]:
         _current.reset(token)
 
 
-def admit(scope: dict[str, object], caller: Caller) -> None:
+def admit(scope: MutableMapping[str, Any], caller: Caller) -> None:
     """Make `caller` the one that `caller_of` and `current_caller` find; for the envelope."""
     scope[_SCOPE_NAME] = caller
     _current.set(caller)

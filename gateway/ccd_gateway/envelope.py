@@ -9,13 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from ccd_gateway.access_log import AccessLog
+from ccd_gateway.auth import Door
 from ccd_gateway.body import discard, too_large
 from ccd_gateway.browser import BrowserRules
+from ccd_gateway.caller import Caller, admit
 from ccd_gateway.errors import JSON, ApiError, overloaded
+from ccd_gateway.upload import upload
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -35,13 +40,29 @@ class Envelope:
         rules: the browser rules.
         max_requests: requests with a body that one worker process handles at a time; more are 503.
         max_body_bytes: a larger Content-Length is 413 here already, as the framework asks for the body first.
+        body_timeout_s: longest time for a body.
+        door: who may come in.
+        log: told of every answer.
     """
 
-    def __init__(self, app: App, rules: BrowserRules, *, max_requests: int, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        app: App,
+        rules: BrowserRules,
+        *,
+        max_requests: int,
+        max_body_bytes: int,
+        body_timeout_s: float,
+        door: Door,
+        log: AccessLog,
+    ) -> None:
         self._app = app
         self._rules = rules
         self._max_requests = max_requests
         self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+        self._door = door
+        self._log = log
         self.open_requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,29 +74,30 @@ class Envelope:
             await send({"type": "websocket.close", "code": 1008})
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        send = self._decorated(send, headers)
+        caller = Caller(request_id=request_id(headers.get(b"x-request-id")).decode())
+        exchange = _Exchange(send, caller, self._rules.cors_headers(headers.get(b"origin")))
+        started_s = time.perf_counter()
         try:
-            self._rules.check(scope["method"], headers)
-            preflight = self._rules.preflight(scope["method"], headers)
-            if preflight is not None:
-                await _answer(send, 204, preflight, b"")
-            elif scope["method"] in _BODY_METHODS:
-                await self._counted(scope, headers, receive, send)
-            else:
-                await self._app(scope, receive, send)
+            await self._checked(scope, headers, receive, exchange.send, caller)
         except ApiError as error:
-            await answer_error(send, error)
+            await answer_error(exchange.send, error)
+        finally:
+            self._log.write(scope, exchange.status, time.perf_counter() - started_s, caller)
 
-    def _decorated(self, send: Send, headers: dict[bytes, bytes]) -> Send:
-        extra = [(b"x-request-id", request_id(headers.get(b"x-request-id")))]
-        extra += self._rules.cors_headers(headers.get(b"origin"))
-
-        async def send_decorated(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *extra]
-            await send(message)
-
-        return send_decorated
+    async def _checked(
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send, caller: Caller
+    ) -> None:
+        self._rules.check(scope["method"], headers)
+        preflight = self._rules.preflight(scope["method"], headers)
+        if preflight is not None:
+            await _answer(send, 204, preflight, b"")
+            return
+        caller.key = self._door.key_of(scope["path"], scope["query_string"], scope["headers"], _peer(scope))
+        admit(scope, caller)
+        if scope["method"] in _BODY_METHODS:
+            await self._counted(scope, headers, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
     async def _counted(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         if self.open_requests >= self._max_requests:
@@ -86,9 +108,33 @@ class Envelope:
                 if b"expect" not in headers:  # else the client waits with its body for our answer
                     await discard(_pieces(receive))
                 raise too_large(self._max_body_bytes)
-            await run_until_disconnect(self._app, scope, receive, send)
+            body = upload(scope, headers, receive, self._max_body_bytes, self._body_timeout_s)
+            await run_until_disconnect(self._app, scope, body, send)
         finally:
             self.open_requests -= 1
+
+
+class _Exchange:
+    """Adds to the answer's head what every answer has, and remembers its status."""
+
+    def __init__(self, send: Send, caller: Caller, cors: list[tuple[bytes, bytes]]) -> None:
+        self._send = send
+        self._caller = caller
+        self._cors = cors
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        """An ASGI `send`."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            mine = (b"x-request-id", self._caller.request_id.encode())
+            message["headers"] = [*message.get("headers", ()), mine, *self._cors, *self._caller.headers]
+        await self._send(message)
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def content_length(headers: Mapping[bytes, bytes]) -> int:

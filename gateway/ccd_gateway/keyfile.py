@@ -36,7 +36,7 @@ _MAX_KEYS = 10_000
 _TOKEN = re.compile(r"ccd_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _NO_DIGEST = hashlib.sha256(b"").hexdigest()
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(max_length=200)]
 Limit = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
@@ -58,8 +58,8 @@ class Key(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
         expires: seconds since 1970.
     """
 
-    id: Annotated[str, Meta(pattern=r"^[0-9a-f]{12}$")]
-    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    id: Annotated[str, Meta(pattern=r"^[0-9a-f]{12}\Z")]
+    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     name: Name
     tenant: Name
     created: float
@@ -128,18 +128,23 @@ def read(path: Path) -> dict[str, Key]:
         return {}
     except OSError as error:
         raise KeyFileError(f"cannot read the keys file {path}: {error.strerror}") from error
-    with open(descriptor, "rb") as file:
+    try:
         _check_owner(path, os.fstat(descriptor))
-        text = file.read(_MAX_FILE_BYTES + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            text = file.read(_MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
     return _parsed(path, text)
 
 
 def _check_owner(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise KeyFileError(f"the keys file {path} is not a file")
-    if found.st_uid not in (0, os.geteuid()):
+    if found.st_uid not in (0, os.geteuid()) and os.geteuid() != 0:
         raise KeyFileError(f"the keys file {path} belongs to another user (uid {found.st_uid})")
-    if found.st_mode & 0o077:
+    # Credentials come with an access list, whose mask shows as the group's bits.
+    credential = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
+    if found.st_mode & (0o007 if credential else 0o077):
         raise KeyFileError(f"others may read the keys file {path}; run: chmod 600 {path}")
 
 
@@ -159,7 +164,9 @@ def _parsed(path: Path, text: bytes) -> dict[str, Key]:
 # --- changing; used by `ccd ctl keys` ---
 
 
-def make(name: str, *, now: datetime | None = None, tenant: str | None = None, **limits: object) -> tuple[Key, str]:
+def make(
+    name: str, *, now: datetime | None = None, tenant: str | None = None, **limits: object
+) -> tuple[Key, str]:
     """A new key and its token, which is not stored anywhere.
 
     Raises:
@@ -196,7 +203,9 @@ def checked(fields: Mapping[str, object]) -> Key:
         raise KeyFileError(f"this key cannot be made: {error}") from error
     unknown = sorted(set(key.scopes) - set(SCOPES))
     if unknown or not key.scopes:
-        raise KeyFileError(f"there is no scope {', '.join(unknown) or '(empty)'}; there are: {', '.join(SCOPES)}")
+        raise KeyFileError(
+            f"there is no scope {', '.join(unknown) or '(empty)'}; there are: {', '.join(SCOPES)}"
+        )
     if key.tenant == "local":
         raise KeyFileError("the tenant 'local' is for requests without a key")
     return key
@@ -228,7 +237,8 @@ def changing(path: Path) -> Iterator[dict[str, Key]]:
 def _replace(path: Path, content: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # made with mode 0600
     try:
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
+            _give_to_owner(descriptor, path)
             file.write(content)
             file.flush()
             os.fsync(descriptor)
@@ -241,3 +251,10 @@ def _replace(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _give_to_owner(descriptor: int, path: Path) -> None:
+    """What root changes stays readable for the service: the file belongs to whom the old one, or its folder, does."""
+    if os.geteuid() == 0:
+        owner = (path if path.exists() else path.parent).stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)

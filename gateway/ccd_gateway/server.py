@@ -13,7 +13,9 @@ from typing import Any
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from ccd_gateway.app import create_app
+from ccd_gateway.auth import why_not
 from ccd_gateway.envelope import Envelope
+from ccd_gateway.keyfile import KeyFileError
 from ccd_gateway.parent import die_with_parent
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.worker import GatewayWorker
@@ -32,7 +34,7 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
             starting then, and the kernel holds the first connections for them.
 
     Returns:
-        The exit status; 1 when the address cannot be used.
+        The exit status; 1 when the address cannot be used, 2 when it must not be used without keys.
     """
     if settings.die_with_parent:
         die_with_parent(os.getppid(), signal.SIGTERM)
@@ -41,11 +43,28 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
     except OSError as error:
         print(f"ccd gateway: cannot listen on {settings.bind}: {_why(error)}", file=sys.stderr)
         return 1
+    refusal = _refusal(settings, listener)
+    if refusal is not None:
+        listener.close()
+        print(f"ccd gateway: {refusal}", file=sys.stderr)
+        return 2
     try:
         _Server(settings, listener, on_ready).run()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     return 0
+
+
+def _refusal(settings: GatewaySettings, listener: socket.socket) -> str | None:
+    try:
+        return why_not(
+            listener.getsockname(),
+            settings.keys_path(os.environ),
+            insecure=settings.insecure_no_auth,
+            required=settings.require_keys,
+        )
+    except KeyFileError as error:
+        return str(error)
 
 
 def _why(error: OSError) -> str:
@@ -94,28 +113,32 @@ def options(settings: GatewaySettings) -> dict[str, Any]:
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    """gunicorn with its settings from ours; its own command line, files and variables are not read."""
+    """gunicorn with its settings from ours; its own command line, files and variables are not read.
+
+    Attributes:
+        settings: ours, for the workers.
+    """
 
     def __init__(
         self, settings: GatewaySettings, listener: socket.socket, on_ready: Callable[[str], None] | None
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._url = url(listener)
         self._fd = listener.detach()  # gunicorn makes a socket of its own of it, and closes this number
         self._on_ready = on_ready
         super().__init__()
 
     def load_config(self) -> None:
-        for name, value in options(self._settings).items():
+        for name, value in options(self.settings).items():
             self.cfg.set(name, value)
         self.cfg.set("bind", [f"fd://{self._fd}"])
         self.cfg.set("when_ready", self._when_ready)
         self.cfg.set("pre_fork", _pre_fork)
-        if self._settings.die_with_parent:
+        if self.settings.die_with_parent:
             self.cfg.set("post_fork", _post_fork)
 
     def load(self) -> Envelope:
-        return create_app(self._settings)
+        return create_app(self.settings)
 
     def _when_ready(self, arbiter: Any) -> None:
         if self._on_ready is not None:

@@ -74,6 +74,31 @@ class GatewaySettings:
         default=True, metadata={"help": "stop when the process that started the gateway ends"}
     )
 
+    keys_file: Path | None = field(
+        default=None,
+        metadata={"help": "API keys; default: the credential ccd-keys, else keys.json in the data directory"},
+    )
+    usage_file: Path | None = field(
+        default=None, metadata={"help": "what keys have used; default: usage.sqlite3 in the data directory"}
+    )
+    require_keys: bool | None = field(
+        default=None, metadata={"help": "whether every request needs a key; default: as soon as there is one"}
+    )
+    insecure_no_auth: bool = field(
+        default=False, metadata={"help": "serve other machines without keys; something else guards the way"}
+    )
+    header_timeout_s: float = field(
+        default=30.0,
+        metadata={"min": 0.05, "max": 3600, "help": "longest time for a request's head; then 408"},
+    )
+    body_timeout_s: float = field(
+        default=60.0,
+        metadata={"min": 0.05, "max": 3600, "help": "longest time for a request's body; then 408"},
+    )
+    access_log: Path | None = field(
+        default=None, metadata={"help": "file for one JSON line per request, without content; - is stderr"}
+    )
+
     def __post_init__(self) -> None:
         """Refuse an address that cannot be meant; the loader puts the section's name before the message."""
         if re.fullmatch(r"fd://\d{1,6}", self.bind):
@@ -90,6 +115,17 @@ class GatewaySettings:
         match = _BIND.fullmatch(self.bind)
         return (match["v6"] or match["host"]).lower() if match else None
 
+    def keys_path(self, environ: Mapping[str, str]) -> Path:
+        """The keys: the setting, else the service manager's credential, else in the data directory."""
+        if self.keys_file is not None:
+            return self.keys_file
+        credential = Path(environ.get("CREDENTIALS_DIRECTORY") or "/nonexistent") / "ccd-keys"
+        return credential if credential.exists() else data_dir(environ) / "keys.json"
+
+    def usage_path(self, environ: Mapping[str, str]) -> Path:
+        """The ledger: the setting, else in the data directory."""
+        return self.usage_file or data_dir(environ) / "usage.sqlite3"
+
     def model_for(self, name: str) -> str:
         """What `model_map` makes of a model's name; the name itself where nothing fits."""
         exact = self.model_map.get(name)
@@ -105,6 +141,13 @@ class GatewaySettings:
     def responses_path(self, environ: Mapping[str, str]) -> Path:
         """The stored responses: the setting, else in the data directory."""
         return self.responses_file or data_dir(environ) / "responses.sqlite3"
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The `[data]` section, which is the daemon's."""
+
+    dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -135,4 +178,10 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -
     folder: Path | None = loaded["data"].dir
     if folder is None:
         return settings
-    return replace(settings, responses_file=settings.responses_file or folder / "responses.sqlite3")
+    keys = settings.keys_path(environ)
+    return replace(
+        settings,
+        keys_file=folder / "keys.json" if keys == data_dir(environ) / "keys.json" else keys,
+        responses_file=settings.responses_file or folder / "responses.sqlite3",
+        usage_file=settings.usage_file or folder / "usage.sqlite3",
+    )

@@ -6,6 +6,7 @@ from typing import cast
 
 from ccd_client import AsyncClient, AsyncStream
 from ccd_gateway.lines import Delta, LineReader
+from ccd_gateway.metering import Run
 from ccd_protocol.methods import ChatResult
 
 
@@ -34,10 +35,11 @@ class ChatTurn:
         silent: the last wait passed without a payload.
     """
 
-    def __init__(self, stream: AsyncStream, lane: Lane) -> None:
+    def __init__(self, stream: AsyncStream, lane: Lane, run: Run | None = None) -> None:
         self.first: list[Delta] = []
         self.silent = False
         self._stream = stream
+        self._run = run
         self._lane: Lane | None = lane
         lane.open_calls += 1
         self._reader = LineReader()
@@ -65,11 +67,16 @@ class ChatTurn:
         """
         payloads = await self._stream.next_within(silence_s)
         if payloads is None:
+            if self._run is not None:
+                await self._run.end(self.result)
             return None
         self.silent = not payloads
-        return (
-            self._reader.feed(payloads[0] if len(payloads) == 1 else b"".join(payloads)) if payloads else []
-        )
+        if not payloads:
+            return []
+        payload = payloads[0] if len(payloads) == 1 else b"".join(payloads)
+        if self._run is not None:
+            self._run.saw(payload)
+        return self._reader.feed(payload)
 
     def close(self) -> None:
         """Cancel the turn unless it has ended; once is enough, more does no harm."""
@@ -77,3 +84,5 @@ class ChatTurn:
         if lane is not None:
             lane.open_calls -= 1
             self._stream.cancel("the HTTP request is over")
+            if self._run is not None:
+                self._run.cut()

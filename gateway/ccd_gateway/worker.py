@@ -1,8 +1,9 @@
-"""gunicorn's `asgi` worker with two differences.
+"""gunicorn's `asgi` worker with three differences.
 
 A graceful stop closes the connections that no request is using; otherwise it would wait
-`graceful_timeout` for every browser and SDK that merely keeps its connection open. And what is not even
-HTTP gets an OpenAI error body too.
+`graceful_timeout` for every browser and SDK that merely keeps its connection open. A new connection has
+to bring its first request within `gateway.header_timeout_s`. And what is not even HTTP gets an OpenAI
+error body too.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ class _Protocol(ASGIProtocol):  # type: ignore[misc]
 
     def connection_made(self, transport: Any) -> None:
         self.worker.protocols.add(self)
+        wait_s = self.worker.app.settings.header_timeout_s
+        self._head_timer = self.worker.loop.call_later(wait_s, self._too_slow)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.worker.protocols.discard(self)
+        self._head_timer.cancel()
         super().connection_lost(exc)
 
     def _send_error_response(
@@ -46,6 +50,15 @@ class _Protocol(ASGIProtocol):  # type: ignore[misc]
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"HTTP/1.1 {status} {self._get_reason_phrase(status)}\r\n{lines}\r\n"
         self._safe_write(head.encode("latin-1") + body)
+
+    def _on_headers_complete(self) -> Any:
+        self._head_timer.cancel()
+        return super()._on_headers_complete()
+
+    def _too_slow(self) -> None:
+        """The head of the first request is not there in time; later ones are bounded by `keepalive`."""
+        self._send_error_response(408, "The head of the request was not complete in time.")
+        self._keepalive_timeout()
 
     def close_if_idle(self) -> None:
         """Close between requests, after what is still unsent; a connection in use closes after its answer."""

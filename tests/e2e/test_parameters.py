@@ -338,3 +338,15 @@ def test_the_client_takes_the_same_parameters(stack: Stack) -> None:
         assert thought.thinking == "hm"
         fallen = client.chat("x", model="claude-nonsense-9", fallback_model=SAMPLING)
         assert fallen.model == SAMPLING
+
+
+def test_a_batch_on_the_command_line(stack: Stack) -> None:
+    lines = [json.dumps({"prompt": f"question {number}", "id": f"q{number}"}) for number in range(8)]
+    lines.append(json.dumps({"prompt": "x", "model": "claude-nonsense-9"}))
+    done = stack.ccd("ask", "--batch", "-", "--model", SAMPLING, stdin="\n".join(lines))
+    assert done.returncode == 1, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row.get("id") for row in rows] == [f"q{number}" for number in range(8)] + [None]
+    assert all(f"question {number}" in rows[number]["text"] for number in range(8))
+    assert rows[8]["error"]["code"] == "model_not_found"
+    assert "9 of 9 done, 1 failed" in done.stderr

@@ -64,8 +64,14 @@ def test_readme_documents_every_setting_with_its_default() -> None:
     table = tomllib.loads(block)["gateway"]
     defaults = GatewaySettings()
     expected = {field.name: getattr(defaults, field.name) for field in fields(GatewaySettings)}
-    expected["socket"] = "/run/ccd/ccd.sock"  # an example, for its default is a search
-    expected["responses_file"] = "/var/lib/ccd/responses.sqlite3"
+    expected |= {  # examples, for their defaults are searches, or cannot be written
+        "socket": "/run/ccd/ccd.sock",
+        "keys_file": "/var/lib/ccd/keys.json",
+        "usage_file": "/var/lib/ccd/usage.sqlite3",
+        "responses_file": "/var/lib/ccd/responses.sqlite3",
+        "require_keys": True,
+        "access_log": "/var/log/ccd/access.log",
+    }
     assert table == expected
 
 

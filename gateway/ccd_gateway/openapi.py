@@ -1,0 +1,172 @@
+"""`GET /openapi.json`: what the gateway serves, with the schemas of the types that it decodes with.
+
+Kept by hand where no type says it: routes, statuses and answers. A test sends requests that are made up
+from this document and fails on every answer that it does not describe.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib import metadata
+from typing import Any
+
+import falcon
+import falcon.asgi
+import msgspec
+
+from ccd_gateway.errors import JSON
+from ccd_gateway.schema import ChatRequest
+
+Json = dict[str, Any]
+_REF = "#/components/schemas/{name}"
+_TYPES = [ChatRequest]
+_TEXT = {"type": "string"}
+_COUNT = {"type": "integer", "minimum": 0}
+
+# Whatever a route does, its requests can be refused so.
+_EVERYWHERE = {
+    400: "The request cannot be understood, or asks for what is not supported.",
+    401: "A valid API key is required, or the CLI is not logged in.",
+    403: "The Host, the Origin or the key does not allow this.",
+    408: "The request was not complete in time.",
+    415: "The body's type or encoding is not accepted.",
+    429: "A limit or a budget is reached.",
+    503: "The daemon is away, or too busy.",
+}
+_ANSWERING = {
+    404: "The model or profile does not exist, or the key may not use it.",
+    413: "The body is too large.",
+    500: "The gateway or the daemon failed.",
+    502: "The CLI or the model API failed.",
+    504: "It took too long.",
+    507: "The usage cannot be written.",
+}
+
+
+class OpenApi:
+    """The resource."""
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """The document; the same for everybody."""
+        resp.content_type = JSON
+        resp.data = encoded()
+
+
+@functools.cache
+def encoded() -> bytes:
+    """The document as JSON."""
+    return msgspec.json.encode(document())
+
+
+def document() -> Json:
+    """The OpenAPI 3.1 document."""
+    _, schemas = msgspec.json.schema_components(_TYPES, ref_template=_REF)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "ccd gateway",
+            "version": metadata.version("ccdaemon"),
+            "description": "Claude Code behind the APIs of OpenAI. Fields that are not listed are ignored, and named"
+            " in the answer's X-CCD-Ignored.",
+        },
+        "security": [{}, {"bearer": []}, {"header": []}],
+        "paths": _paths(),
+        "components": {
+            "schemas": {**schemas, **_answers()},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+        },
+    }
+
+
+def _paths() -> Json:
+    model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    profile = {
+        "name": "X-CCD-Profile",
+        "in": "header",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+    }
+    strict = {"name": "X-CCD-Strict", "in": "header", "schema": {"enum": ["true", "false"]}}
+    chat = {
+        "requestBody": {"required": True, "content": {JSON: {"schema": _ref("ChatRequest")}}},
+        "parameters": [profile, strict],
+        "responses": {
+            "200": {
+                "description": "The answer; a stream of chat.completion.chunk events when `stream` is true.",
+                "content": {JSON: {"schema": _ref("ChatCompletion")}, "text/event-stream": {"schema": _TEXT}},
+            },
+            **_refusals(_ANSWERING),
+        },
+    }
+    return {
+        "/v1/chat/completions": {"post": {"operationId": "chat", **chat}},
+        "/v1/models": {
+            "get": _get(
+                "models", "ModelList", {500: _ANSWERING[500], 502: _ANSWERING[502], 504: _ANSWERING[504]}
+            )
+        },
+        "/v1/models/{model}": {
+            "get": {
+                **_get("model", "Model", {**_ANSWERING, 405: "No model, but a route."}),
+                "parameters": [model],
+            }
+        },
+        "/health": {"get": _health()},
+        "/openapi.json": {"get": {**_get("openapi", None, {}), "security": []}},
+    }
+
+
+def _get(operation: str, answer: str | None, refusals: dict[int, str]) -> Json:
+    schema = _ref(answer) if answer else {"type": "object"}
+    ok = {"description": "Found.", "content": {JSON: {"schema": schema}}}
+    return {"operationId": operation, "responses": {"200": ok, **_refusals(refusals)}}
+
+
+def _health() -> Json:
+    content = {"text/plain": {"schema": _TEXT}, JSON: {"schema": _ref("Health")}}
+    answers = {"200": "A chat sent now would be accepted.", "503": "It would not."}
+    described = {status: {"description": text, "content": content} for status, text in answers.items()}
+    return {"operationId": "health", "security": [], "responses": {**_refusals({}), **described}}
+
+
+def _refusals(more: dict[int, str]) -> Json:
+    content = {JSON: {"schema": _ref("Error")}}
+    statuses = sorted({**_EVERYWHERE, **more}.items())
+    return {str(status): {"description": text, "content": content} for status, text in statuses}
+
+
+def _answers() -> Json:
+    nullable = {"type": ["string", "null"]}
+    error = _object({"message": _TEXT, "type": _TEXT, "param": nullable, "code": nullable})
+    model = _object({"id": _TEXT, "object": {"const": "model"}, "created": _COUNT, "owned_by": _TEXT})
+    message = _object({"role": {"const": "assistant"}, "content": nullable})
+    choice = _object({"index": _COUNT, "message": message, "finish_reason": _TEXT})
+    usage = _object(dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), _COUNT))
+    completion = {
+        "id": _TEXT,
+        "object": {"const": "chat.completion"},
+        "created": _COUNT,
+        "model": _TEXT,
+        "choices": {"type": "array", "items": choice},
+        "usage": usage,
+    }
+    return {
+        "Error": _object({"error": error}),
+        "Model": model,
+        "ModelList": _object(
+            {"object": {"const": "list"}, "data": {"type": "array", "items": _ref("Model")}}
+        ),
+        "ChatCompletion": _object(completion),
+        "Health": _object({"status": {"enum": ["ok", "unavailable"]}, "ready": {"type": "boolean"}}),
+    }
+
+
+def _object(properties: Json) -> Json:
+    """An object that has all of these; there may be more."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": _REF.format(name=name)}

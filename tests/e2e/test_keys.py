@@ -1,0 +1,77 @@
+"""Keys with everything real: the command, two gateway workers, the daemon, the CLI."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.stack import Api, Stack, running_stack, wait_until
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, cli: Path, api: Api) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("keyed")
+    with running_stack(folder, cli, api, gateway=True, CCD_DATA__DIR=str(folder / "data")) as running:
+        yield running
+
+
+def ask(stack: Stack, token: str | None, **fields: Any) -> tuple[int, Any]:
+    body = {"model": "claude-haiku-4-5", "messages": [{"role": "user", "content": "hello"}], **fields}
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(f"{stack.url}/v1/chat/completions", json.dumps(body).encode(), headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=60) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def made(stack: Stack, *arguments: str) -> str:
+    ended = stack.ccd("ctl", "keys", "create", *arguments)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()
+
+
+def test_from_the_first_key_to_the_bill(stack: Stack) -> None:
+    assert ask(stack, None)[0] == 200
+    first, second = made(stack, "first", "--usd-per-day", "5"), made(stack, "second", "--tenant", "team")
+    wait_until(lambda: {ask(stack, None)[0] for _ in range(4)} == {401}, what="both workers to see the keys")
+    for token in (first, second):
+        wait_until(lambda token=token: ask(stack, token)[0] == 200, what="the key to be known")
+    status, text = ask(stack, first, stream=True, stream_options={"include_usage": True})
+    assert status == 200 and text.rstrip().endswith("data: [DONE]")
+    assert "first" in {row["tenant"] for row in stack.workers()}
+
+    rows = json.loads(stack.ccd("ctl", "usage", "--json").stdout)
+    assert {(row["key"], row["tenant"]) for row in rows} == {("first", "first"), ("second", "team")}
+    assert sum(row["requests"] for row in rows if row["key"] == "first") == 2, rows
+    for row in rows:
+        assert row["model"].startswith("claude-haiku-4-5") and row["output_tokens"] > 0 and row["cost_usd"] > 0
+
+    assert stack.ccd("ctl", "keys", "revoke", "second").returncode == 0
+    wait_until(lambda: {ask(stack, second)[0] for _ in range(4)} == {401}, what="the revocation to be seen")
+    assert ask(stack, first)[0] == 200
+
+
+def test_a_budget_that_is_used_up(stack: Stack) -> None:
+    token = made(stack, "poor", "--usd-per-day", "0.000001")
+    wait_until(lambda: ask(stack, token)[0] == 200, what="the key to be known")
+    wait_until(lambda: {ask(stack, token)[0] for _ in range(4)} == {429}, what="both workers to refuse")
+    assert json.loads(ask(stack, token)[1])["error"]["code"] == "insufficient_quota"
+
+
+def test_a_gateway_for_other_machines_does_not_start_without_a_key(stack: Stack, tmp_path: Path) -> None:
+    stack.settings["CCD_GATEWAY__KEYS_FILE"] = str(tmp_path / "none.json")
+    try:
+        refused = stack.ccd("gateway", "--bind", "0.0.0.0:0")
+        assert refused.returncode == 2 and "ccd ctl keys create" in refused.stderr
+    finally:
+        del stack.settings["CCD_GATEWAY__KEYS_FILE"]

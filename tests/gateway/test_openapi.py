@@ -1,0 +1,84 @@
+"""`/openapi.json` is true: requests made up from it meet no fault and no answer that it does not describe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from hypothesis import Phase as HypothesisPhase
+
+from ccd_gateway.app import create_app
+from ccd_gateway.openapi import document
+from ccd_gateway.settings import GatewaySettings
+from fakes.gateway_daemon import Daemon, start, text
+from fakes.gateway_keys import add_key, bearer
+from fakes.gateway_process import Gateway
+
+schema = schemathesis.openapi.from_dict(document())
+
+
+@pytest.fixture(scope="module")
+def keyed(_daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, str]]:
+    folder = tmp_path_factory.mktemp("openapi")
+    token = add_key(folder / "keys.json")
+    _daemon.chat(start(), text("hi"))
+    files = {"keys_file": folder / "keys.json", "usage_file": folder / "usage.sqlite3"}
+    with Gateway(_daemon.path, body_timeout_s=5, **files) as gateway:
+        yield gateway, token
+    assert gateway.log == gateway.greeting
+
+
+CHECKS = [
+    schemathesis.checks.not_a_server_error,
+    schemathesis.checks.CHECKS.get_one("status_code_conformance"),
+    schemathesis.checks.CHECKS.get_one("content_type_conformance"),
+    schemathesis.checks.CHECKS.get_one("response_schema_conformance"),
+]
+
+
+@schema.parametrize()
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[HypothesisPhase.explicit, HypothesisPhase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_no_fault_and_no_answer_that_is_not_described(
+    case: schemathesis.Case, keyed: tuple[Gateway, str]
+) -> None:
+    gateway, token = keyed
+    case.headers = {**dict(case.headers or {}), **bearer(token)}
+    case.call_and_validate(base_url=f"http://127.0.0.1:{gateway.port}", checks=CHECKS, timeout=20)
+
+
+def test_every_route_is_described_and_every_description_is_a_route(tmp_path: Path) -> None:
+    described = {
+        (path.replace("{model}", "x"), method.upper())
+        for path, item in document()["paths"].items()
+        for method in item
+    }
+    app = create_app(GatewaySettings(usage_file=tmp_path / "u", keys_file=tmp_path / "k"))._app  # type: ignore[attr-defined]
+    for path, method in described:
+        found = app._router.find(path)
+        assert found is not None and method in found[1], path
+    routes = set()
+    nodes = list(app._router._roots)
+    while nodes:
+        node = nodes.pop()
+        nodes += node.children
+        if node.method_map:
+            methods = {name for name, responder in node.method_map.items() if "on_" in responder.__name__}
+            routes |= {(node.uri_template.replace("{model:path}", "x"), name) for name in methods}
+    assert {(path, name) for path, name in routes if name not in ("OPTIONS", "HEAD")} <= described
+
+
+def test_the_document_is_served_to_everybody(keyed: tuple[Gateway, str]) -> None:
+    answer = keyed[0].request("GET", "/openapi.json")
+    assert answer.status == 200 and answer.json == json.loads(json.dumps(document()))
+    assert answer.json["openapi"] == "3.1.0"
