@@ -90,7 +90,13 @@ class Daemon:
         return cli.path
 
     def _handlers(self) -> dict[str, Handler]:
-        chat = Chat(self.pool, self.server, self.settings.profiles, self.conversations)
+        chat = Chat(
+            self.pool,
+            self.server,
+            self.settings.profiles,
+            self.conversations,
+            betas=self.login in ("api_key", "token"),
+        )
         named = ConversationMethods(
             self.conversations, lambda call: self.server.may_speak_for_others(call.identity)
         )

@@ -12,6 +12,9 @@ from falcon.inspect import inspect_routes
 
 from ccd_gateway import absent
 from ccd_gateway.access_log import AccessLog
+from ccd_gateway.anthropic.edge import MessagesEdge
+from ccd_gateway.anthropic.models import Models as AnthropicModels
+from ccd_gateway.anthropic.routes import CountTokens, Messages
 from ccd_gateway.auth import Door, KeyStore
 from ccd_gateway.backend import Backend
 from ccd_gateway.browser import BrowserRules
@@ -58,15 +61,17 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Asg
         door=Door(KeyStore(settings.keys_path(os.environ)), settings.require_keys),
         log=log,
     )
-    return FlaskEdge(envelope)
+    return FlaskEdge(MessagesEdge(envelope))
 
 
 def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
-    models = Models(backend, settings)
+    models = AnthropicModels(backend, Models(backend, settings))
     app.add_route("/health", Health(backend))
     app.add_route("/v1/models", models)
     app.add_route("/v1/models/{model:path}", models, suffix="one")
     app.add_route("/v1/chat/completions", ChatCompletions(backend, settings))
+    app.add_route("/v1/messages", Messages(backend, settings))
+    app.add_route("/v1/messages/count_tokens", CountTokens(settings))
     app.add_route("/openapi.json", OpenApi())
     add_legacy_routes(app, backend, settings)
     _add_responses(app, Responses(backend, settings, dict(os.environ)))

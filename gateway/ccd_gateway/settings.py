@@ -169,13 +169,6 @@ class _Data:
     dir: Path | None = None
 
 
-@dataclass(frozen=True)
-class _Data:
-    """The `[data]` section, which is the daemon's."""
-
-    dir: Path | None = None
-
-
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -> GatewaySettings:
     """The settings in force for a gateway that is started by itself.
 
