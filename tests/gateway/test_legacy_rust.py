@@ -12,18 +12,11 @@ from typing import Any
 import pytest
 
 from ccd_protocol.errors import Code, RpcError
-from fakes.gateway_daemon import Call, Daemon, start, text
+from fakes.gateway_daemon import CONVERSATION, Call, Daemon, start, text
 from fakes.gateway_process import Gateway, events
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
-STORED = {
-    "id": "mine",
-    "created_at": 1767225600.25,
-    "updated_at": 1767225601.5,
-    "message_count": 4,
-    "metadata": {"model": "sonnet"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +30,9 @@ def conversations(daemon: Daemon) -> None:
     async def answer(call: Call) -> Any:
         if call.params.get("conversation_id") in ("unknown", "a\x07b"):
             raise RpcError(Code.NOT_FOUND)
-        return {"conversations": [STORED]} if call.method.endswith("list") else STORED
+        return CONVERSATION
 
-    for name in ("create", "get", "list", "delete"):
+    for name in ("get", "delete"):
         daemon.scripts[f"conversation.{name}"] = answer
 
 
