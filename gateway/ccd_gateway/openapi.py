@@ -17,6 +17,7 @@ import msgspec
 from ccd_gateway.anthropic import description
 from ccd_gateway.anthropic.schema import MessagesRequest, Prompt
 from ccd_gateway.errors import JSON
+from ccd_gateway.legacy import openapi as legacy
 from ccd_gateway.schema import ChatRequest
 
 Json = dict[str, Any]
@@ -72,9 +73,9 @@ def document() -> Json:
             " not have are ignored, and named in the answer's X-CCD-Ignored.",
         },
         "security": [{}, {"bearer": []}, {"header": []}],
-        "paths": _paths(),
+        "paths": {**_paths(), **legacy.paths()},
         "components": {
-            "schemas": {**schemas, **_answers(), **description.schemas()},
+            "schemas": {**schemas, **_answers(), **description.schemas(), **legacy.schemas()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -162,7 +163,7 @@ def _answers() -> Json:
             {"object": {"const": "list"}, "data": {"type": "array", "items": _ref("Model")}}
         ),
         "ChatCompletion": _object(completion),
-        "Health": _object({"status": {"enum": ["ok", "unavailable"]}, "ready": {"type": "boolean"}}),
+        "Health": _object({"status": {"enum": ["healthy", "unavailable"]}, "ready": {"type": "boolean"}}),
     }
 
 
