@@ -15,6 +15,7 @@ import falcon.asgi
 import msgspec
 
 from ccd_gateway.errors import JSON
+from ccd_gateway.legacy import openapi as legacy
 from ccd_gateway.responses.schema import ResponsesRequest
 from ccd_gateway.schema import ChatRequest
 
@@ -76,9 +77,9 @@ def document() -> Json:
             " in the answer's X-CCD-Ignored.",
         },
         "security": [{}, {"bearer": []}, {"header": []}],
-        "paths": _paths(),
+        "paths": {**_paths(), **legacy.paths()},
         "components": {
-            "schemas": {**schemas, **_answers()},
+            "schemas": {**schemas, **_answers(), **legacy.schemas()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -241,7 +242,7 @@ def _answers() -> Json:
                 "has_more": {"type": "boolean"},
             }
         ),
-        "Health": _object({"status": {"enum": ["ok", "unavailable"]}, "ready": {"type": "boolean"}}),
+        "Health": _object({"status": {"enum": ["healthy", "unavailable"]}, "ready": {"type": "boolean"}}),
     }
 
 
