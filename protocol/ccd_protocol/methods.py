@@ -44,6 +44,9 @@ class ChatParams(TypedDict, total=False):
         str, Any
     ]  # {"type": "json_schema", "schema": {…}} or {"type": "json_object"}; checked, repaired once
     fallback_model: str  # asked when the model is overloaded or does not exist
+    exact: bool  # the model API's own form: nothing is added or fitted, system notes may stand among the messages
+    extra_body: dict[str, Any]  # with exact: further keys of the model API's request
+    betas: list[str]  # with exact: the anthropic-beta header
     strict: bool  # refuse the call instead of ignoring a parameter
     conversation_id: str  # continue this stored conversation; created at first use
     tenant: str  # only peers that may speak for others (the gateway) can set it

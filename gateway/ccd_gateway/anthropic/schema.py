@@ -50,7 +50,11 @@ class MessagesRequest(Prompt, kw_only=True):
     container: str | Object | None = None
     inference_geo: str | None = None
     diagnostics: Object | None = None
-    fallbacks: list[Object] | None = None
+    fallbacks: Any = None
+    billing_policy: Object | None = None
+    compaction: Object | None = None
+    fallback_credit_token: Any = None
+    thread: Object | None = None
 
 
 class _Message(Struct):
