@@ -9,6 +9,7 @@ import contextlib
 import os
 import resource
 from collections.abc import Iterable
+from pathlib import Path
 
 from .process import descendants
 
@@ -53,13 +54,22 @@ def take_workers_first(pid: int) -> None:
 
 
 def limit_data(pid: int, hard_bytes: int) -> None:
-    """A coarse cap on one process's heap, for hosts without control groups, where only polling watches.
+    """A coarse cap on a warm process's heap, for hosts without control groups, where only polling watches.
 
-    Never below 2 GiB: the CLI's runtime reserves far more than it uses, and aborts at its start under a small limit.
+    On top of what it has reserved so far: the CLI's runtime reserves gigabytes that it does not use, as many as it is
+    given, so a limit from the start would either make it abort or leave it a heap of any size.
     """
-    limit_bytes = max(_LEAST_DATA_BYTES, 2 * hard_bytes)
+    limit_bytes = max(_LEAST_DATA_BYTES, _data_bytes(pid) + 2 * hard_bytes)
     with contextlib.suppress(OSError, ValueError):
         resource.prlimit(pid, resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+
+
+def _data_bytes(pid: int) -> int:
+    """What counts against RLIMIT_DATA."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[5]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
 
 
 def host_memory() -> dict[str, int]:

@@ -143,8 +143,6 @@ class Worker:
         memory.take_workers_first(pid)
         if self.group is not None:
             await self._loop.run_in_executor(None, self.group.join, pid)
-        if self.group is None or not self.group.caps_memory:
-            memory.limit_data(pid, self._settings.pool.rss_hard_bytes)
 
     @property
     def pid(self) -> int | None:
@@ -452,6 +450,8 @@ class Worker:
             self.cli_version = answer.claude_code_version or answer.version
         if self.state is State.WARMING:
             self.was_ready = True
+            if self.pid is not None and not (self.group and self.group.caps_memory):
+                memory.limit_data(self.pid, self._settings.pool.rss_hard_bytes)
             self.last_used = self._loop.time()
             self.feed(Event.WARMED)
 
