@@ -18,7 +18,7 @@ from bench import table
 from bench.measure import Figure, cores
 from bench.stage import HERE, Bench
 
-BENCHMARKS = {"a": "ping", "b": "relay", "c": "first_delta", "d": "memory", "e": "spawn"}
+BENCHMARKS = {"a": "ping", "b": "relay", "c": "first_delta", "d": "memory", "e": "spawn", "f": "engine"}
 RESULTS = HERE / "results" / "latest.json"
 
 
@@ -81,7 +81,7 @@ def _machine() -> dict[str, Any]:
     return {
         "cores": len(cores()),
         "load_1min": round(os.getloadavg()[0], 2),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         **versions,
     }

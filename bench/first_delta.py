@@ -1,11 +1,11 @@
 """(c) Time to the first text delta, and to the result, on every way to the real CLI; the API answers at once.
 
-The ways are measured in turns, in an order drawn anew each round, and only while nothing else runs: the
-daemon whose spares are used up has refilled them before the next measurement. "Fresh" is the first turn of
-a process that was initialised before; "reused" a later turn of a process. Each way through ccd is compared
-to the hand-driven process in the same state, which sends the same bytes over the same pipes. As the CLI's
-own time varies by more than ccd adds, what ccd adds by itself is measured once more without the CLI
-(`bench.added`).
+"Fresh" is the first turn of a process that was initialised before, "reused" a later turn of a process. Each way
+through ccd is compared to a hand-driven process in the same state, started as ccd starts its own, which is sent
+the same lines over the same pipes. The ways are measured in turns, in an order drawn anew each round, and only
+while nothing else runs. An idle CLI tidies up its memory, which makes its first turn 10 to 20 ms slower, so all
+fresh processes have been idle for at least two seconds. As the CLI's own time varies by more than ccd adds, what
+ccd adds is measured once more without the CLI (`bench.added`).
 """
 
 from __future__ import annotations
@@ -17,106 +17,122 @@ from contextlib import ExitStack
 
 from bench import added
 from bench.measure import Figure, figure
-from bench.stage import Bench, Stack, daemon_stack, instant_api, wait_until
+from bench.stage import Bench, Endpoint, Stack, daemon_stack, instant_api, wait_until
 from bench.turns import HandDriven, Http, Timing, cold, hand_driven, settled, through_socket
 from ccd_client import Client
 
 GROUP = "c first delta"
 _SETTLE_S = 0.15
 _PAUSE_S = 0.02  # a CLI goes on working for some milliseconds after its result
-_SPARES = 2
+_IDLE_S = 2.0
 #: Every lease gets a spare that has never answered: a worker is replaced after one turn.
-_ALWAYS_FRESH = {"CCD_ENGINE__MAX_TURNS": "1", "CCD_POOL__SPARES": str(_SPARES), "CCD_POOL__MAX_WORKERS": "4"}
+_ALWAYS_FRESH = {"CCD_ENGINE__MAX_TURNS": "1", "CCD_POOL__SPARES": "1", "CCD_POOL__MAX_WORKERS": "2"}
 #: The tenant's own worker is used again and again; resets are no part of a turn.
 _ALWAYS_REUSED = {
     "CCD_ENGINE__RESET_TURNS": "100000",
     "CCD_ENGINE__MAX_TURNS": "100000",
     "CCD_POOL__SPARES": "1",
 }
-_REUSED_PER_ROUND = 8
 
 Ways = dict[str, Callable[[], Timing]]
+Samples = dict[str, list[Timing]]
 
 
 def run(bench: Bench) -> list[Figure]:
     """All ways, interleaved."""
     folder = bench.room("first-delta")
-    home = folder / "home"
     with ExitStack() as held:
         api = held.enter_context(instant_api(folder))
-        fresh = held.enter_context(daemon_stack(folder / "f", bench.cli, api, gateway=True, **_ALWAYS_FRESH))
-        reused = held.enter_context(
-            daemon_stack(folder / "r", bench.cli, api, gateway=True, **_ALWAYS_REUSED)
-        )
-        hand = held.enter_context(hand_driven(bench.cli, home, api))
-        fresh_ways: Ways = {
-            "hand-driven, fresh": lambda: _fresh_by_hand(bench, held, home, api),
-            "socket, fresh spare": _by_socket(held, fresh),
-            "gateway, fresh spare": _by_gateway(held, fresh),
-            "cold claude -p": lambda: cold(bench.cli, home, api),
-        }
-        reused_ways: Ways = {
-            "hand-driven, reused": hand.turn,
-            "socket, reused": _by_socket(held, reused),
-            "gateway, reused": _by_gateway(held, reused),
-            "the API itself": _api(held, api.url),
-        }
-        _warm_up(reused, reused_ways)
-        samples = _rounds(bench, fresh, fresh_ways, reused_ways)
+        fresh = FreshWays(bench, held, api)
+        reused = _reused_ways(bench, held, api)
+        samples: Samples = {name: [] for name in (*fresh.ways, *reused)}
+        rounds = bench.rounds(20, 5)
+        for number in range(rounds):
+            bench.say(f"round {number + 1} of {rounds}")
+            fresh.prepare()
+            idle_from = time.monotonic()
+            while time.monotonic() < idle_from + _IDLE_S:
+                _measure(bench, reused, samples, _PAUSE_S)
+            _measure(bench, fresh.ways, samples, _SETTLE_S, fresh.wait_settled)
     return _figures(samples) + added.run(bench)
 
 
-def _fresh_by_hand(bench: Bench, held: ExitStack, home: object, api: object) -> Timing:
-    """The process of this round, started and initialised before the clock starts."""
-    process = HandDriven(bench.cli, home, api)  # type: ignore[arg-type]
-    try:
-        process.wait_ready()
-        time.sleep(2 * _SETTLE_S)
-        return process.turn()
-    finally:
-        process.close()
+def _measure(
+    bench: Bench, ways: Ways, samples: Samples, pause_s: float, before: Callable[[], None] | None = None
+) -> None:
+    for name in bench.random.sample(list(ways), len(ways)):
+        if before is not None:
+            before()
+        time.sleep(pause_s)
+        samples[name].append(ways[name]())
 
 
-def _by_socket(held: ExitStack, stack: Stack) -> Callable[[], Timing]:
+class FreshWays:
+    """The ways to a process that has never answered; each used once per round."""
+
+    def __init__(self, bench: Bench, held: ExitStack, api: Endpoint) -> None:
+        folder = bench.folder / "first-delta"
+        self._by_socket = held.enter_context(daemon_stack(folder / "s", bench.cli, api, **_ALWAYS_FRESH))
+        self._by_gateway = held.enter_context(
+            daemon_stack(folder / "g", bench.cli, api, gateway=True, **_ALWAYS_FRESH)
+        )
+        self._start = lambda: HandDriven(bench.cli, folder / "home", api)
+        self._hand: HandDriven | None = None
+        self.ways: Ways = {
+            "hand-driven, fresh": self._turn_by_hand,
+            "socket, fresh spare": _socket_way(held, self._by_socket),
+            "gateway, fresh spare": _gateway_way(held, self._by_gateway),
+            "cold claude -p": lambda: cold(bench.cli, folder / "home", api),
+        }
+
+    def prepare(self) -> None:
+        """Start this round's hand-driven process, and wait until the spares are there too."""
+        self._hand = self._start()
+        self._hand.wait_ready()
+        self.wait_settled()
+
+    def wait_settled(self) -> None:
+        """Wait until both daemons have their spare and nothing else."""
+        wait_until(lambda: settled(self._by_socket, 1) and settled(self._by_gateway, 1), what="fresh spares")
+
+    def _turn_by_hand(self) -> Timing:
+        process, self._hand = self._hand, None
+        assert process is not None
+        try:
+            return process.turn()
+        finally:
+            process.close()
+
+
+def _reused_ways(bench: Bench, held: ExitStack, api: Endpoint) -> Ways:
+    """The ways to a process that has answered before, used until they are warm."""
+    folder = bench.folder / "first-delta"
+    stack = held.enter_context(daemon_stack(folder / "r", bench.cli, api, gateway=True, **_ALWAYS_REUSED))
+    hand = held.enter_context(hand_driven(bench.cli, folder / "home", api))
+    http = Http(api.url)
+    held.callback(http.close)
+    ways: Ways = {
+        "hand-driven, reused": hand.turn,
+        "socket, reused": _socket_way(held, stack),
+        "gateway, reused": _gateway_way(held, stack),
+        "the API itself": http.api,
+    }
+    for way in ways.values():
+        for _ in range(3):
+            way()
+    wait_until(lambda: settled(stack, 2), what="the reused daemon to be idle")
+    return ways
+
+
+def _socket_way(held: ExitStack, stack: Stack) -> Callable[[], Timing]:
     client = held.enter_context(Client(stack.socket))
     return lambda: through_socket(client)
 
 
-def _by_gateway(held: ExitStack, stack: Stack) -> Callable[[], Timing]:
+def _gateway_way(held: ExitStack, stack: Stack) -> Callable[[], Timing]:
     http = Http(stack.url)
     held.callback(http.close)
     return http.gateway
-
-
-def _api(held: ExitStack, url: str) -> Callable[[], Timing]:
-    http = Http(url)
-    held.callback(http.close)
-    return http.api
-
-
-def _warm_up(reused: Stack, ways: Ways) -> None:
-    for way in ways.values():
-        for _ in range(3):
-            way()
-    wait_until(lambda: settled(reused, 2), what="the reused daemon to be idle")
-
-
-def _rounds(bench: Bench, fresh: Stack, fresh_ways: Ways, reused_ways: Ways) -> dict[str, list[Timing]]:
-    found: dict[str, list[Timing]] = {name: [] for name in (*fresh_ways, *reused_ways)}
-    rounds = bench.rounds(26, 6)
-    for number in range(rounds):
-        bench.say(f"round {number + 1} of {rounds}")
-        for name in bench.random.sample(list(fresh_ways), len(fresh_ways)):
-            wait_until(lambda: settled(fresh, _SPARES), what="fresh spares")
-            time.sleep(_SETTLE_S)
-            found[name].append(fresh_ways[name]())
-        wait_until(lambda: settled(fresh, _SPARES), what="fresh spares")
-        time.sleep(_SETTLE_S)
-        for _ in range(_REUSED_PER_ROUND):
-            for name in bench.random.sample(list(reused_ways), len(reused_ways)):
-                time.sleep(_PAUSE_S)
-                found[name].append(reused_ways[name]())
-    return found
 
 
 def _figures(samples: dict[str, list[Timing]]) -> list[Figure]:

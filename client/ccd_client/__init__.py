@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ccd_client import events
+from ccd_client._api import ChatOptions
+from ccd_client._batch import BatchItem
 from ccd_client._sync import Client, Stream
 from ccd_client.events import Answer
 from ccd_protocol.errors import Code, RpcError
@@ -23,6 +25,8 @@ __all__ = [
     "Answer",
     "AsyncClient",
     "AsyncStream",
+    "BatchItem",
+    "ChatOptions",
     "Client",
     "Code",
     "RpcError",

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypedDict, Unpack, cast, overload
 
+from ccd_client._batch import Batch, BatchItem, Progress, async_workers, run_in_threads
 from ccd_client._core import DEFAULT_WINDOW_BYTES, Handlers
 from ccd_client.events import Answer, Decoder, Event, whole_answer
 from ccd_client.messages import chat_request
@@ -23,6 +24,7 @@ from ccd_protocol.methods import (
 )
 
 Messages: TypeAlias = str | Sequence[Mapping[str, Any]]
+Prompt: TypeAlias = Messages | Mapping[str, Any]
 
 
 class ChatOptions(TypedDict, total=False):
@@ -103,6 +105,17 @@ def request_of(messages: Messages, options: ChatOptions) -> _Request:
         given.pop("reasoning_effort", None)
     params, ignored = chat_request(messages, **given)
     return _Request({**params, **extra}, timeout_s, ignored)
+
+
+def _batch(prompts: Iterable[Prompt], options: ChatOptions, progress: Progress | None) -> Batch:
+    return Batch(prompts, lambda prompt: _request_of_prompt(prompt, options), progress)
+
+
+def _request_of_prompt(prompt: Prompt, options: ChatOptions) -> _Request:
+    if not isinstance(prompt, Mapping):
+        return request_of(prompt, options)
+    own = dict(prompt)
+    return request_of(own.pop("messages", None), cast(ChatOptions, {**options, **own}))
 
 
 class _Payloads(Protocol):
@@ -234,6 +247,26 @@ class BlockingApi(ABC):
             request.told(self.call("chat.complete", request.params, timeout_s=request.timeout_s))
         )
 
+    def batch(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 4,
+        progress: Progress | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> list[BatchItem]:
+        """Ask for many answers, `concurrency` of them at a time; the results are in the order of the prompts.
+
+        A prompt that fails is a result with an error and does not stop the others.
+
+        Args:
+            prompts: prompts or message lists, or mappings with `messages` and options of their own.
+            concurrency: how many are in progress at a time.
+            progress: called as (done, total, item) when one is done, in some thread, one call at a time.
+            **options: of `chat`, for all.
+        """
+        return run_in_threads(self, _batch(prompts, options, progress), concurrency)
+
 
 class AsyncApi(ABC):
     """Typed calls of the asynchronous clients. Every one raises `RpcError`."""
@@ -295,3 +328,29 @@ class AsyncApi(ABC):
         return whole_answer(
             request.told(await self.call("chat.complete", request.params, timeout_s=request.timeout_s))
         )
+
+    async def batch(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 4,
+        progress: Progress | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> list[BatchItem]:
+        """Ask for many answers, `concurrency` of them at a time; the results are in the order of the prompts.
+
+        A prompt that fails is a result with an error and does not stop the others.
+
+        Args:
+            prompts: prompts or message lists, or mappings with `messages` and options of their own.
+            concurrency: how many are in progress at a time.
+            progress: called as (done, total, item) when one is done.
+            **options: of `chat`, for all.
+        """
+        batch = _batch(prompts, options, progress)
+        await self._together(async_workers(self, batch, concurrency))
+        return batch.items
+
+    @abstractmethod
+    async def _together(self, work: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        """Run coroutine functions side by side; the first exception cancels the others and is raised."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from ccd_client import _core
 from ccd_client._async import AsyncCalls
@@ -131,6 +133,14 @@ class AsyncClient(AsyncCalls):
         for connection in list(self._live):
             connection.close()
             await connection.closed
+
+    async def _together(self, work: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for one in work:
+                    group.create_task(one())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
     async def _connected(self) -> _Connection:
         """A connection that takes new calls and has room for their bytes; callers share one attempt."""

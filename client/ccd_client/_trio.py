@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import socket
 from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import trio
@@ -147,6 +148,14 @@ class TrioClient(AsyncCalls):
         self._connection = None
         for connection in list(self._live):
             connection.close()
+
+    async def _together(self, work: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                for one in work:
+                    nursery.start_soon(one)
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
     async def _connected(self) -> _Connection:
         """A connection that takes new calls."""

@@ -90,7 +90,13 @@ class Daemon:
         return cli.path
 
     def _handlers(self) -> dict[str, Handler]:
-        chat = Chat(self.pool, self.server, self.settings.profiles, self.conversations)
+        chat = Chat(
+            self.pool,
+            self.server,
+            self.settings.profiles,
+            self.conversations,
+            betas=self.login in ("api_key", "token"),
+        )
         named = ConversationMethods(
             self.conversations, lambda call: self.server.may_speak_for_others(call.identity)
         )
@@ -246,6 +252,8 @@ def serve(settings: Settings, environ: Mapping[str, str], *, ready: Callable[[],
         SocketError: the socket cannot be had. CliError: there is no usable CLI.
     """
     logs.configure(settings.log.level, settings.log.format)
+    for note in settings.foreign_notes:
+        log.log(logging.WARNING if note.warning else logging.INFO, "%s", note.text)
     raise_fd_limit(settings)
     sys.setswitchinterval(0.05)  # helper threads only delete directories; they need not share the loop's time
 

@@ -65,6 +65,8 @@ def validate(params: object) -> ChatParams:
     _check_messages(chat)
     _check_tools(chat)
     _check_reasoning(chat)
+    if chat.get("exact"):
+        chat["messages"] = params["messages"]  # with the keys that the conversion does not know
     return chat
 
 
@@ -94,12 +96,13 @@ def _check_ranges(chat: ChatParams) -> None:
 
 def _check_messages(chat: ChatParams) -> None:
     messages = chat["messages"]
+    roles = ("user", "assistant", "system") if chat.get("exact") else ("user", "assistant")
     if not messages:
         raise bad("messages", "messages must not be empty")
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
-        if message["role"] not in ("user", "assistant"):
-            raise bad(f"{where}.role", f"role must be user or assistant, not {message['role'][:40]!r}")
+        if message["role"] not in roles:
+            raise bad(f"{where}.role", f"role must be {' or '.join(roles)}, not {message['role'][:40]!r}")
         if not message["content"]:
             raise bad(f"{where}.content", "content must not be empty")
         if isinstance(message["content"], list) and not all(
@@ -113,6 +116,9 @@ def _check_tools(chat: ChatParams) -> None:
     if len(chat.get("tools", ())) > _MAX_TOOLS:
         raise bad("tools", f"there are more than {_MAX_TOOLS} tools")
     for index, tool in enumerate(chat.get("tools", ())):
+        if chat.get("exact") and tool.get("type", "custom") != "custom":
+            names.add(str(tool.get("name")))
+            continue  # one of the API's own tools, which it knows itself
         name = tool.get("name")
         if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
             raise bad(f"tools[{index}].name", "a tool's name is 1 to 128 letters, digits, _ and -")
@@ -166,7 +172,8 @@ def engine_body(chat: ChatParams, extra: Mapping[str, Any] | None = None, *, wit
     body: dict[str, Any] = {"system": _system_blocks(chat.get("system")), "metadata": {}}
     body.update({key: chat[key] for key in _BODY_KEYS if key in chat})  # type: ignore[literal-required]
     body.update(extra or {})
-    body["messages"] = _marked(body)
+    if not chat.get("exact"):
+        body["messages"] = _marked(body)
     if not with_system:
         del body["system"]
     try:
@@ -261,7 +268,19 @@ def initialize(request_id: str, binding: str) -> bytes:
 def _engine_env(wish: Wish, request_body: str) -> dict[str, str]:
     """The live variables of an engine turn. The CLI must not add thinking of its own to what the client asked."""
     in_body = wish.extra.get("thinking", {}).get("type") == "disabled"
-    return {"CLAUDE_CODE_EXTRA_BODY": request_body, "CLAUDE_CODE_DISABLE_THINKING": "" if in_body else "1"}
+    return {
+        "CLAUDE_CODE_EXTRA_BODY": request_body,
+        "CLAUDE_CODE_DISABLE_THINKING": "" if in_body else "1",
+        "CLAUDE_CODE_EFFORT_LEVEL": _effort_setting(wish),
+    }
+
+
+def _effort_setting(wish: Wish) -> str:
+    """The CLI's default effort would be part of an exact request too, unless it is unset."""
+    if not wish.chat.get("exact"):
+        return ""
+    effort = (wish.extra.get("output_config") or {}).get("effort")
+    return str(effort) if effort in EFFORTS else "unset"
 
 
 def engine_script(wish: Wish, request_id: str, bound: str | None) -> Script:

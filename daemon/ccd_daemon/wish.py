@@ -12,6 +12,7 @@ from typing import Any
 
 from ccd_protocol.methods import ChatParams
 
+from . import exact
 from .body import EFFORTS, REPLAY_IGNORES, Wish, bad
 
 _JSON_ONLY = "Answer with one JSON object and nothing else: no prose around it, no code fence."
@@ -46,16 +47,20 @@ def make(
     mode: str,
     refused: Collection[str] = (),
     thoughtless: bool,
+    betas: bool = False,
 ) -> Wish:
     """Fit a validated chat to a model.
 
     Args:
         refused: sampling parameters that the model is known to refuse.
         thoughtless: the open tool calls in the history have lost their thinking blocks, so thinking must be off.
+        betas: whether this login's calls may carry an anthropic-beta header of the client's.
 
     Raises:
         RpcError: BAD_PARAMS, when the call is strict and a parameter would be ignored.
     """
+    if chat.get("exact"):
+        return exact.fit(chat, model, mode=mode, refused=list(refused), betas=betas)
     fitted: ChatParams = chat.copy()
     ignored = [key for key in refused if key in fitted]
     if mode == "replay":

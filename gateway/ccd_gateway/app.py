@@ -8,8 +8,13 @@ from typing import TypeAlias, cast
 
 import falcon
 import falcon.asgi
+from falcon.inspect import inspect_routes
 
+from ccd_gateway import absent
 from ccd_gateway.access_log import AccessLog
+from ccd_gateway.anthropic.edge import MessagesEdge
+from ccd_gateway.anthropic.models import Models as AnthropicModels
+from ccd_gateway.anthropic.routes import CountTokens, Messages
 from ccd_gateway.auth import Door, KeyStore
 from ccd_gateway.backend import Backend
 from ccd_gateway.browser import BrowserRules
@@ -18,9 +23,12 @@ from ccd_gateway.envelope import App as AsgiApp
 from ccd_gateway.envelope import Envelope
 from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.health import Health
+from ccd_gateway.legacy.edge import FlaskEdge
+from ccd_gateway.legacy.routes import add_routes as add_legacy_routes
 from ccd_gateway.metering import Books
 from ccd_gateway.models import Models
 from ccd_gateway.openapi import OpenApi
+from ccd_gateway.responses.routes import Responses
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.errors import RpcError
 
@@ -28,7 +36,7 @@ App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
 _log = logging.getLogger(__name__)
 
 
-def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Envelope:
+def create_app(settings: GatewaySettings, backend: Backend | None = None) -> AsgiApp:
     """Build the application. It opens nothing before its first request, so it can be built before a fork."""
     backend = backend or Backend(
         settings.daemon_socket(os.environ),
@@ -41,9 +49,10 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Env
     app: App = falcon.asgi.App(middleware=[_Lifespan(backend, log)])
     app.req_options.strip_url_path_trailing_slash = True
     _add_routes(app, backend, settings)
+    app.add_sink(absent.sink([route.path for route in inspect_routes(app)]), "/")
     _add_error_handlers(app)
     rules = BrowserRules(settings.bind_host, settings.allowed_hosts, settings.allowed_origins)
-    return Envelope(
+    envelope = Envelope(
         cast(AsgiApp, app),
         rules,
         max_requests=settings.max_streams,
@@ -52,15 +61,29 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Env
         door=Door(KeyStore(settings.keys_path(os.environ)), settings.require_keys),
         log=log,
     )
+    return FlaskEdge(MessagesEdge(envelope))
 
 
 def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
-    models = Models(backend)
+    models = AnthropicModels(backend, Models(backend, settings))
     app.add_route("/health", Health(backend))
     app.add_route("/v1/models", models)
     app.add_route("/v1/models/{model:path}", models, suffix="one")
     app.add_route("/v1/chat/completions", ChatCompletions(backend, settings))
+    app.add_route("/v1/messages", Messages(backend, settings))
+    app.add_route("/v1/messages/count_tokens", CountTokens(settings))
     app.add_route("/openapi.json", OpenApi())
+    add_legacy_routes(app, backend, settings)
+    _add_responses(app, Responses(backend, settings, dict(os.environ)))
+
+
+def _add_responses(app: App, responses: Responses) -> None:
+    app.add_middleware(responses)  # for its end
+    app.add_route("/v1/responses", responses)
+    app.add_route("/v1/responses/input_tokens", responses, suffix="tokens")
+    app.add_route("/v1/responses/{response_id}", responses, suffix="one")
+    app.add_route("/v1/responses/{response_id}/cancel", responses, suffix="cancel")
+    app.add_route("/v1/responses/{response_id}/input_items", responses, suffix="items")
 
 
 class _Lifespan:
@@ -113,7 +136,7 @@ async def _on_http_error(
 def _from_http_error(req: falcon.asgi.Request, error: falcon.HTTPError) -> ApiError:
     route = f"{req.method} {req.path[:200]}"
     if error.status_code == 404:
-        return ApiError(404, f"Unknown route: {route}. The API is under /v1.", code="unknown_url")
+        return ApiError(404, f"Unknown route: {route}.", code="unknown_url")
     if error.status_code == 405:
         return ApiError(405, f"Not allowed: {route}.", code="method_not_allowed")
     return ApiError(error.status_code, error.description or error.title, code="bad_request")

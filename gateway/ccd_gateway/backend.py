@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Any, cast
 
 from ccd_client import AsyncClient
 from ccd_gateway.caller import current_caller
+from ccd_gateway.lines import LineReader
 from ccd_gateway.metering import Books, Run, begin
 from ccd_gateway.permission import permitted
-from ccd_gateway.turn import ChatTurn, Lane
+from ccd_gateway.turn import ChatTurn, Lane, Reader
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ModelsResult
 
@@ -80,17 +82,19 @@ class Backend:
         call = self.call("chat.complete", params)
         return cast(ChatAnswer, await call) if run is None else await run.whole(call)
 
-    async def start(self, params: ChatParams, silence_s: float) -> ChatTurn:
+    async def start(
+        self, params: ChatParams, silence_s: float, reader: Callable[[], Reader] = LineReader
+    ) -> ChatTurn:
         """Open `chat.stream` and wait until the answer begins, ends, or has been silent for `silence_s`.
 
         Raises:
             RpcError: the call failed before its answer began.
         """
         try:
-            return await self._start_once(params, silence_s)
+            return await self._start_once(params, silence_s, reader)
         except RpcError as error:
             await self._wait_after(error)
-        return await self._start_once(params, silence_s)
+        return await self._start_once(params, silence_s, reader)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -112,13 +116,15 @@ class Backend:
         params = permitted(caller.key, params, self._profiles)
         return params, await begin(self._books, caller, caller.key, params)
 
-    async def _start_once(self, params: ChatParams, silence_s: float) -> ChatTurn:
+    async def _start_once(
+        self, params: ChatParams, silence_s: float, reader: Callable[[], Reader]
+    ) -> ChatTurn:
         params, run = await self._admitted(params)
         lane = self._lane()
         stream = lane.client.stream(
             "chat.stream", params, timeout_s=self._timeout_s, window_bytes=_WINDOW_BYTES
         )
-        turn = ChatTurn(stream, lane, run)
+        turn = ChatTurn(stream, lane, reader(), run)
         try:
             await turn.begin(silence_s)
         except BaseException:

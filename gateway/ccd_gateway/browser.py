@@ -18,9 +18,9 @@ Headers = Mapping[bytes, bytes]
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<name>[A-Za-z0-9_.-]+))(?::\d{1,5})?")
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})
 _EXPOSED = (
-    "x-request-id, x-ccd-ignored, retry-after, retry-after-ms, x-ratelimit-limit-requests, "
-    "x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, "
-    "x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
+    "x-request-id, request-id, x-ccd-ignored, x-ccd-estimated, retry-after, retry-after-ms, "
+    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )
 _MAX_PREFLIGHT_BYTES = 4096
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import falcon
@@ -12,50 +14,72 @@ import msgspec
 
 from ccd_gateway.backend import Backend
 from ccd_gateway.errors import JSON, ApiError
+from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.methods import Model, ModelsResult
 
+_DEFAULT_PROFILE = "chat"  # what a model without a profile is asked for
+_WILD = re.compile(r"[*?\[]")
 _DATE = re.compile(r"-(\d{4})(\d{2})(\d{2})\b")
 
 
 class Models:
     """Both resources; one instance per worker process."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, settings: GatewaySettings) -> None:
         self._backend = backend
+        self._settings = settings
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Every model, by name and by alias."""
+        """Every model: by name, by alias, under other vendors' names, and for each further profile."""
         found: ModelsResult = await self._backend.call("model.list")
-        _send(resp, {"object": "list", "data": list(listing(found).values())})
+        _send(resp, {"object": "list", "data": list(listing(found, self._settings.model_map).values())})
 
     async def on_get_one(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, model: str) -> None:
-        """One model; `profile/model` is one too."""
+        """One model; `profile/model` is one too, and so is any name that the settings map to one."""
         found: ModelsResult = await self._backend.call("model.list")
-        _send(resp, find(found, model))
+        _send(resp, find(found, model, self._settings.model_for(model)))
 
 
-def listing(found: ModelsResult) -> dict[str, dict[str, Any]]:
-    """OpenAI's model objects by id, aliases included."""
+def listing(
+    found: ModelsResult, model_map: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, dict[str, Any]]:
+    """OpenAI's model objects by id: names and aliases, mapped names without wildcards, `profile/model`."""
     rows: dict[str, dict[str, Any]] = {}
     for model in found["models"]:
         rows.setdefault(model["id"], _row(model["id"], model))
         if model["alias"]:
             rows.setdefault(model["alias"], _row(model["alias"], model))
+    own = list(rows.values())
+    for name, to in model_map.items():
+        if not _WILD.search(name):
+            row = rows.get(to) or _row(to, {"id": to, "alias": None, "display_name": to})
+            rows.setdefault(name, {**row, "id": name})
+    for profile in found["profiles"]:
+        for row in own if profile != _DEFAULT_PROFILE else ():
+            rows.setdefault(f"{profile}/{row['id']}", {**row, "id": f"{profile}/{row['id']}"})
     return rows
 
 
-def find(found: ModelsResult, name: str) -> dict[str, Any]:
+def find(found: ModelsResult, name: str, means: str | None = None) -> dict[str, Any]:
     """One model object, under the id that was asked for.
+
+    Args:
+        found: what the daemon has.
+        name: what was asked for.
+        means: what the settings make of the name, where that is another.
 
     Raises:
         ApiError: 404 `model_not_found`.
     """
     rows = listing(found)
-    if name in rows:
-        return rows[name]
-    profile, slash, model = name.partition("/")
-    if slash and profile in found["profiles"] and model in rows:
-        return {**rows[model], "id": name}
+    meant = means or name
+    prefix, slash, model = meant.partition("/")
+    if slash and prefix == _DEFAULT_PROFILE and prefix in found["profiles"]:
+        meant = model
+    if meant in rows:
+        return {**rows[meant], "id": name}
+    if meant != name and not slash:  # the settings may name models that the CLI knows and does not list
+        return _row(name, {"id": meant, "alias": None, "display_name": meant})
     raise ApiError(
         404,
         f"The model {name[:200]!r} does not exist. GET /v1/models lists those that do.",

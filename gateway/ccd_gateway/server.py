@@ -14,7 +14,7 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from ccd_gateway.app import create_app
 from ccd_gateway.auth import why_not
-from ccd_gateway.envelope import Envelope
+from ccd_gateway.envelope import App
 from ccd_gateway.keyfile import KeyFileError
 from ccd_gateway.parent import die_with_parent
 from ccd_gateway.settings import GatewaySettings
@@ -137,7 +137,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         if self.settings.die_with_parent:
             self.cfg.set("post_fork", _post_fork)
 
-    def load(self) -> Envelope:
+    def load(self) -> App:
         return create_app(self.settings)
 
     def _when_ready(self, arbiter: Any) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, Protocol, cast
 
 from ccd_client import AsyncClient, AsyncStream
-from ccd_gateway.lines import Delta, LineReader
 from ccd_gateway.metering import Run
 from ccd_protocol.methods import ChatResult
 
@@ -25,24 +24,36 @@ class Lane:
         self.open_calls -= 1
 
 
+class Reader(Protocol):
+    """Makes of payloads what a surface needs of them."""
+
+    @property
+    def started(self) -> bool:
+        """The model's answer has begun, so a failure from now on comes after output."""
+
+    def feed(self, payload: bytes) -> list[Any]:
+        """What is in a payload, in order; a line that is not complete waits for the next one."""
+
+
 class ChatTurn:
     """One open `chat.stream`. Whoever has one must `close` it.
 
     Nothing is taken from the daemon ahead of the reader, so a slow HTTP client holds the daemon back.
 
     Attributes:
+        reader: makes the deltas; which type they have is its.
         first: the deltas that came while waiting for the answer to begin.
         silent: the last wait passed without a payload.
     """
 
-    def __init__(self, stream: AsyncStream, lane: Lane, run: Run | None = None) -> None:
-        self.first: list[Delta] = []
+    def __init__(self, stream: AsyncStream, lane: Lane, reader: Reader, run: Run | None = None) -> None:
+        self.reader = reader
+        self.first: list[Any] = []
         self.silent = False
         self._stream = stream
         self._run = run
         self._lane: Lane | None = lane
         lane.open_calls += 1
-        self._reader = LineReader()
 
     @property
     def result(self) -> ChatResult:
@@ -51,13 +62,13 @@ class ChatTurn:
 
     async def begin(self, silence_s: float) -> None:
         """Wait for the answer's first line; what the CLI says before it (retries) is not yet an answer."""
-        while not self._reader.started and not self.silent:
+        while not self.reader.started and not self.silent:
             deltas = await self.deltas(silence_s)
             if deltas is None:
                 return
             self.first += deltas
 
-    async def deltas(self, silence_s: float) -> list[Delta] | None:
+    async def deltas(self, silence_s: float) -> list[Any] | None:
         """What came since the last time, waiting if nothing did; None at the end.
 
         An empty list with `silent` set means `silence_s` without a payload.
@@ -76,7 +87,7 @@ class ChatTurn:
         payload = payloads[0] if len(payloads) == 1 else b"".join(payloads)
         if self._run is not None:
             self._run.saw(payload)
-        return self._reader.feed(payload)
+        return self.reader.feed(payload)
 
     def close(self) -> None:
         """Cancel the turn unless it has ended; once is enough, more does no harm."""

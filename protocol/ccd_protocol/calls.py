@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from enum import IntEnum, auto
+from enum import Enum, auto
 from typing import Final
 
 
-class State(IntEnum):
+class State(Enum):
     """Where a call is, on either side."""
 
-    __hash__ = object.__hash__  # members are singletons; Enum's own is a Python function, in every table lookup
+    __hash__ = object.__hash__  # members are compared by identity; Enum's own hash is slow Python code
 
     OPEN = auto()
     CANCELLED = auto()  # CANCEL was sent or received, the answer is still due
     FLUSHING = auto()  # served only: answered by the application, items still wait for credit
 
 
-class Event(IntEnum):
+class Event(Enum):
     """What can happen to a call."""
 
     __hash__ = object.__hash__
@@ -35,7 +35,7 @@ class Event(IntEnum):
     CHILD = auto()  # asked only: the other side calls back on behalf of this call
 
 
-class Act(IntEnum):
+class Act(Enum):
     """What the peer then does."""
 
     PASS = auto()  # send it, or hand it to the application

@@ -43,6 +43,7 @@ MAX_AGENT_CHARS: Final = 256
 HELLO_TIMEOUT_S: Final = 2.0  # for the program around the peer, which alone has a clock
 
 _PIECE_BYTES: Final = 1 << 18
+_NOTHING: Final = object()
 _JOIN_BYTES: Final = 4096  # below this, copying a payload costs less than handing the kernel one more buffer
 
 
@@ -140,6 +141,7 @@ class FrameReader:
     def __init__(self, limits: Limits, *, count_nodes: bool) -> None:
         self._max_unfinished_bytes = limits.max_frame_bytes + _PIECE_BYTES
         self._max_nodes = limits.max_nodes
+        self._fed_bytes = 0
         self._unfinished_bytes = 0
         self._nodes = 0  # since the last read that completed a frame
         self.violation: Violation | None = None
@@ -174,7 +176,13 @@ class FrameReader:
     def _read_piece(self, piece: bytes | memoryview, values: list[Any]) -> None:
         count = len(values)
         self._unpacker.feed(piece)
-        values.extend(self._unpacker)  # what was decoded before an error stays in the list
+        self._fed_bytes += len(piece)
+        value = next(self._unpacker, _NOTHING)
+        if value is not _NOTHING:
+            values.append(value)
+            # Most reads hold one frame; asking a decoder that is empty costs more than decoding that frame.
+            if self._unpacker.tell() != self._fed_bytes:
+                values.extend(self._unpacker)  # what was decoded before an error stays in the list
         if len(values) > count:
             self._unfinished_bytes = len(piece)
             self._nodes = 0

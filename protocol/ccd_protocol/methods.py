@@ -44,6 +44,9 @@ class ChatParams(TypedDict, total=False):
         str, Any
     ]  # {"type": "json_schema", "schema": {…}} or {"type": "json_object"}; checked, repaired once
     fallback_model: str  # asked when the model is overloaded or does not exist
+    exact: bool  # the model API's own form: nothing is added or fitted, system notes may stand among the messages
+    extra_body: dict[str, Any]  # with exact: further keys of the model API's request
+    betas: list[str]  # with exact: the anthropic-beta header
     strict: bool  # refuse the call instead of ignoring a parameter
     conversation_id: str  # continue this stored conversation; created at first use
     tenant: str  # only peers that may speak for others (the gateway) can set it
@@ -91,10 +94,6 @@ class Conversation(TypedDict):
     updated_at: float
     message_count: int
     metadata: dict[str, Any]
-
-
-class Nothing(TypedDict):
-    """Result of what only has to be done."""
 
 
 class ConversationsResult(TypedDict):
@@ -201,6 +200,10 @@ class NoParams(TypedDict):
     """No parameters."""
 
 
+class NoResult(TypedDict):
+    """Nothing but that it was done."""
+
+
 METHODS: Mapping[str, Method] = {
     "chat.stream": Method(
         ChatParams, ChatResult, True, False, "One answer, as the CLI's lines while they come."
@@ -219,7 +222,7 @@ METHODS: Mapping[str, Method] = {
     "conversation.messages": Method(
         ConversationParams, MessagesResult, False, False, "What was said in one."
     ),
-    "conversation.delete": Method(ConversationParams, Nothing, False, False, "Forget one."),
+    "conversation.delete": Method(ConversationParams, NoResult, False, False, "Forget one."),
     "daemon.ping": Method(NoParams, PingResult, False, False, "Answers at once."),
     "daemon.health": Method(
         NoParams, HealthResult, False, False, "Whether a chat sent now would be accepted."

@@ -52,6 +52,9 @@ class SyncDriver:
     def drain(self, stream: Any) -> list[Any]:
         return list(stream)
 
+    def batch(self, *args: Any, **kwargs: Any) -> Any:
+        return self.client.batch(*args, **kwargs)
+
     def leave_early(self, stream: Any) -> None:
         with stream:
             next(stream)
@@ -103,6 +106,12 @@ class AsyncDriver:
 
     def chat(self, *args: Any, **kwargs: Any) -> Any:
         return self.run(lambda: self.client.chat(*args, **kwargs))
+
+    def batch(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(lambda: self.client.batch(*args, **kwargs))
+
+    def next_within(self, stream: Any, wait_s: float) -> Any:
+        return self.run(stream.next_within, wait_s)
 
     def stream(self, *args: Any, **kwargs: Any) -> Any:
         async def opened() -> Any:
@@ -727,3 +736,158 @@ def test_files_are_closed(driver_cls: Any, server: PeerServer) -> None:
     server.wait_for(lambda: not server._live)
     gc.collect()
     assert len(set(os.listdir("/proc/self/fd")) - before) == 0
+
+
+# --- tools and options ---
+
+
+CALLS = [
+    {"id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}},
+    {"id": "t2", "type": "function", "function": {"name": "g", "arguments": ""}},
+]
+LOOP = [
+    {"role": "user", "content": "x"},
+    {"role": "assistant", "content": None, "tool_calls": CALLS},
+    {"role": "tool", "tool_call_id": "t2", "content": "two"},
+    {"role": "tool", "tool_call_id": "t1", "content": "one"},
+]
+OPTIONS: dict[str, Any] = {
+    "model": "m",
+    "tools": [{"type": "function", "function": {"name": "f"}}],
+    "tool_choice": "required",
+    "parallel_tool_calls": False,
+    "response_format": {"type": "json_object"},
+    "reasoning_effort": "low",
+    "fallback_model": "other",
+    "strict": True,
+    "service_tier": "auto",
+    "extra": {"conversation_id": "c"},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_chat_sends_tools_and_options(driver: Any, server: PeerServer, stream: bool) -> None:
+    chat = driver.chat(LOOP, stream=stream, **OPTIONS)
+    if stream:
+        driver.drain(chat)
+    assert server.calls[-1].params == {
+        "messages": [
+            {"role": "user", "content": "x"},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}},
+                    {"type": "tool_use", "id": "t2", "name": "g", "input": {}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "t2", "content": "two"},
+                    {"type": "tool_result", "tool_use_id": "t1", "content": "one"},
+                ],
+            },
+        ],
+        "model": "m",
+        "tools": [{"name": "f", "input_schema": {"type": "object", "properties": {}}}],
+        "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
+        "format": {"type": "json_object"},
+        "effort": "low",
+        "fallback_model": "other",
+        "strict": True,
+        "service_tier": "auto",
+        "conversation_id": "c",
+    }
+
+
+def test_chat_tells_what_it_left_out(driver: Any) -> None:
+    assert driver.chat([{"role": "user", "content": "x", "name": "bob"}]).ignored == ["messages[0].name"]
+    failed(Code.BAD_PARAMS, driver.chat, [{"role": "user", "content": "x", "name": "bob"}], strict=True)
+    with pytest.raises(TypeError, match="wishes"):
+        driver.chat("x", wishes=1)
+
+
+# --- batches ---
+
+
+def test_a_batch_is_answered_in_order(driver: Any, server: PeerServer) -> None:
+    told: list[tuple[int, int, int]] = []
+    prompts: list[Any] = [f"prompt {number}" for number in range(20)]
+    prompts[3] = {"messages": "own", "model": "special"}
+    items = driver.batch(
+        prompts,
+        concurrency=5,
+        model="m",
+        progress=lambda done, total, item: told.append((done, total, item.number)),
+    )
+    assert [item.number for item in items] == list(range(20))
+    assert [item.answer.text for item in items] == ["own" if n == 3 else f"prompt {n}" for n in range(20)]
+    assert all(item.error is None for item in items)
+    assert [(done, total) for done, total, _ in told] == [(n, 20) for n in range(1, 21)]
+    assert sorted(number for *_, number in told) == list(range(20))
+    models = [called.params["model"] for called in server.calls]
+    assert sorted(models) == ["m"] * 19 + ["special"]
+    assert server.connections == 1
+
+
+def test_a_batch_goes_on_after_failures(driver: Any) -> None:
+    prompts = ["a", "", [{"role": "tool"}], {"messages": "b", "system": 5}, "c"]
+    items = driver.batch(prompts, concurrency=2)
+    assert [item.answer and item.answer.text for item in items] == ["a", None, None, None, "c"]
+    assert [item.error and item.error.code for item in items] == [None, *[Code.BAD_PARAMS] * 3, None]
+
+
+def test_no_more_of_a_batch_is_in_progress_than_allowed(driver: Any, server: PeerServer) -> None:
+    items = driver.batch([f"hold {n}" for n in range(12)], concurrency=3)
+    assert all(item.answer for item in items)
+    assert server.most_held == 3
+
+
+def test_a_batch_of_nothing_and_wrong_concurrency(driver: Any) -> None:
+    assert driver.batch([]) == []
+    with pytest.raises(ValueError, match="concurrency"):
+        driver.batch(["a"], concurrency=0)
+
+
+def test_a_fault_of_the_callers_own_cancels_the_batch(driver: Any, server: PeerServer) -> None:
+    def progress(done: int, total: int, item: Any) -> None:
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        driver.batch(["quick", "stuck", "stuck", "never"], concurrency=3, progress=progress)
+    server.wait_for(lambda: len(server.cancelled) == 2)
+    assert [called.params["messages"][0]["content"] for called in server.calls].count("never") == 0
+
+
+# --- waiting for a while ---
+
+
+def test_a_wait_in_vain_leaves_the_stream_as_it_is(async_driver: Any, server: PeerServer) -> None:
+    stream = async_driver.stream("stall", {"first": b"one"})
+    assert async_driver.next_within(stream, 10) == [b"one"]
+    assert async_driver.next_within(stream, 0.01) == []
+    assert async_driver.next_within(stream, 0) == []
+    assert server.cancelled == []
+    async_driver.close_stream(stream)
+    server.wait_for(lambda: len(server.cancelled) == 1)
+
+
+def test_payloads_that_have_come_are_taken_together_with_their_credit(async_driver: Any) -> None:
+    params = {"count": 50, "size": 1000}
+    stream = async_driver.stream("stream", params, window_bytes=4000)
+    found: list[bytes] = []
+    while (payloads := async_driver.next_within(stream, 10)) is not None:
+        assert payloads
+        found += payloads
+    assert found == [bytes([index]) * 1000 for index in range(50)]
+    assert stream.result == {"count": 50}
+    assert async_driver.next_within(stream, 10) is None
+
+
+def test_next_within_raises_what_the_call_failed_with(async_driver: Any) -> None:
+    params = {"code": int(Code.UPSTREAM_ERROR), "message": "died", "payloads": [b"half"]}
+    stream = async_driver.stream("fail", params)
+    assert async_driver.next_within(stream, 10) == [b"half"]
+    failed(Code.UPSTREAM_ERROR, async_driver.next_within, stream, 10)
+    late = async_driver.stream("stubborn", timeout_s=0.05)
+    failed(Code.DEADLINE, async_driver.next_within, late, 10)

@@ -87,7 +87,8 @@ def test_an_engine_turn_is_one_write_of_settings_and_a_dummy_line() -> None:
     assert script.rest == ()
     settings = flags["request"]["settings"]  # type: ignore[index]
     assert settings["model"] == "haiku"
-    assert set(settings["env"]) == {"CLAUDE_CODE_EXTRA_BODY", "CLAUDE_CODE_DISABLE_THINKING"}
+    variables = ("CLAUDE_CODE_EXTRA_BODY", "CLAUDE_CODE_DISABLE_THINKING", "CLAUDE_CODE_EFFORT_LEVEL")
+    assert set(settings["env"]) == set(variables)  # all of them every time, for they stay set
     assert user["client_composed"] is True
     assert "hello" not in json.dumps(user)
 

@@ -42,6 +42,7 @@ class Gateway:
         self.port: int = self._listener.getsockname()[1]
         environ = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         environ["PYTHONPATH"] = os.pathsep.join(SOURCES)
+        environ["CCD_DATA__DIR"] = str(daemon_socket.parent / "data")
         for key, value in settings.items():
             text = json.dumps(value) if isinstance(value, list) else str(value)
             environ[f"CCD_GATEWAY__{key.upper()}"] = text

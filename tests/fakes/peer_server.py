@@ -32,6 +32,8 @@ class PeerServer:
         self.calls: list[Called] = []
         self.cancelled: list[int] = []
         self.sent_bytes = 0  # of ITEM payload
+        self.most_held = 0
+        self._held: list[asyncio.Future[None]] = []
         self._changed = threading.Condition()
         self._live: set[_Connection] = set()
         self._loop = asyncio.new_event_loop()
@@ -75,6 +77,17 @@ class PeerServer:
                 connection.flush()
 
         self.run(work())
+
+    async def hold(self, together: int) -> None:
+        """Hold a call back until so many are held, and remember how many were."""
+        self._held.append(asyncio.get_running_loop().create_future())
+        self.most_held = max(self.most_held, len(self._held))
+        mine = self._held[-1]
+        if len(self._held) == together:
+            for held in self._held:
+                held.set_result(None)
+        await mine
+        self._held.remove(mine)
 
     def noted(self) -> None:
         with self._changed:
@@ -297,7 +310,7 @@ CHAT_RESULT = {
 
 def _said(called: Called) -> str:
     content = called.params["messages"][-1]["content"]
-    return content if isinstance(content, str) else content[0]["text"]
+    return content if isinstance(content, str) else str(content[0].get("text", ""))
 
 
 async def _chat_stream(connection: _Connection, called: Called) -> Any:
@@ -309,7 +322,12 @@ async def _chat_stream(connection: _Connection, called: Called) -> Any:
 
 
 async def _chat_complete(connection: _Connection, called: Called) -> Any:
+    """Echoes the last message; "stuck" is never answered, "hold" only when three are held."""
     text = _said(called)
+    if text == "stuck":
+        await asyncio.shield(connection.gone)
+    if text.startswith("hold"):
+        await connection.server.hold(3)
     return {**CHAT_RESULT, "content": [{"type": "text", "text": text}], "text": text}
 
 

@@ -72,3 +72,9 @@ def test_readme_documents_every_setting_with_its_default() -> None:
         "access_log": "/var/log/ccd/access.log",
     }
     assert table == expected
+
+
+def test_the_model_map() -> None:
+    settings = GatewaySettings(model_map={"gpt-*": "sonnet", "gpt-4o": "opus", "openai/gpt-?": "haiku"})
+    names = ("gpt-4o", "gpt-5-mini", "openai/gpt-4", "claude-x", "GPT-4o")
+    assert [settings.model_for(name) for name in names] == ["opus", "sonnet", "haiku", "claude-x", "GPT-4o"]

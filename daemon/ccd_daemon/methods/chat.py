@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
-from ccd_daemon import body, structured, wish
+from ccd_daemon import body, exact, structured, wish
 from ccd_daemon.body import Wish
 from ccd_daemon.config import Profile
 from ccd_daemon.connection import Call
@@ -44,12 +44,19 @@ class Chat:
     """The chat methods over one pool."""
 
     def __init__(
-        self, pool: Pool, server: Server, profiles: Mapping[str, Profile], conversations: Conversations
+        self,
+        pool: Pool,
+        server: Server,
+        profiles: Mapping[str, Profile],
+        conversations: Conversations,
+        *,
+        betas: bool,
     ) -> None:
         self._pool = pool
         self._conversations = conversations
         self._server = server
         self._profiles = profiles
+        self._betas = betas  # whether the CLI's login leaves the anthropic-beta header to the client
         self._thoughts = Thoughts()
         self._refused: dict[str | None, set[str]] = {}  # model: sampling parameters that it refuses
 
@@ -77,7 +84,7 @@ class Chat:
                 whole["system"] = history.system
             result, content = await answer(call, whole)
             said = [*asked, Message(role="assistant", content=content)] if content else asked
-            await self._conversations.append(tenant, name, said, chat.get("system"))
+            await self._conversations.append(tenant, name, said, chat.get("system"), chat.get("model"))
         return result, content
 
     async def _streamed(self, call: Call, chat: ChatParams) -> Answered:
@@ -104,6 +111,7 @@ class Chat:
 
     def _validated(self, call: Call) -> ChatParams:
         chat = body.validate(call.params)
+        exact.check(chat)
         wanted = chat.get("format", {})
         if wanted.get("type") == "json_schema":
             error = structured.schema_error(wanted["schema"])
@@ -115,7 +123,7 @@ class Chat:
         """One answer; asked again only while nothing of it has been passed on."""
         profile, model = self._resolve(chat)
         tenant = self._tenant(call, chat)
-        thoughtless = self._thoughts.restore(tenant, chat)
+        thoughtless = not chat.get("exact") and self._thoughts.restore(tenant, chat)
         dropped: set[str] = set()
         tries = _LEASE_TRIES
         fallback = chat.get("fallback_model") or self._profiles[profile].fallback_model
@@ -151,7 +159,9 @@ class Chat:
         """What to ask, checked to be sendable before it costs a lease."""
         able = wish.abilities(self._pool.models, model)
         mode, refused = self._pool.mode, sorted(self._refused.get(model, ()))
-        asked = wish.make(chat, model, able, mode=mode, refused=refused, thoughtless=thoughtless)
+        asked = wish.make(
+            chat, model, able, mode=mode, refused=refused, thoughtless=thoughtless, betas=self._betas
+        )
         body.script(mode, asked, "check")
         return asked
 

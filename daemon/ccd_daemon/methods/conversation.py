@@ -15,7 +15,7 @@ from ccd_protocol.methods import (
     ConversationParams,
     ConversationsResult,
     MessagesResult,
-    Nothing,
+    NoResult,
 )
 
 MAX_ID_CHARS = 200
@@ -48,11 +48,11 @@ class ConversationMethods:
         params, tenant = self._read(call)
         return MessagesResult(messages=await self._store.messages(tenant, _id(params)))
 
-    async def delete(self, call: Call) -> Nothing:
+    async def delete(self, call: Call) -> NoResult:
         """Forget one conversation."""
         params, tenant = self._read(call)
         await self._store.delete(tenant, _id(params))
-        return Nothing()
+        return NoResult()
 
     def _read(self, call: Call) -> tuple[ConversationParams, str]:
         try:

@@ -1,0 +1,54 @@
+"""Routes that are not here: a 404 that says why and what is, for clients that expect all of OpenAI's API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import falcon.asgi
+
+from ccd_gateway.errors import ApiError
+
+# What a part of OpenAI's API would need, and Claude Code does not have.
+_REASONS = {
+    "audio": "Claude neither speaks nor listens",
+    "completions": "the legacy text completions are not offered; send a prompt as a user message instead",
+    "embeddings": "Claude makes no embeddings",
+    "files": "files are sent inside messages, as data URLs",
+    "fine_tuning": "models cannot be tuned here",
+    "images": "Claude makes no images; it reads those in messages",
+    "moderations": "there is no moderation model",
+    "realtime": "there is no realtime API",
+    "videos": "Claude makes no videos",
+}
+
+
+Sink = Callable[..., Coroutine[Any, Any, None]]
+
+
+def sink(paths: Iterable[str]) -> Sink:
+    """What answers every path without a route; `paths` are those with one."""
+    served = [path for path in paths if path.startswith("/v1/") and "{" not in path]
+
+    async def absent(req: falcon.asgi.Request, resp: falcon.asgi.Response | None, **params: Any) -> None:
+        raise unknown_route(req.method, req.path, served)
+
+    return absent
+
+
+def unknown_route(method: str, path: str, served: Iterable[str]) -> ApiError:
+    """The 404 for a path that leads nowhere.
+
+    Args:
+        method: the request's.
+        path: the request's; only a part of it is shown.
+        served: paths of this server under /v1, to be named.
+    """
+    shown = f"{method} {path[:200]}"
+    head, _, rest = path.removeprefix("/").partition("/")
+    if head != "v1":
+        return ApiError(404, f"Unknown route: {shown}. The API is under /v1.", code="unknown_url")
+    reason = _REASONS.get(rest.partition("/")[0])
+    why = f": {reason}" if reason else ""
+    there = ", ".join(sorted(served))
+    return ApiError(404, f"There is no {shown} here{why}. There are: {there}.", code="unknown_url")

@@ -1,0 +1,105 @@
+"""The body of a Messages request: which parameters there are, and what they may be.
+
+Types and ranges of the parameters themselves are checked here; messages, tools and the like are only
+looked at as far as ccd must understand them, because the model API is the one to judge them. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ccd_gateway.errors import ApiError, bad_request
+from ccd_gateway.schema import decode_object
+
+Blocks = str | list[dict[str, Any]]
+Object = dict[str, Any]
+
+
+class Prompt(Struct, kw_only=True):
+    """What a message and a count of its tokens have in common. Null and absent mean the same."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=512)]
+    messages: Annotated[list[Object], Meta(min_length=1)]
+    system: Blocks | None = None
+    tools: list[Object] | None = None
+    tool_choice: Object | None = None
+    thinking: Object | None = None
+    output_config: Object | None = None
+    output_format: Object | None = None
+    context_management: Object | None = None
+    mcp_servers: list[Object] | None = None
+    cache_control: Object | None = None
+    speed: str | None = None
+
+
+class MessagesRequest(Prompt, kw_only=True):
+    """`POST /v1/messages`."""
+
+    max_tokens: Annotated[int, Meta(ge=1)]
+    stream: bool | None = None
+    temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    stop_sequences: list[str] | None = None
+    metadata: Object | None = None
+    service_tier: str | None = None
+    container: str | Object | None = None
+    inference_geo: str | None = None
+    diagnostics: Object | None = None
+    fallbacks: Any = None
+    billing_policy: Object | None = None
+    compaction: Object | None = None
+    fallback_credit_token: Any = None
+    thread: Object | None = None
+
+
+class _Message(Struct):
+    role: str
+    content: Blocks
+
+
+_Request = TypeVar("_Request", bound=Prompt)
+_AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
+_INDEX = re.compile(r"\[(\d+|\.\.\.)\]")
+
+
+def decode(body: bytes, kind: type[_Request]) -> _Request:
+    """The request in a body.
+
+    Raises:
+        ApiError: 400, its message beginning with the parameter, as the Messages API's own do.
+    """
+    fields = decode_object(body)
+    for name in fields:
+        if name not in kind.__struct_fields__:
+            raise bad_request(f"{name[:80]}: Extra inputs are not permitted")
+    try:
+        request = msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from error
+    for index, message in enumerate(request.messages):
+        _check_message(message, index)
+    return request
+
+
+def _check_message(message: Object, index: int) -> None:
+    try:
+        msgspec.convert(message, _Message)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error), f"messages.{index}") from error
+
+
+def _refusal(text: str, prefix: str = "") -> ApiError:
+    match = _AT.fullmatch(text)
+    what, path = (match["what"], match["path"] or "") if match else (text, "")
+    missing = _MISSING.fullmatch(what)
+    if missing:
+        path, what = f"{path}.{missing['name']}".strip("."), "Field required"
+    path = f"{prefix}.{_INDEX.sub(lambda number: '.' + number[1], path)}".strip(".")
+    what = what.replace("`", "")
+    return bad_request(f"{path}: {what}" if path else what)

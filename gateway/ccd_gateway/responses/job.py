@@ -1,0 +1,246 @@
+"""From a request to what is asked of the daemon and what the answer will be part of."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import falcon.asgi
+import msgspec
+
+from ccd_client.messages import chat_request
+from ccd_gateway.anthropic.schema import Prompt
+from ccd_gateway.anthropic.tokens import estimate
+from ccd_gateway.caller import tenant_of
+from ccd_gateway.errors import ApiError, bad_request
+from ccd_gateway.parameters import refuse_ignored
+from ccd_gateway.responses.events import ResponseEvents
+from ccd_gateway.responses.items import Item, in_words_of_items, missing_reference, own_items, to_messages
+from ccd_gateway.responses.resource import Response, new_response
+from ccd_gateway.responses.schema import Decoded, ResponsesRequest
+from ccd_gateway.responses.store import ResponseStore
+from ccd_gateway.responses.table import BrokenChainError, ResponseTable, StoredResponse
+from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.translate import Target, target
+from ccd_protocol.errors import RpcError
+from ccd_protocol.methods import ChatParams
+
+_NAMES = {
+    "max_tokens": "max_output_tokens",
+    "stop_sequences": "stop",
+    "effort": "reasoning.effort",
+    "thinking": "reasoning.effort",
+}
+# How the client's library and the daemon call a parameter, and how this API does.
+_PATHS = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"^response_format(\.json_schema)?", "text.format"),
+        (r"^format", "text.format"),
+        (r"^(tools\[\d+\])\.function", r"\1"),
+        (r"^(tools\[\d+\])\.input_schema", r"\1.parameters"),
+        (r"^max_tokens", "max_output_tokens"),
+        (r"^(effort|thinking)", "reasoning.effort"),
+        (r"^messages(\[.*)?$", "input"),
+    )
+)
+
+
+class Job(NamedTuple):
+    """A request that has been read and found good.
+
+    Attributes:
+        tenant: whose it is.
+        request: as it came.
+        params: what to ask the daemon.
+        response: the response before its answer.
+        items: the input items of its own.
+        ignored: parameters without effect.
+    """
+
+    tenant: str
+    request: ResponsesRequest
+    params: ChatParams
+    response: Response
+    items: list[Item]
+    ignored: list[str]
+
+    @property
+    def with_summary(self) -> bool:
+        """Whether the model's thinking is shown."""
+        return self.request.reasoning is not None and self.request.reasoning.wanted is not None
+
+    @property
+    def input_tokens(self) -> int:
+        """An estimate; see `ccd_gateway.anthropic.tokens`."""
+        wanted = self.params.get("format")
+        return estimate(
+            Prompt(
+                model=self.request.model,
+                messages=[dict(message) for message in self.params["messages"]],
+                system=self.params.get("system"),
+                tools=self.params.get("tools"),
+                output_format=wanted if wanted and "schema" in wanted else None,
+            )
+        )
+
+    def events(self) -> ResponseEvents:
+        """A new stream of events for this response."""
+        return ResponseEvents(self.response, with_summary=self.with_summary)
+
+    def row(self, response: Response) -> StoredResponse:
+        """The response as it is stored."""
+        return StoredResponse(
+            response["id"],
+            response["previous_response_id"],
+            response["status"],
+            response["background"],
+            msgspec.json.encode(response),
+            msgspec.json.encode(self.items),
+        )
+
+    def item_ids(self, response: Response) -> list[str]:
+        """The ids by which a later request may refer to items of this response."""
+        return [item["id"] for item in (*self.items, *response["output"])]
+
+
+async def read_job(
+    req: falcon.asgi.Request, decoded: Decoded, store: ResponseStore, settings: GatewaySettings
+) -> Job:
+    """Check a request, fetch what it refers to, and make the call's parameters of it.
+
+    Raises:
+        ApiError: 400, naming the parameter.
+        RpcError: BAD_PARAMS for the content; STORAGE when what it refers to cannot be read.
+    """
+    request, ignored = decoded
+    tenant = tenant_of(req)
+    history = await _history(tenant, request.previous_response_id, store)
+    items = await _resolved(tenant, own_items(request.input or ""), store)
+    chosen = target(settings.model_for(request.model), req.get_header("x-ccd-profile"))
+    params, more = _params(chosen, request, history, items)
+    ignored = ignored + more
+    if (req.get_header("x-ccd-strict") or "").lower() == "true":
+        refuse_ignored(ignored)
+        params["strict"] = True
+    response = new_response(request, created_at=int(time.time()), store=request.store is not False)
+    return Job(tenant, request, params, response, items, ignored)
+
+
+async def history_of(tenant: str, response_id: str, store: ResponseStore) -> list[Item]:
+    """All items up to and with a stored response, oldest first.
+
+    Raises:
+        ApiError: 400 `previous_response_not_found`; also for one that has not answered.
+    """
+    try:
+        chain = await store.do(ResponseTable.chain, tenant, response_id, time.time())
+    except BrokenChainError as missing:
+        which = missing.args[0]
+        earlier = "" if which == response_id else f" (it follows {which}, which is gone)"
+        raise bad_request(
+            f"Previous response with id '{response_id:.80}' not found{earlier}.",
+            "previous_response_id",
+            "previous_response_not_found",
+        ) from None
+    if chain[-1].status not in ("completed", "incomplete"):
+        raise bad_request(
+            f"Previous response '{response_id}' has the status '{chain[-1].status}'; only one that has been"
+            " answered can be continued.",
+            "previous_response_id",
+        )
+    items: list[Item] = []
+    for row in chain:
+        items += [*msgspec.json.decode(row.input), *msgspec.json.decode(row.body)["output"]]
+    return items
+
+
+async def _history(tenant: str, response_id: str | None, store: ResponseStore) -> list[Item]:
+    return [] if response_id is None else await history_of(tenant, response_id, store)
+
+
+async def _resolved(tenant: str, items: list[Item], store: ResponseStore) -> list[Item]:
+    """The items with those in place of the references that these name; the ids stay."""
+    found: list[Item] = []
+    for index, item in enumerate(items):
+        if item["type"] == "item_reference":
+            item = await _referred(tenant, item["id"], f"input[{index}]", store)  # noqa: PLW2901
+        found.append(item)
+    return found
+
+
+async def _referred(tenant: str, item_id: str, path: str, store: ResponseStore) -> Item:
+    row = await store.do(ResponseTable.holder, tenant, item_id)
+    held = [] if row is None else [*msgspec.json.decode(row.input), *msgspec.json.decode(row.body)["output"]]
+    for item in held:
+        if item["id"] == item_id:
+            return dict(item)
+    raise missing_reference(path, item_id)
+
+
+def _params(
+    chosen: Target, request: ResponsesRequest, history: list[Item], items: list[Item]
+) -> tuple[ChatParams, list[str]]:
+    messages, origins = to_messages(history, items)
+    user = request.user or request.safety_identifier or (request.metadata or {}).get("user_id")
+    try:
+        params, ignored = chat_request(
+            messages,
+            system=request.instructions,
+            tools=[{"type": "function", "function": tool} for tool in request.tools or ()],
+            tool_choice=request.tool_choice,
+            parallel_tool_calls=request.parallel_tool_calls,
+            response_format=_response_format(request),
+            profile=chosen.profile,
+            model=chosen.model,
+            max_tokens=request.max_output_tokens,
+            temperature=None if request.temperature is None else min(request.temperature, 1.0),
+            top_p=request.top_p,
+            effort=request.effort,
+            metadata={"user_id": user} if user else None,
+        )
+    except RpcError as error:
+        raise in_clients_words(in_words_of_items(error, origins)) from error
+    return params, [_renamed(name, origins) for name in ignored]
+
+
+def _response_format(request: ResponsesRequest) -> dict[str, Any] | None:
+    wanted = request.text.format if request.text else None
+    if wanted is None or wanted["type"] != "json_schema":
+        return wanted
+    return {"type": "json_schema", "json_schema": wanted}
+
+
+def in_clients_words(error: RpcError) -> RpcError:
+    """A refusal with the parameter under this API's name."""
+    param = error.data.get("param")
+    if not isinstance(param, str):
+        return error
+    for pattern, name in _PATHS:
+        renamed, count = pattern.subn(name, param, count=1)
+        if count:
+            message = error.message.replace(param, renamed)
+            return RpcError(error.code, message, {**error.data, "param": renamed})
+    return error
+
+
+def _renamed(name: str, origins: list[str]) -> str:
+    shown = in_words_of_items(RpcError(0, name, {"param": name}), origins)
+    return str(shown.data["param"])
+
+
+def ignored_by_daemon(result: Mapping[str, Any]) -> list[str]:
+    """Parameters that the daemon could not honour, under this API's names."""
+    return [_NAMES.get(name, name) for name in result.get("ignored") or ()]
+
+
+def not_found(response_id: str) -> ApiError:
+    """The 404 for a response that does not exist, or is another tenant's."""
+    return ApiError(
+        404,
+        f"Response with id '{response_id:.80}' not found.",
+        type="invalid_request_error",
+        code="response_not_found",
+    )

@@ -1,0 +1,66 @@
+"""The table of stored responses, used from an event loop: one thread, opened at the first use."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from ccd_gateway.responses.table import Bounds, Obituary, ResponseTable
+from ccd_protocol.errors import Code, RpcError
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+class ResponseStore:
+    """One per gateway process. Nothing is opened before the first use, so it can be built before a fork."""
+
+    def __init__(self, path: Path, bounds: Bounds, obituary: Obituary) -> None:
+        self.path = path
+        self._bounds = bounds
+        self._obituary = obituary
+        self._thread: ThreadPoolExecutor | None = None
+        self._table: ResponseTable | None = None
+
+    async def do(
+        self, work: Callable[Concatenate[ResponseTable, _P], _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Run one of the table's methods in the thread; it is finished even when the caller is cancelled.
+
+        Raises:
+            RpcError: STORAGE, when the file cannot be used.
+        """
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="responses")
+
+        def run() -> _T:
+            return work(self._opened(), *args, **kwargs)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+        except (OSError, sqlite3.Error) as error:
+            _log.error("the store of responses, %s, cannot be used: %s", self.path, error)
+            raise RpcError(
+                Code.STORAGE,
+                f"The store of responses cannot be used: {error}. Send 'store': false to do without it.",
+            ) from error
+
+    def _opened(self) -> ResponseTable:
+        if self._table is None:
+            self._table = ResponseTable(self.path, self._bounds, self._obituary)
+        return self._table
+
+    async def close(self) -> None:
+        """Wait for what is being written, and close the file."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.to_thread(thread.shutdown)
+        if self._table is not None:
+            self._table.close()
+            self._table = None
