@@ -9,6 +9,7 @@ from typing import Any
 
 import openai
 import pytest
+
 from ccd_client import Client
 from ccd_protocol.errors import Code, RpcError
 from fakes.stack import Api, Stack, running_stack
