@@ -44,7 +44,7 @@ class Models:
             await self._others.on_get(req, resp)
             return
         found: ModelsResult = await self._backend.call("model.list")
-        rows = [to_anthropic(row) for row in listing(found, self._settings.model_map).values()]
+        rows = [to_anthropic(row) for row in listing(found).values()]
         _send(resp, page(rows, req.get_param("limit"), req.get_param("after_id"), req.get_param("before_id")))
 
     async def on_get_one(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, model: str) -> None:
