@@ -14,13 +14,17 @@ import falcon
 import falcon.asgi
 import msgspec
 
+from ccd_gateway.anthropic import openapi as anthropic
+from ccd_gateway.anthropic.schema import MessagesRequest, Prompt
 from ccd_gateway.errors import JSON
 from ccd_gateway.legacy import openapi as legacy
+from ccd_gateway.responses import openapi as responses
+from ccd_gateway.responses.schema import ResponsesRequest
 from ccd_gateway.schema import ChatRequest
 
 Json = dict[str, Any]
 _REF = "#/components/schemas/{name}"
-_TYPES = [ChatRequest]
+_TYPES = [ChatRequest, ResponsesRequest, MessagesRequest, Prompt]
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
 
@@ -67,13 +71,13 @@ def document() -> Json:
         "info": {
             "title": "ccd gateway",
             "version": metadata.version("ccdaemon"),
-            "description": "Claude Code behind the APIs of OpenAI. Fields that are not listed are ignored, and named"
-            " in the answer's X-CCD-Ignored.",
+            "description": "Claude Code behind the APIs of OpenAI and Anthropic. Fields that are not listed are"
+            " ignored, and named in the answer's X-CCD-Ignored.",
         },
         "security": [{}, {"bearer": []}, {"header": []}],
-        "paths": {**_paths(), **legacy.paths()},
+        "paths": {**_paths(), **responses.paths(), **anthropic.paths(), **legacy.paths()},
         "components": {
-            "schemas": {**schemas, **_answers(), **legacy.schemas()},
+            "schemas": {**schemas, **_answers(), **anthropic.schemas(), **legacy.schemas()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
