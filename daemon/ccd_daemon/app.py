@@ -252,6 +252,8 @@ def serve(settings: Settings, environ: Mapping[str, str], *, ready: Callable[[],
         SocketError: the socket cannot be had. CliError: there is no usable CLI.
     """
     logs.configure(settings.log.level, settings.log.format)
+    for note in settings.foreign_notes:
+        log.log(logging.WARNING if note.warning else logging.INFO, "%s", note.text)
     raise_fd_limit(settings)
     sys.setswitchinterval(0.05)  # helper threads only delete directories; they need not share the loop's time
 

@@ -1,7 +1,7 @@
 """Every setting of the daemon, with its default, bounds and meaning. The loader is `ccd_protocol.settings`.
 
-Order, later wins: defaults, TOML file, `CCD_<SECTION>__<KEY>` variables, flags. `CCD_SOCKET` names the socket and
-`CCD_CONFIG` the file.
+Order, later wins: defaults, settings of the older projects (`ccd_protocol.foreign`), TOML file,
+`CCD_<SECTION>__<KEY>` variables, flags. `CCD_SOCKET` names the socket and `CCD_CONFIG` the file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ccd_protocol import foreign
 from ccd_protocol.paths import data_dir, socket_path
 from ccd_protocol.settings import SettingsError, config_path, load
 
@@ -192,6 +193,7 @@ class Settings:
     socket: Path
     data_dir: Path
     source: Path | None  # the file that was read
+    foreign_notes: tuple[foreign.Note, ...] = ()  # what became of settings of the older projects
 
     @property
     def max_workers(self) -> int:
@@ -216,7 +218,8 @@ def read(
         SettingsError: the message names the file, variable or flag and the key.
     """
     source = path or config_path(environ)
-    values = load(SECTIONS, toml_path=source, environ=environ, overrides=overrides)
+    older = foreign.read(environ)
+    values = load(SECTIONS, toml_path=source, environ=environ, overrides=overrides, below=older.settings)
     values.pop("gateway")
     profiles = {"chat": Profile(prefork=True)} | dict(values.pop("profiles"))
     profiles["chat"] = replace(profiles["chat"], prefork=True)
@@ -229,6 +232,7 @@ def read(
         socket=values["server"].socket or socket_path(environ),
         data_dir=values["data"].dir or default_data_dir(environ),
         source=source,
+        foreign_notes=tuple(older.notes_for("daemon")),
     )
     _check_together(settings)
     return settings

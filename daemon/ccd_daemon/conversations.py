@@ -88,9 +88,19 @@ class Conversations:
             if not turns.users:
                 self._locks.pop(key, None)
 
-    async def append(self, tenant: str, conversation_id: str, messages: list[Message], system: Any) -> None:
-        """Store a finished turn: what was asked and what was answered, or nothing of it."""
-        await self._do(self._append, tenant, conversation_id, messages, system)
+    async def append(
+        self,
+        tenant: str,
+        conversation_id: str,
+        messages: list[Message],
+        system: Any,
+        model: str | None = None,
+    ) -> None:
+        """Store a finished turn: what was asked and what was answered, or nothing of it.
+
+        `model` is noted as the conversation's own if this turn begins it.
+        """
+        await self._do(self._append, tenant, conversation_id, messages, system, model)
 
     # --- for the conversation methods ---
 
@@ -177,13 +187,20 @@ class Conversations:
         return History(messages, json.loads(row["system"]) if row["system"] else None)
 
     def _append(
-        self, db: sqlite3.Connection, tenant: str, conversation_id: str, messages: list[Message], system: Any
+        self,
+        db: sqlite3.Connection,
+        tenant: str,
+        conversation_id: str,
+        messages: list[Message],
+        system: Any,
+        model: str | None,
     ) -> None:
         now = self._clock()
+        metadata = json.dumps({} if model is None else {"model": model})
         db.execute(
-            "INSERT INTO conversation (tenant, id, created_at, updated_at, metadata) VALUES (?, ?, ?, ?, '{}')"
+            "INSERT INTO conversation (tenant, id, created_at, updated_at, metadata) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT (tenant, id) DO UPDATE SET updated_at = excluded.updated_at",
-            (tenant, conversation_id, now, now),
+            (tenant, conversation_id, now, now, metadata),
         )
         row = self._find(db, tenant, conversation_id)
         if system is not None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
+
+from ccd_protocol import foreign
 
 GATEWAY_SERVER = "ccd_gateway.server"
 GATEWAY_SETTINGS = "ccd_gateway.settings"
@@ -17,6 +20,8 @@ def serve_gateway(environ: Mapping[str, str], flags: Mapping[str, object]) -> in
     """
     server = importlib.import_module(GATEWAY_SERVER)
     settings = importlib.import_module(GATEWAY_SETTINGS).load_settings(environ, flags)
+    for note in foreign.read(environ).notes_for("gateway"):
+        print(f"ccd gateway: {note.text}", file=sys.stderr)
 
     def ready(url: str) -> None:
         print(f"ccd gateway is ready: {url}", flush=True)

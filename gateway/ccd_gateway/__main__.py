@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ccd_gateway.server import run
 from ccd_gateway.settings import load_settings
+from ccd_protocol import foreign
 from ccd_protocol.settings import SettingsError
 
 
@@ -24,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"ccd gateway: {error}", file=sys.stderr)
         return 2
+    for note in foreign.read(os.environ).notes_for("gateway"):
+        print(f"ccd gateway: {note.text}", file=sys.stderr)
     return run(settings, lambda url: print(f"ccd gateway: {url}", file=sys.stderr, flush=True))
 
 

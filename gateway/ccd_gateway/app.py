@@ -23,6 +23,8 @@ from ccd_gateway.envelope import App as AsgiApp
 from ccd_gateway.envelope import Envelope
 from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.health import Health
+from ccd_gateway.legacy.edge import FlaskEdge
+from ccd_gateway.legacy.routes import add_routes as add_legacy_routes
 from ccd_gateway.metering import Books
 from ccd_gateway.models import Models
 from ccd_gateway.openapi import OpenApi
@@ -59,7 +61,7 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Asg
         door=Door(KeyStore(settings.keys_path(os.environ)), settings.require_keys),
         log=log,
     )
-    return MessagesEdge(envelope)
+    return FlaskEdge(MessagesEdge(envelope))
 
 
 def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
@@ -71,6 +73,7 @@ def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
     app.add_route("/v1/messages", Messages(backend, settings))
     app.add_route("/v1/messages/count_tokens", CountTokens(settings))
     app.add_route("/openapi.json", OpenApi())
+    add_legacy_routes(app, backend, settings)
     _add_responses(app, Responses(backend, settings, dict(os.environ)))
 
 

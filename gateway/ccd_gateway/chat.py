@@ -18,9 +18,12 @@ from ccd_gateway import choices
 from ccd_gateway.backend import Backend
 from ccd_gateway.body import read_body
 from ccd_gateway.errors import JSON, ApiError, from_rpc
+from ccd_gateway.legacy.confined import Confined
+from ccd_gateway.legacy.images import inline_local_images
+from ccd_gateway.legacy.named import conversation_params, header_text
 from ccd_gateway.lines import Delta
 from ccd_gateway.parameters import header_value, ignored_names, refuse_ignored, refuse_unsupported
-from ccd_gateway.schema import ChatRequest, decode_chat
+from ccd_gateway.schema import ChatRequest, Decoded, decode_chat
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.sse import DONE, KEEPALIVE, ChunkWriter, error_event, ignored_comment
 from ccd_gateway.translate import (
@@ -51,6 +54,11 @@ class Job:
     ignored: list[str]
 
     @property
+    def conversation_id(self) -> str | None:
+        """The conversation that the answer belongs to, if it belongs to one."""
+        return self.params.get("conversation_id")
+
+    @property
     def wanted(self) -> int:
         """How many answers are wanted."""
         return self.request.n or 1
@@ -68,10 +76,15 @@ class ChatCompletions:
     def __init__(self, backend: Backend, settings: GatewaySettings) -> None:
         self._backend = backend
         self._settings = settings
+        self._files = Confined(settings.allowed_roots)
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer a chat, streamed or whole."""
-        job = read_job(req, await read_body(req, self._settings.max_body_bytes), self._settings)
+        decoded = decode_chat(await read_body(req, self._settings.max_body_bytes))
+        await inline_local_images(decoded.request.messages, self._files)
+        job = read_job(req, decoded, self._settings)
+        if job.conversation_id is not None:
+            resp.set_header("x-conversation-id", header_text(job.conversation_id))
         try:
             if job.request.stream:
                 await self._stream(job, resp)
@@ -90,6 +103,8 @@ class ChatCompletions:
             fingerprint=FINGERPRINT,
             legacy=job.request.legacy,
         )
+        if job.conversation_id is not None:
+            body["conversation_id"] = job.conversation_id
         _name_ignored(resp, job.ignored + ignored_by_daemon(answers))
         resp.content_type = JSON
         resp.data = msgspec.json.encode(body)
@@ -104,14 +119,14 @@ class ChatCompletions:
         resp.stream = Events(turns, job, self._settings.keepalive_s)
 
 
-def read_job(req: falcon.asgi.Request, body: bytes, settings: GatewaySettings) -> Job:
+def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettings) -> Job:
     """Check a request and make the call's parameters of it.
 
     Raises:
         ApiError: 400, naming the parameter.
         RpcError: BAD_PARAMS, for messages and tools.
     """
-    request, unknown = decode_chat(body)
+    request, unknown = decoded
     refuse_unsupported(request)
     call = to_call(request)
     ignored = ignored_names(request, unknown) + call.ignored
@@ -123,6 +138,7 @@ def read_job(req: falcon.asgi.Request, body: bytes, settings: GatewaySettings) -
     for name, value in (("profile", chosen.profile), ("model", chosen.model)):
         if value is not None:
             params[name] = value
+    params |= conversation_params(req, request, settings)
     return Job(request, params, ignored)  # type: ignore[arg-type]  # built by key; the daemon checks it
 
 
@@ -187,6 +203,7 @@ def _writers(job: Job) -> list[ChunkWriter]:
             include_usage=job.include_usage,
             choice=choice,
             legacy=job.request.legacy,
+            conversation_id=job.conversation_id,
         )
         for choice in range(job.wanted)
     ]

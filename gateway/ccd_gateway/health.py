@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from typing import Any
 
@@ -30,7 +31,7 @@ class Health:
             resp.set_header("retry-after", str(_retry_after_s(state)))
         if JSON in (req.get_header("accept") or "").lower():
             resp.content_type = JSON
-            resp.data = msgspec.json.encode({"status": "ok" if state["ready"] else "unavailable", **state})
+            resp.data = msgspec.json.encode(_shown(state))
         else:
             resp.content_type = "text/plain; charset=utf-8"
             resp.text = "OK" if state["ready"] else f"UNAVAILABLE: {state['reason'] or state['state']}"
@@ -43,6 +44,20 @@ class Health:
         except RpcError as error:
             return {"ready": False, "state": "down", "reason": error.message}
         return found
+
+
+def _shown(state: dict[str, Any]) -> dict[str, Any]:
+    """The daemon's state, and the four keys that claude_code_api had."""
+    cli = state.get("cli_version")
+    others = {name: value for name, value in state.items() if name != "version"}
+    return {
+        "status": "healthy" if state["ready"] else "unavailable",
+        "claude_code_available": cli is not None,
+        "timestamp": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S"),
+        "version": f"claude version {cli or 'unknown'}",
+        "ccd_version": state.get("version"),
+        **others,
+    }
 
 
 def _retry_after_s(state: dict[str, Any]) -> int:

@@ -15,6 +15,7 @@ import falcon.asgi
 import msgspec
 
 from ccd_gateway.errors import JSON
+from ccd_gateway.legacy import openapi as legacy
 from ccd_gateway.schema import ChatRequest
 
 Json = dict[str, Any]
@@ -70,9 +71,9 @@ def document() -> Json:
             " in the answer's X-CCD-Ignored.",
         },
         "security": [{}, {"bearer": []}, {"header": []}],
-        "paths": _paths(),
+        "paths": {**_paths(), **legacy.paths()},
         "components": {
-            "schemas": {**schemas, **_answers()},
+            "schemas": {**schemas, **_answers(), **legacy.schemas()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -159,7 +160,7 @@ def _answers() -> Json:
             {"object": {"const": "list"}, "data": {"type": "array", "items": _ref("Model")}}
         ),
         "ChatCompletion": _object(completion),
-        "Health": _object({"status": {"enum": ["ok", "unavailable"]}, "ready": {"type": "boolean"}}),
+        "Health": _object({"status": {"enum": ["healthy", "unavailable"]}, "ready": {"type": "boolean"}}),
     }
 
 

@@ -35,7 +35,6 @@ def _one_of(*values: object) -> Inert:
 # name -> whether a value asks for nothing
 _NOT_SUPPORTED: dict[str, Inert] = {
     "modalities": lambda value: "audio" not in value,
-    "conversation_id": _never,
 }
 _NEVER_HONOURED: dict[str, Inert] = {
     "seed": _never,

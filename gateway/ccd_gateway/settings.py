@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from ccd_gateway.legacy.names import model_name
+from ccd_protocol import foreign
 from ccd_protocol.paths import data_dir, socket_path
 from ccd_protocol.settings import config_path, load
 
@@ -99,6 +101,23 @@ class GatewaySettings:
         default=None, metadata={"help": "file for one JSON line per request, without content; - is stderr"}
     )
 
+    allowed_roots: list[Path] = field(
+        default_factory=list, metadata={"help": "directories whose files requests may name; default: none"}
+    )
+    always_conversations: bool = field(
+        default=False,
+        metadata={"help": "begin a conversation for every chat that names none, and answer with its id"},
+    )
+    flask_timeout_s: float = field(
+        default=60.0, metadata={"min": 1, "max": 3600, "help": "time for an answer of POST /api/claude-code"}
+    )
+    flask_max_retries: int = field(
+        default=3, metadata={"min": 0, "max": 10, "help": "times it is asked again when that can help"}
+    )
+    flask_requests_per_minute: int = field(
+        default=100, metadata={"min": 1, "max": 1000000, "help": "of one caller under /api; more are 429"}
+    )
+
     def __post_init__(self) -> None:
         """Refuse an address that cannot be meant; the loader puts the section's name before the message."""
         if re.fullmatch(r"fd://\d{1,6}", self.bind):
@@ -132,7 +151,7 @@ class GatewaySettings:
         if exact is not None:
             return exact
         fitting = (to for pattern, to in self.model_map.items() if fnmatchcase(name, pattern))
-        return next(fitting, name)
+        return next(fitting, model_name(name))
 
     def daemon_socket(self, environ: Mapping[str, str]) -> Path:
         """The daemon's socket: the setting, else where every program of ccd looks."""
@@ -166,6 +185,7 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -
         environ=environ,
         overrides=overrides,
         others_allowed=True,
+        below=foreign.read(environ).settings,
     )
     settings: GatewaySettings = loaded["gateway"]
     folder: Path | None = loaded["data"].dir

@@ -41,6 +41,7 @@ class ChunkWriter:
         include_usage: whether chunks have a `usage` key, null until the last.
         choice: which of `n` answers.
         legacy: tool calls have the deprecated form of one `function_call`.
+        conversation_id: in the first and the last chunk, where the answer belongs to a conversation.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ChunkWriter:
         include_usage: bool,
         choice: int = 0,
         legacy: bool = False,
+        conversation_id: str | None = None,
     ) -> None:
         head = {
             "id": completion_id,
@@ -70,10 +72,12 @@ class ChunkWriter:
         self._reasoning = self._delta + b'{"reasoning_content":'
         self._close = b"}" + self._open
         self._legacy = legacy
+        self._named = b"" if conversation_id is None else b',"conversation_id":' + _json(conversation_id)
 
     def role(self) -> bytes:
         """The first chunk."""
-        return self._delta + b'{"role":"assistant","content":"","refusal":null}' + self._open
+        role = b'{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}]'
+        return self._delta + role + self._named + self._end
 
     def chunk(self, delta: Delta) -> bytes:
         """The chunk for a piece of the answer; nothing where the form has no place for it."""
@@ -90,7 +94,8 @@ class ChunkWriter:
 
     def finish(self, reason: str) -> bytes:
         """The chunk that says why the answer ended."""
-        return self._delta + b'{},"logprobs":null,"finish_reason":"' + reason.encode() + b'"}]' + self._end
+        end = b'{},"logprobs":null,"finish_reason":"' + reason.encode() + b'"}]'
+        return self._delta + end + self._named + self._end
 
     def usage(self, usage: Mapping[str, Any]) -> bytes:
         """The last chunk of a stream with `include_usage`."""

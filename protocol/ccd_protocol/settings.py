@@ -83,6 +83,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, object] | None = None,
     others_allowed: bool = False,
+    below: Iterable[tuple[str, str, object]] = (),
 ) -> dict[str, Any]:
     """Read every section; the result has one instance (or one dict of instances) per key of `sections`.
 
@@ -93,12 +94,14 @@ def load(
         overrides: flags, as `"section.key"` to a value; text is parsed like a variable, None is "not given".
         others_allowed: leave sections alone that are not in `sections`, for a program that shares its
             settings with others and describes only its own part.
+        below: source, `section.key` and value of settings that lie under all others, just above the defaults.
 
     Raises:
         SettingsError: for the first thing that is wrong.
     """
     merged = _Table()
     for where, tree in (
+        *_below_trees(below),
         *_file_trees(toml_path),
         *_env_trees(environ or {}, sections),
         *_flag_trees(overrides or {}),
@@ -108,6 +111,11 @@ def load(
 
 
 # --- the sources, each as trees of plain values ---
+
+
+def _below_trees(below: Iterable[tuple[str, str, object]]) -> Iterable[tuple[_Where, dict[str, Any]]]:
+    for source, key, value in below:
+        yield _Where(source, ()), _nest(key.split("."), _Text(value) if isinstance(value, str) else value)
 
 
 def _file_trees(path: Path | None) -> Iterable[tuple[_Where, dict[str, Any]]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,16 @@ def test_ready(gateway: Gateway, daemon: Daemon) -> None:
     assert (plain.status, plain.body) == (200, b"OK")
     assert plain.headers["content-type"] == "text/plain; charset=utf-8"
     assert gateway.request("GET", "/health", headers={"Accept": "*/*"}).body == b"OK"
-    assert gateway.request("GET", "/health", headers=JSON).json == {"status": "ok", **HEALTHY}
+    shown = gateway.request("GET", "/health", headers=JSON).json
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", shown.pop("timestamp"))
+    others = {name: value for name, value in HEALTHY.items() if name != "version"}
+    assert shown == {
+        "status": "healthy",
+        "claude_code_available": True,
+        "version": "claude version 2.1.330",
+        "ccd_version": HEALTHY["version"],
+        **others,
+    }
     head = gateway.request("HEAD", "/health")
     assert (head.status, head.body) == (200, b"")
 

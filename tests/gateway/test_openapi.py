@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
@@ -62,8 +63,11 @@ def test_every_route_is_described_and_every_description_is_a_route(tmp_path: Pat
         (path.replace("{model}", "x"), method.upper())
         for path, item in document()["paths"].items()
         for method in item
+        if method != "parameters"
     }
-    app = create_app(GatewaySettings(usage_file=tmp_path / "u", keys_file=tmp_path / "k"))._app  # type: ignore[attr-defined]
+    app: Any = create_app(GatewaySettings(usage_file=tmp_path / "u", keys_file=tmp_path / "k"))
+    while not hasattr(app, "_router"):
+        app = app._app  # the layers around the framework's
     for path, method in described:
         found = app._router.find(path)
         assert found is not None and method in found[1], path

@@ -86,7 +86,7 @@ class Chat:
                 whole["system"] = history.system
             result, content = await answer(call, whole)
             said = [*asked, Message(role="assistant", content=content)] if content else asked
-            await self._conversations.append(tenant, name, said, chat.get("system"))
+            await self._conversations.append(tenant, name, said, chat.get("system"), chat.get("model"))
         return result, content
 
     async def _streamed(self, call: Call, chat: ChatParams) -> Answered:

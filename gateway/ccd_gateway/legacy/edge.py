@@ -1,0 +1,76 @@
+"""The ASGI layer that gives every error below claude_code_api's paths that project's form.
+
+It is outside of everything else, so it holds for every answer, whoever makes it.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+
+from ccd_gateway.envelope import App, Message, Receive, Scope, Send
+
+
+class FlaskEdge:
+    """An ASGI application around another; other paths are not touched."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, as ASGI wants it."""
+        if scope["type"] == "http" and is_flask(scope["path"]):
+            send = _Answer(send)
+        await self._app(scope, receive, send)
+
+
+def is_flask(path: str) -> bool:
+    """Whether a path is that project's."""
+    return path.startswith("/api/") or path.rstrip("/") in ("/api", "/version")
+
+
+class _Answer:
+    """What the application sends, on its way out; an error is held back until its body is known."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._held: Message | None = None
+        self._body: list[bytes] = []
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            self._held = message
+        elif self._held is None:
+            await self._send(message)
+        elif message["type"] == "http.response.body":
+            self._body.append(message.get("body", b""))
+            if not message.get("more_body"):
+                await self._refuse(self._held)
+
+    async def _refuse(self, start: Message) -> None:
+        body = b"".join(self._body)
+        text = _message(body)
+        if text is not None:
+            body = error_body(start["status"], text)
+            others = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
+            start["headers"] = [*others, (b"content-length", str(len(body)).encode())]
+        await self._send(start)
+        await self._send({"type": "http.response.body", "body": body})
+
+
+def error_body(status: int, message: str) -> bytes:
+    """`{"error": "Bad Request", "message": …, "status_code": 400}`."""
+    return msgspec.json.encode(
+        {"error": HTTPStatus(status).phrase, "message": message, "status_code": status}
+    )
+
+
+def _message(body: bytes) -> str | None:
+    """The message of an OpenAI error body, or None when it is something else, as the answer to HEAD."""
+    try:
+        value = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    error = value.get("error") if isinstance(value, dict) else None
+    return str(error.get("message", "")) if isinstance(error, dict) else None
