@@ -14,6 +14,8 @@ import falcon
 import falcon.asgi
 import msgspec
 
+from ccd_gateway.anthropic import description
+from ccd_gateway.anthropic.schema import MessagesRequest, Prompt
 from ccd_gateway.errors import JSON
 from ccd_gateway.legacy import openapi as legacy
 from ccd_gateway.responses.schema import ResponsesRequest
@@ -21,7 +23,7 @@ from ccd_gateway.schema import ChatRequest
 
 Json = dict[str, Any]
 _REF = "#/components/schemas/{name}"
-_TYPES = [ChatRequest, ResponsesRequest]
+_TYPES = [ChatRequest, ResponsesRequest, MessagesRequest, Prompt]
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
 
@@ -73,13 +75,13 @@ def document() -> Json:
         "info": {
             "title": "ccd gateway",
             "version": metadata.version("ccdaemon"),
-            "description": "Claude Code behind the APIs of OpenAI. Fields that are not listed are ignored, and named"
-            " in the answer's X-CCD-Ignored.",
+            "description": "Claude Code behind the APIs of OpenAI and Anthropic. Fields that OpenAI's do"
+            " not have are ignored, and named in the answer's X-CCD-Ignored.",
         },
         "security": [{}, {"bearer": []}, {"header": []}],
         "paths": {**_paths(), **legacy.paths()},
         "components": {
-            "schemas": {**schemas, **_answers(), **legacy.schemas()},
+            "schemas": {**schemas, **_answers(), **legacy.schemas(), **description.schemas()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -122,6 +124,7 @@ def _paths() -> Json:
             }
         },
         "/health": {"get": _health()},
+        **description.paths({**_EVERYWHERE, **_ANSWERING}, [profile, strict]),
         "/openapi.json": {"get": {**_get("openapi", None, {}), "security": []}},
     }
 

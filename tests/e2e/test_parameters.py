@@ -168,7 +168,9 @@ def test_openai_sdk_parses_into_a_model(http: openai.OpenAI) -> None:
         city: str
         tags: list[str]
 
-    messages: Any = [{"role": "user", "content": '[[offline: {"text": "{\\"city\\": \\"Rome\\", \\"tags\\": []}"}]]'}]
+    messages: Any = [
+        {"role": "user", "content": '[[offline: {"text": "{\\"city\\": \\"Rome\\", \\"tags\\": []}"}]]'}
+    ]
     parsed = http.chat.completions.parse(model=SAMPLING, messages=messages, response_format=Place)
     assert parsed.choices[0].message.parsed == Place(city="Rome", tags=[])
     with http.chat.completions.stream(model=SAMPLING, messages=messages, response_format=Place) as stream:
@@ -271,7 +273,12 @@ def test_foreign_model_names_are_mapped_and_echoed(stack: Stack, http: openai.Op
 
 
 def test_usage_counts_what_the_cache_held(stack: Stack, http: openai.OpenAI) -> None:
-    counts = {"input_tokens": 3, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 5, "output_tokens": 7}
+    counts = {
+        "input_tokens": 3,
+        "cache_read_input_tokens": 40,
+        "cache_creation_input_tokens": 5,
+        "output_tokens": 7,
+    }
     stack.api.script({"reply": {"usage": counts}})
     usage = ask(http)[0].usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (48, 7, 55)
@@ -322,8 +329,23 @@ def test_everything_at_once(stack: Stack, http: openai.OpenAI) -> None:
     assert body["metadata"] == {"user_id": "user-1234"}
     assert body["tool_choice"] == {"type": "none"}
     assert set(ignored) == {
-        *("audio", "frequency_penalty", "presence_penalty", "functions", "logit_bias", "logprobs", "max_tokens"),
-        *("max_completion_tokens", "metadata.foo", "messages[0].name", "prediction", "prompt_cache_key", "seed"),
+        *(
+            "audio",
+            "frequency_penalty",
+            "presence_penalty",
+            "functions",
+            "logit_bias",
+            "logprobs",
+            "max_tokens",
+        ),
+        *(
+            "max_completion_tokens",
+            "metadata.foo",
+            "messages[0].name",
+            "prediction",
+            "prompt_cache_key",
+            "seed",
+        ),
         *("stop", "store", "stream_options", "verbosity", "web_search_options"),
     }
 
