@@ -101,6 +101,7 @@ def to_call(request: ChatRequest) -> Call:
         effort=request.reasoning_effort,
         thinking=request.thinking,
         metadata=_metadata(request),
+        conversation_id=request.conversation_id or None,
         service_tier="standard_only" if request.service_tier == "default" else None,
     )
 

@@ -291,6 +291,14 @@ def test_what_the_daemon_ignores_ends_a_stream_as_a_comment(gateway: Gateway, da
     assert gateway.chat().headers["x-ccd-ignored"] == "temperature, stop"
 
 
+def test_a_conversation_may_go_on_with_results_of_tool_calls(gateway: Gateway, daemon: Daemon) -> None:
+    result = {"role": "tool", "tool_call_id": "toolu_a", "content": "done"}
+    assert gateway.chat(messages=[result], conversation_id="c").status == 200
+    block = {"type": "tool_result", "tool_use_id": "toolu_a", "content": "done"}
+    assert daemon.calls[0][1]["messages"] == [{"role": "user", "content": [block]}]
+    assert gateway.chat(messages=[result]).error["param"] == "messages[0].tool_call_id"
+
+
 def test_strict_reaches_the_daemon(gateway: Gateway, daemon: Daemon) -> None:
     gateway.chat(headers={"X-CCD-Strict": "true"})
     gateway.chat()
