@@ -31,7 +31,7 @@ HeaderList = Iterable[tuple[bytes, bytes]]
 
 
 class KeyStore:
-    """The keys of a file, as it is now; a change is noticed within a second.
+    """The keys of a file, as it is now; a change is noticed within a second, a new key at its first use.
 
     A file that has become unreadable or wrong leaves the keys as they were, and is logged once. A file
     that is gone, or empty, leaves none: whoever needed a key still does.
@@ -45,15 +45,15 @@ class KeyStore:
         self._path = path
         self._clock = clock
         self._keys: dict[str, Key] = {}
-        self._next_look_s = 0.0
+        self._looked_s = float("-inf")
         self._mark: object = None
         self.had_keys = False
 
-    def keys(self) -> dict[str, Key]:
-        """The keys by id."""
+    def keys(self, within_s: float = _LOOK_EVERY_S) -> dict[str, Key]:
+        """The keys by id, as they were at most `within_s` ago."""
         now_s = self._clock()
-        if now_s >= self._next_look_s:
-            self._next_look_s = now_s + _LOOK_EVERY_S
+        if now_s - self._looked_s >= within_s:
+            self._looked_s = now_s
             self._look()
         return self._keys
 
@@ -112,12 +112,12 @@ class Door:
         """
         if path in OPEN_PATHS:
             return None
-        keys = self._store.keys()
-        required = self._store.had_keys if self._required is None else self._required
-        if not required and not keys:
-            return None
+        store = self._store
         token = presented(headers)
-        key = find(keys, token, time.time())
+        key = find(store.keys(), token, time.time())
+        if key is None and token.startswith(PREFIX):  # perhaps it was made a moment ago
+            key = find(store.keys(within_s=0), token, time.time())
+        required = store.had_keys if self._required is None else self._required
         if key is not None and not _IN_QUERY.search(query):
             _check_scope(key, path)
             return key
