@@ -46,7 +46,7 @@ def run(bench: Bench) -> list[Figure]:
         fresh = FreshWays(bench, held, api)
         reused = _reused_ways(bench, held, api)
         samples: Samples = {name: [] for name in (*fresh.ways, *reused)}
-        rounds = bench.rounds(20, 5)
+        rounds = bench.rounds(20, 4)
         for number in range(rounds):
             bench.say(f"round {number + 1} of {rounds}")
             fresh.prepare()

@@ -1,8 +1,10 @@
 """(a) The round trip of the smallest call, against a bare uvloop server that answers the same msgpack frames.
 
-Both ends run on one core: on two, the time to wake the other core hides everything else. What is compared
-uses the same kind of client: the blocking `Client` with a bare blocking socket, `AsyncClient` with a bare
-uvloop Protocol.
+Both ends run on one core: on two, the time to wake the other core hides everything else. What is compared uses
+the same kind of client: the blocking `Client` with a bare blocking socket, `AsyncClient` with a bare uvloop
+Protocol. About one pair of processes in seven is half as slow again for as long as it lives, bare ones too,
+in user time alone and with as many switches and system calls; apparently a matter of where their memory lies in
+the core's caches. So the servers are started anew several times, and each figure is the median of those runs.
 """
 
 from __future__ import annotations
@@ -19,68 +21,77 @@ import msgpack
 import uvloop
 
 from bench.feeder import stand_in
-from bench.measure import Figure, cores, figure, interleaved, percentile, pinned
+from bench.measure import Figure, cores, figure, interleaved, median_ratio, percentile, pinned
 from bench.stage import Bench, Endpoint, daemon_stack, helper
 from ccd_client import AsyncClient, Client
 
 GROUP = "a ping"
 _CALL = ("daemon.ping", {}, 0, 0, 0)
 _TARGET = "p50 at most 2× the bare echo"
+_NAMES = {
+    "echo": "echo, bare blocking socket",
+    "ccd": "daemon.ping, Client (blocking)",
+    "async echo": "echo, bare uvloop Protocol",
+    "async ccd": "daemon.ping, AsyncClient (uvloop)",
+}
+
+Samples = dict[str, list[list[float]]]  # by way, then by run
 
 
 def run(bench: Bench) -> list[Figure]:
     """Blocking and asyncio clients, each beside its floor."""
-    folder = bench.room("ping")
+    samples: Samples = {name: [] for name in _NAMES}
+    for number in range(bench.rounds(7, 3)):
+        _one_run(bench, f"ping-{number}", samples)
+    medians = {name: [statistics.median(run) for run in runs] for name, runs in samples.items()}
+    return [_figure(name, samples, medians) for name in _NAMES]
+
+
+def _figure(name: str, samples: Samples, medians: dict[str, list[float]]) -> Figure:
+    p99_us = statistics.median(percentile(run, 0.99) for run in samples[name])
+    note = f"p99 {p99_us:.1f}; medians of {len(medians[name])} pairs of processes"
+    if "ccd" not in name:
+        return figure(GROUP, _NAMES[name], "µs", medians[name], note=note)
+    ratio = median_ratio(medians[name], medians[name.replace("ccd", "echo")])
+    return figure(
+        GROUP, _NAMES[name], "µs", medians[name], ratio=ratio, floor="echo", target=_TARGET, note=note
+    )
+
+
+def _one_run(bench: Bench, room: str, samples: Samples) -> None:
+    """Start the servers, and add a run to each way's samples."""
+    folder = bench.room(room)
     echo = folder / "echo.sock"
     # Spares would only be in the way: a ping concerns no worker.
-    settings = {"CCD_POOL__SPARES": "0"}
     with (
         helper("echo_server.py", str(echo), folder=folder) as floor,
-        daemon_stack(folder / "ccd", stand_in(folder), Endpoint(), **settings) as stack,
+        daemon_stack(folder / "ccd", stand_in(folder), Endpoint(), CCD_POOL__SPARES="0") as stack,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         core = cores()[-1]
         with pinned({0: core, floor.pid: core, stack.daemon.pid: core}):
-            return _blocking(bench, echo, stack.socket) + _asyncio(bench, echo, stack.socket)
+            for name, batch in _batches(bench, runner, echo, stack.socket).items():
+                samples[name].append(batch)
 
 
-def _blocking(bench: Bench, echo: Path, ccd: Path) -> list[Figure]:
-    with BareSocket(echo) as bare, Client(ccd) as client:
-        runs = {"bare": bare.ping, "ccd": client.ping}
-        return _compare(
-            bench, "Client (blocking)", "bare blocking socket", {k: _Batch(v) for k, v in runs.items()}
-        )
-
-
-def _asyncio(bench: Bench, echo: Path, ccd: Path) -> list[Figure]:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        bare = runner.run(BareProtocol.connected(echo))
-        client = AsyncClient(ccd)
-        runs = {"bare": bare.ping, "ccd": client.ping}
-        found = _compare(
-            bench,
-            "AsyncClient (uvloop)",
-            "bare uvloop Protocol",
-            {k: _AsyncBatch(v, runner) for k, v in runs.items()},
-        )
-        runner.run(client.close())
-        bare.close()
-        return found
-
-
-def _compare(bench: Bench, name: str, floor_name: str, batches: dict[str, _Batch]) -> list[Figure]:
-    for batch in batches.values():
-        batch()  # connects, and warms caches
-        batch.samples_us.clear()
-    medians = interleaved(bench.rounds(60, 15), dict(batches), bench.random)
-    bare, ccd = batches["bare"].samples_us, batches["ccd"].samples_us
-    ratio = statistics.median(a / b for a, b in zip(medians["ccd"], medians["bare"], strict=True))
-    return [
-        figure(GROUP, f"echo, {floor_name}", "µs", bare, note=f"p99 {percentile(bare, 0.99):.1f}"),
-        figure(
-            GROUP, f"daemon.ping, {name}", "µs", ccd, ratio=ratio, floor="echo", target=_TARGET,
-            note=f"p99 {percentile(ccd, 0.99):.1f}",
-        ),
-    ]  # fmt: skip
+def _batches(bench: Bench, runner: asyncio.Runner, echo: Path, ccd: Path) -> dict[str, list[float]]:
+    """Ping on every way, in turns; microseconds by way."""
+    bare = runner.run(BareProtocol.connected(echo))
+    client = AsyncClient(ccd)
+    with BareSocket(echo) as bare_socket, Client(ccd) as blocking:
+        batches = {
+            "echo": _Batch(bare_socket.ping),
+            "ccd": _Batch(blocking.ping),
+            "async echo": _AsyncBatch(bare.ping, runner),
+            "async ccd": _AsyncBatch(client.ping, runner),
+        }
+        for batch in batches.values():
+            batch()  # connects, and warms caches
+            batch.samples_us.clear()
+        interleaved(bench.rounds(16, 8), dict(batches), bench.random)
+    runner.run(client.close())
+    bare.close()
+    return {name: batch.samples_us for name, batch in batches.items()}
 
 
 class _Batch:

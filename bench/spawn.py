@@ -38,7 +38,7 @@ def _real(bench: Bench) -> list[Figure]:
     by_hand: list[float] = []
     refill: list[float] = []
     with instant_api(folder) as api, daemon_stack(folder / "ccd", bench.cli, api, **settings) as stack:
-        for _ in range(bench.rounds(8, 3)):
+        for _ in range(bench.rounds(8, 2)):
             wait_until(lambda: settled(stack, _SPARES), timeout_s=60, what="a full pool")
             time.sleep(0.3)
             by_hand.append(_started_by_hand(bench.cli, folder / "home", api))

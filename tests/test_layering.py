@@ -30,7 +30,7 @@ PACKAGES = {
     ),
 }
 #: The daemon's command line talks to a daemon; the daemon itself never does.
-CLIENT_USERS = {"ctl.py", "cli.py", "ask.py", "rpc_command.py"}
+CLIENT_USERS = {"ask_batch.py", "ctl.py", "cli.py", "ask.py", "rpc_command.py"}
 #: Decisions and text only: no event loop, no operating system.
 PURE = {
     "wish.py",

@@ -12,30 +12,34 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import uvloop
 
-from . import argv, logs, reaper
+from . import argv, cgroup, logs, reaper
+from .capability import capabilities
 from .cli_binary import CliBroken, CliNotFound
 from .cli_binary import find as find_cli
 from .cli_binary import resolve as resolve_cli
 from .config import Settings
 from .connection import Handler
 from .conversations import Conversations
-from .memory import tree_rss_bytes
+from .housekeeping import Housekeeping
 from .methods.admin import Admin
 from .methods.chat import Chat
 from .methods.conversation import ConversationMethods
 from .pool import Pool
+from .process import WORKER_MARK
 from .server import Server, SocketLock, bind
 from .worker import Worker
 
 log = logging.getLogger("ccd")
 
-_FDS_PER_WORKER = 4
-_FDS_SPARE = 64
+_FDS_PER_WORKER = 4  # three pipes and a pidfd
+_FDS_SPARE = 40
 
 
 def version() -> str:
@@ -59,9 +63,16 @@ class Daemon:
         self.login = argv.login_kind(self._login_env(), credentials_file=self._credentials().is_file())
         self.mode = argv.body_mode(settings.engine.body, self.login)
         self.command = self._find_cli()
+        if not self._private_config():
+            # Processes that share a configuration tear it when they start at the same time.
+            self.settings = settings = replace(settings, pool=replace(settings.pool, spawn_concurrency=1))
+        places = cgroup.find() if settings.pool.control_groups else cgroup.Places()
+        self.groups = cgroup.Groups(self._owner, places)
         self.conversations = Conversations(settings.data_dir / "conversations.db", settings.conversations)
         self.pool = Pool(settings, self.mode, self._launch)
+        self.housekeeping = Housekeeping(self.pool, settings, self.command, self._round)
         self.server = Server(settings.server, {}, f"ccd/{self.version}")
+        self.server.limit_files(file_room(settings, raise_fd_limit()))
         self.server.handlers.update(self._handlers())
 
     def _login_env(self) -> dict[str, str]:
@@ -120,18 +131,22 @@ class Daemon:
 
     def _launch(self, worker: Worker) -> None:
         home = self._home / worker.id
-        # With a key each worker has its own configuration: processes that share one tear it.
-        private = self.login in ("api_key", "token", "provider")
         mark = f"{worker.id}/{os.getpid()}"
         env = argv.worker_env(
             self._environ,
             login=self.login,
             extra=(self.settings.cli.env, self.settings.profiles[worker.profile].env),
-            marks={reaper.DAEMON_MARK: self._owner, reaper.WORKER_MARK: mark},
+            marks={reaper.DAEMON_MARK: self._owner, WORKER_MARK: mark},
             max_retries=self.settings.cli.max_retries,
-            config_dir=str(home) if private else None,
+            config_dir=str(home) if self._private_config() else None,
         )
-        worker.start(self.command, argv.LEAN_ARGV, env, f"{reaper.WORKER_MARK}={mark}", home)
+        limits = self.settings.pool
+        group = partial(self.groups.open, worker.id, limits.rss_hard_bytes, limits.max_processes)
+        worker.start(self.command, argv.LEAN_ARGV, env, home, group)
+
+    def _private_config(self) -> bool:
+        """With a key each worker has its own configuration; a login lives in the one of the user."""
+        return self.login in ("api_key", "token", "provider")
 
     def uptime_s(self) -> float:
         """Seconds since start."""
@@ -143,7 +158,11 @@ class Daemon:
         return {
             "socket": str(settings.socket),
             "connections": len(self.server.connections),
-            "cli": {"command": str(self.command), "version": self.cli_version},
+            "cli": {
+                "command": str(self.command),
+                "version": self.pool.cli_version or self.cli_version,
+                "capabilities": capabilities(self.pool.cli_version or self.cli_version, self.pool.announced),
+            },
             "login": {"kind": self.login, "mode": self.mode},
             "settings": {
                 "file": str(settings.source) if settings.source else None,
@@ -154,6 +173,14 @@ class Daemon:
             },
         }
 
+    def memory(self) -> dict[str, object]:
+        """What bounds the workers' memory and ends their trees, and how short of memory the host is."""
+        return {
+            "caps": self.groups.caps,
+            "trees": self.groups.trees,
+            "pressure_percent": self.housekeeping.pressure,
+        }
+
     # --- life ---
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -162,6 +189,7 @@ class Daemon:
         lock.acquire()
         try:
             reaper.become_subreaper()
+            self.groups.clear_leftovers()
             reaper.sweep_leftovers(self._owner)
             shutil.rmtree(self._home, ignore_errors=True)
             self._home.mkdir(mode=0o700)
@@ -174,7 +202,7 @@ class Daemon:
             )
             self.pool.start()
             async with asyncio.TaskGroup() as tasks:
-                keeping = tasks.create_task(self._housekeeping())
+                keeping = tasks.create_task(self.housekeeping.run())
                 announcing = tasks.create_task(self._announce(ready))
                 await self._stopping.wait()
                 keeping.cancel()
@@ -182,42 +210,28 @@ class Daemon:
             await self._stop()
         finally:
             self.server.close()
+            self.groups.close()
             self.conversations.close()
             shutil.rmtree(self._home, ignore_errors=True)
             lock.release()
 
     async def _announce(self, ready: Callable[[], None]) -> None:
         while not any(shelf.spares for shelf in self.pool.shelves.values()):
-            if self.pool.broken() or not any(shelf.spare_target for shelf in self.pool.shelves.values()):
+            no_spares = not any(shelf.spare_target for shelf in self.pool.shelves.values())
+            if self.pool.broken() or self.pool.pressed or no_spares:
                 break  # up, though degraded: what is wrong is said to whoever asks
             await asyncio.sleep(0.01)
         gc.collect()
         gc.freeze()  # what is alive now stays; the collector need not look at it again
         ready()
 
-    async def _housekeeping(self) -> None:
-        while True:
-            await asyncio.sleep(self.settings.pool.poll_s)
-            self._tick()
-
-    def _tick(self) -> None:
-        workers = self.pool.workers
-        for worker in workers:
-            if worker.pid is not None:
-                worker.measured(tree_rss_bytes(worker.pid))
-        self.sweep()
+    def _round(self) -> None:
         if self.server.lost_socket():
             log.error(
                 "the socket %s was removed or replaced; stopping, so that a supervisor can start afresh",
                 self._owner,
             )
             self._stopping.set()
-
-    def sweep(self) -> int:
-        """Reap and kill what workers left behind."""
-        workers = self.pool.workers
-        known = {worker.pid for worker in workers if worker.pid is not None}
-        return reaper.sweep_strays(known, {f"{worker.id}/{os.getpid()}" for worker in workers})
 
     async def _stop(self) -> None:
         log.info("stopping")
@@ -227,7 +241,7 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             await self.pool.stop(self.settings.deadlines.shutdown_s)
         for _ in range(100):
-            if not self.sweep():
+            if not self.housekeeping.sweep():
                 break
             await asyncio.sleep(0.01)
 
@@ -235,14 +249,22 @@ class Daemon:
         self.pool.hurry()
 
 
-def raise_fd_limit(settings: Settings) -> None:
-    """Use all file descriptors that the hard limit allows, and say so when they are too few."""
+def raise_fd_limit() -> int:
+    """Use all file descriptors that the hard limit allows; how many that is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    needed = _FDS_PER_WORKER * settings.max_workers + settings.server.max_connections_per_uid + _FDS_SPARE
-    if hard < needed:
-        log.warning("at most %d open files, but up to %d may be needed; raise LimitNOFILE", hard, needed)
+    return hard
+
+
+def file_room(settings: Settings, limit: int) -> int:
+    """How many of the open files are left for connections; says so when they are few."""
+    room = limit - _FDS_PER_WORKER * settings.max_workers - _FDS_SPARE
+    if room < 2 * settings.server.max_connections_per_uid:
+        log.warning(
+            "with at most %d open files only %d connections can be had; raise LimitNOFILE", limit, room // 2
+        )
+    return room
 
 
 def serve(settings: Settings, environ: Mapping[str, str], *, ready: Callable[[], None]) -> None:
@@ -254,7 +276,6 @@ def serve(settings: Settings, environ: Mapping[str, str], *, ready: Callable[[],
     logs.configure(settings.log.level, settings.log.format)
     for note in settings.foreign_notes:
         log.log(logging.WARNING if note.warning else logging.INFO, "%s", note.text)
-    raise_fd_limit(settings)
     sys.setswitchinterval(0.05)  # helper threads only delete directories; they need not share the loop's time
 
     async def main() -> None:

@@ -21,7 +21,9 @@ from .rpc_command import EXIT_FAILED, connected, json_option, socket_option
 @click.option("--profile", help="The kind of worker.  [default: chat]")
 @click.option("--system", help="A system prompt.")
 @click.option("--timeout", "timeout_s", type=float, help="Give up on an answer after so many seconds.")
-@click.option("--batch", type=click.File(encoding="utf-8"), help="Ask every line of a JSONL file, or of - for stdin.")
+@click.option(
+    "--batch", type=click.File(encoding="utf-8"), help="Ask every line of a JSONL file, or of - for stdin."
+)
 @click.option("--concurrency", type=click.IntRange(1, 256), default=4, show_default=True, help="Of a batch.")
 @json_option
 @socket_option

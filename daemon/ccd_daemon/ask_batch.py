@@ -46,7 +46,9 @@ def _question(value: Any) -> dict[str, Any]:
         raise ValueError("expected a string, or an object with prompt or messages")
     unknown = sorted(value.keys() - _OWN_KEYS - _OPTIONS)
     if unknown:
-        raise ValueError(f"there is no option {unknown[0]!r}; there are: {', '.join(sorted(_OPTIONS | _OWN_KEYS))}")
+        raise ValueError(
+            f"there is no option {unknown[0]!r}; there are: {', '.join(sorted(_OPTIONS | _OWN_KEYS))}"
+        )
     if ("prompt" in value) == ("messages" in value):
         raise ValueError("expected either prompt or messages")
     question = dict(value)
@@ -80,7 +82,12 @@ def _row(item: BatchItem, own_id: Any) -> dict[str, Any]:
     if item.answer is None:
         return {**head, "error": _error(item.error)}
     calls = [call._asdict() for call in item.answer.tool_calls]
-    return {**head, "text": item.answer.text, **({"tool_calls": calls} if calls else {}), **_told(item.answer.result)}
+    return {
+        **head,
+        "text": item.answer.text,
+        **({"tool_calls": calls} if calls else {}),
+        **_told(item.answer.result),
+    }
 
 
 def _told(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,14 @@ class Pool:
     rss_soft_bytes: int = setting(600 * MIB, "a process larger than this ends when its turn does", min=MIB)
     rss_hard_bytes: int = setting(2048 * MIB, "a process larger than this is killed at once", min=MIB)
     poll_s: float = setting(1.0, "how often memory is looked at", min=0.05, max=60)
+    control_groups: bool = setting(True, "use control groups where the host lets the daemon have them")
+    max_processes: int = setting(512, "a worker with more processes than this is killed", min=8, max=100000)
+    max_pressure: float = setting(
+        20.0,
+        "percent of time that the host waits for memory, from which no spares are started",
+        min=0,
+        max=100,
+    )
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,9 @@ class Deadlines:
     warm_timeout_s: float = setting(60.0, "until a started process answers its first ping", min=0.1)
     first_output_s: float = setting(90.0, "from the request to the first output", min=0.1)
     stall_s: float = setting(120.0, "silence in the middle of an answer", min=0.1)
+    result_s: float = setting(
+        10.0, "from the end of the answer until the CLI says that its turn is over", min=0.1
+    )
     turn_s: float = setting(900.0, "a whole answer", min=0.1)
     parked_tool_s: float = setting(600.0, "waiting for a client's tool results", min=0.1)
     hold_timeout_s: float = setting(30.0, "between lease and turn", min=0.1)

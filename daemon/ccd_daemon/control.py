@@ -117,6 +117,7 @@ class WarmReply(msgspec.Struct):
 
     models: list[dict[str, Any]] = []
     claude_code_version: str | None = None
+    capabilities: list[str] = []
     version: str | None = None
 
 

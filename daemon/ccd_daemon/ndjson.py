@@ -62,6 +62,10 @@ class LineCutter:
 
 def each(lines: bytes) -> Iterator[bytes]:
     """The lines one by one, newline included; blank ones are left out."""
+    if lines and lines.find(b"\n") == len(lines) - 1:  # a giant line comes alone: not copied
+        if not lines.isspace():
+            yield lines
+        return
     for line in lines.split(b"\n"):
         if line and not line.isspace():
             yield line + b"\n"

@@ -47,7 +47,10 @@ class Pool:
         self._wake: asyncio.TimerHandle | None = None
         self._turn_s = _TURN_GUESS_S
         self._all_gone = asyncio.Event()
+        self.pressed = False  # the host is short of memory: no spares are started
+        self.on_buried: Callable[[], None] = _nothing
         self.models: list[dict[str, object]] = []
+        self.announced: list[str] = []
         self.cli_version: str | None = None
         self.last_death: str | None = None
         self.refused_modes: dict[str, str] = {}
@@ -194,10 +197,14 @@ class Pool:
 
     def offer(self, worker: Worker) -> None:
         """A worker is READY: for a waiter, else for the shelf."""
+        if worker.stale:
+            worker.feed(Event.STOP)
+            return
         shelf = self.shelves[worker.profile]
         if worker.turns == 0:
             shelf.breaker.warmed()
             self.models = list(worker.models) or self.models
+            self.announced = worker.announced or self.announced
             self.cli_version = worker.cli_version or self.cli_version
         shelf.put(worker)
         if worker.mode != self.mode:
@@ -220,10 +227,11 @@ class Pool:
         self.counters["surplus_calls"] += worker.surplus_calls
         self.last_death = f"{worker.id}: {worker.death}"
         log.info("worker %s ended: %s (turns %d)", worker.id, worker.death, worker.turns)
-        if not worker.was_ready and not self.draining:
+        if not worker.was_ready and not worker.stale and not self.draining:
             self._died_unready(shelf, worker)
         if self.draining and not self.workers:
             self._all_gone.set()
+        self.on_buried()
         self._serve(shelf)
 
     def _died_unready(self, shelf: Shelf, worker: Worker) -> None:
@@ -291,7 +299,7 @@ class Pool:
             wanted = spawns_wanted(
                 waiting=len(shelf.queue),
                 spares=shelf.generic_spares(),
-                spare_target=shelf.spare_target if shelf.in_use and self.auth_error is None else 0,
+                spare_target=shelf.spare_target if shelf.in_use and self._may_prepare() else 0,
                 starting=shelf.starting(),
                 alive=len(self.workers),
                 max_workers=self._settings.max_workers,
@@ -319,7 +327,7 @@ class Pool:
         if slots <= 0 or self.mode != "keep_system" or len(self.workers) >= self._settings.max_workers:
             return 0
         binding = shelf.missing_favourite()
-        if binding is None or shelf.breaker.is_open:
+        if binding is None or shelf.breaker.is_open or self.pressed:
             return 0
         self._spawn(shelf, binding)
         return 1
@@ -343,6 +351,33 @@ class Pool:
     def start(self) -> None:
         """Begin to warm the spares of the preforked profiles."""
         self._refill()
+
+    # --- what housekeeping finds ---
+
+    def under_pressure(self, pressed: bool) -> None:
+        """The host is short of memory, or no longer: start no spares, and end one idle process each time.
+
+        Callers that wait are served all the same.
+        """
+        relieved, self.pressed = self.pressed and not pressed, pressed
+        if pressed and not self.waiting:
+            idle = [worker for shelf in self.shelves.values() for worker in shelf.idle()]
+            if idle:
+                min(idle, key=lambda worker: worker.last_used).feed(Event.STOP)
+        elif relieved:
+            self._refill()
+
+    def _may_prepare(self) -> bool:
+        """Whether processes may be started that nobody waits for."""
+        return self.auth_error is None and not self.pressed
+
+    def roll(self) -> None:
+        """The CLI was replaced: idle processes end now, those in use when they are given back."""
+        for worker in self.workers:
+            worker.stale = True
+            if worker.state in (State.SPAWNING, State.WARMING, State.READY):
+                worker.feed(Event.STOP)
+        self.models, self.announced, self.cli_version = [], [], None
 
     def degrade(self, mode: str, reason: str) -> None:
         """The backend refuses the mode in force: go on in a slower one, with new workers."""
@@ -381,3 +416,7 @@ class Pool:
             limits = self._settings.deadlines
             async with asyncio.timeout(limits.drain_grace_s + 3 * limits.kill_grace_s + 5):
                 await self._all_gone.wait()
+
+
+def _nothing() -> None:
+    """Nobody listens for burials yet."""

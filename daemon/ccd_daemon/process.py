@@ -2,8 +2,8 @@
 
 Why not the loop's own subprocess support: uvloop forks, which stalls every stream for tens of milliseconds in a
 large daemon; `subprocess.Popen` uses vfork. Exit is noticed by pidfd and never by end of file, so neither a paused
-pipe nor a grandchild that holds stdout open can hide a death. Signals go through pidfds, so a recycled pid is never
-hit.
+pipe nor a grandchild that holds stdout open can hide a death. Signals go through pidfds, or to the group of a child
+that has not been reaped, so a recycled pid is never hit.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
+WORKER_MARK = "CCD_WORKER"  # =<worker id>/<daemon pid>, in the environment of all that a worker starts
 _PIPE_BYTES = 256 * 1024
 _STDERR_RING_BYTES = 64 * 1024
 _STDERR_TAIL_CHARS = 4000
-_PIPE_GRACE_S = 0.25  # for output still in the pipe when the process has ended
 
 
 class Listener(Protocol):
@@ -61,10 +61,21 @@ class _StdoutPipe(asyncio.Protocol):
         self._process._stdout_closed()
 
 
+class _StdinPipe(asyncio.Protocol):
+    """Knows whether there is still something to close."""
+
+    def __init__(self) -> None:
+        self.open = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
+
+
 class _StderrPipe(asyncio.Protocol):
     """Keeps the last bytes, so that a chatty process neither blocks nor grows the daemon."""
 
     def __init__(self) -> None:
+        self.open = True
         self._ring: deque[bytes] = deque()
         self._size = 0
 
@@ -74,39 +85,23 @@ class _StderrPipe(asyncio.Protocol):
         while self._size - len(self._ring[0]) >= _STDERR_RING_BYTES:
             self._size -= len(self._ring.popleft())
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
+
     def tail(self) -> str:
         return b"".join(self._ring).decode(errors="replace").strip()[-_STDERR_TAIL_CHARS:]
 
 
 class Process:
-    """A running CLI process and its three pipes."""
+    """A CLI process and its three pipes; `connect` before use."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], listener: Listener) -> None:
-        self.pid = popen.pid
-        self.listener = listener
-        self._popen = popen
-        self._loop = asyncio.get_running_loop()
-        self._pidfd = os.pidfd_open(popen.pid)
-        self._stderr = _StderrPipe()
-        self._stdin: asyncio.WriteTransport | None = None
-        self._stdout: asyncio.ReadTransport | None = None
-        self._stderr_pipe: asyncio.ReadTransport | None = None
-        self._paused = False
-        self._stdout_open = True
-        self._exit_status: int | None = None
-        self._grace: asyncio.TimerHandle | None = None
-        self._loop.add_reader(self._pidfd, self._exited)
-
-    @classmethod
-    async def spawn(
-        cls, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, listener: Listener
-    ) -> Process:
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, listener: Listener) -> None:
         """Start `argv` in a session and process group of its own.
 
         Raises:
             OSError: it cannot be started.
         """
-        popen = subprocess.Popen(  # noqa: ASYNC220 - 0.2 ms by vfork; the loop's own way forks
+        self._popen = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -117,18 +112,49 @@ class Process:
             close_fds=True,
             bufsize=0,
         )
-        process = cls(popen, listener)
-        await process._connect()
-        return process
+        self.pid = self._popen.pid
+        self.listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._pidfd = -1
+        self._stderr = _StderrPipe()
+        self._stdin_pipe = _StdinPipe()
+        self._stdin: asyncio.WriteTransport | None = None
+        self._stdout: asyncio.ReadTransport | None = None
+        self._stderr_pipe: asyncio.ReadTransport | None = None
+        self._paused = False
+        self._stdout_open = True
+        self._ended = False
+
+    async def connect(self) -> None:
+        """Join the pipes to the loop. Only from here on is its exit noticed, so nothing is told before this returns.
+
+        Raises:
+            OSError: out of file descriptors; the process has been killed.
+        """
+        try:
+            await self._connect()
+        except BaseException:
+            self.discard()
+            raise
 
     async def _connect(self) -> None:
         assert self._popen.stdin and self._popen.stdout and self._popen.stderr
+        self._pidfd = os.pidfd_open(self.pid)
         with contextlib.suppress(OSError):  # over the user's pipe quota: the default size works too
             fcntl.fcntl(self._popen.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         loop = self._loop
-        self._stdin, _ = await loop.connect_write_pipe(asyncio.Protocol, self._popen.stdin)
+        self._stdin, _ = await loop.connect_write_pipe(lambda: self._stdin_pipe, self._popen.stdin)
         self._stderr_pipe, _ = await loop.connect_read_pipe(lambda: self._stderr, self._popen.stderr)
         self._stdout, _ = await loop.connect_read_pipe(lambda: _StdoutPipe(self), self._popen.stdout)
+        loop.add_reader(self._pidfd, self._exited)
+
+    def discard(self) -> None:
+        """Kill and reap a process that nobody will listen to."""
+        if not self._ended:
+            self._ended = True
+            self._kill_group(signal.SIGKILL)
+            self._popen.wait()  # a killed process is gone within a millisecond
+            self._close()
 
     # --- talking ---
 
@@ -174,45 +200,70 @@ class Process:
         self._signal_tree(signal.SIGKILL, marker)
 
     def _signal_tree(self, signum: signal.Signals, marker: str) -> None:
+        if self._ended:
+            return  # reaped: its pid may be somebody else's by now, and its group was killed before
         strays = [pid for pid in descendants(self.pid) if has_marker(pid, marker)]
-        if self._exit_status is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signum)  # our own unreaped child: its pid cannot have been recycled
+        self._kill_group(signum)
         signal_each(strays, signum, marker)
+
+    def _kill_group(self, signum: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signum)  # our own unreaped child: its pid cannot have been recycled
 
     def _stdout_closed(self) -> None:
         self._stdout_open = False
-        if self._exit_status is not None:
-            self._finish()
-        else:
+        if not self._ended:
             self.listener.on_stdout_eof()
 
     def _exited(self) -> None:
+        """It is a zombie now: what is left of its group can be killed safely, and then it is reaped."""
+        self._kill_group(signal.SIGKILL)
         status = self._popen.poll()
         if status is None:
             return
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._exit_status = status
-        if not self._stdout_open:
-            self._finish()
-            return
-        # What it wrote last may still be in the pipe; whoever holds the pipe open may hold it for ever.
-        self.resume()
-        self._grace = self._loop.call_later(_PIPE_GRACE_S, self._finish)
-
-    def _finish(self) -> None:
-        if self._exit_status is None or self._popen is None:
-            return
-        if self._grace is not None:
-            self._grace.cancel()
-        self._stdout_open = False
-        status, self._exit_status = self._exit_status, None
-        for pipe in (self._stdin, self._stdout, self._stderr_pipe):
-            if pipe is not None:
-                cast(asyncio.BaseTransport, pipe).close()
-        self._popen = cast("subprocess.Popen[bytes]", None)
+        self._ended = True
+        self._read_the_rest()
+        self._close()
         self.listener.on_exit(status)
+
+    def _read_the_rest(self) -> None:
+        """What it wrote last is still in the pipes. Waiting for their end would be waiting for every process that
+        inherited them."""
+        if self._stdout_open and self._popen.stdout is not None:
+            _drain(self._popen.stdout.fileno(), self.listener.on_stdout)
+        if self._stderr.open and self._popen.stderr is not None:
+            _drain(self._popen.stderr.fileno(), self._stderr.data_received)
+
+    def _close(self) -> None:
+        self._stdout_open = False
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        # Aborted, not closed: nobody may ever read what is still to be written to stdin.
+        if self._stdin is not None and self._stdin_pipe.open:
+            self._stdin.abort()
+        if self._stdin is None and self._popen.stdin is not None:
+            self._popen.stdin.close()
+        for transport, pipe in ((self._stdout, self._popen.stdout), (self._stderr_pipe, self._popen.stderr)):
+            if transport is not None:
+                transport.close()
+            elif pipe is not None:
+                pipe.close()
+
+
+def _drain(fd: int, take: Callable[[bytes], None]) -> None:
+    """Read what is in a pipe now, at most as much as a pipe holds; somebody else may still be filling it."""
+    left = _PIPE_BYTES
+    while left > 0:
+        try:
+            data = os.read(fd, 65536)
+        except OSError:
+            return
+        if not data:
+            return
+        take(data)
+        left -= len(data)
 
 
 # --- the process table ---
@@ -267,19 +318,13 @@ def has_marker(pid: int, marker: str) -> bool:
         return False
 
 
-def marked(marker_prefix: str) -> list[int]:
-    """Every process whose environment has a variable that starts with `marker_prefix`; scans all processes."""
-    prefix = marker_prefix.encode()
+def marked(marker: str) -> list[int]:
+    """Every process that was started with `marker` (`NAME=value`) in its environment; scans all processes."""
     found = []
     for name in os.listdir("/proc"):  # noqa: PTH208
         if not name.isdigit():
             continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123
-                environ = file.read()
-        except OSError:
-            continue
-        if any(entry.startswith(prefix) for entry in environ.split(b"\0")):
+        if has_marker(int(name), marker):
             found.append(int(name))
     return found
 

@@ -13,14 +13,14 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
-from .process import children, marked, signal_each
+from .process import WORKER_MARK, children, marked, signal_each
 
 log = logging.getLogger("ccd.reaper")
 
 DAEMON_MARK = "CCD_OWNER"  # =<socket path>: which daemon started it
-WORKER_MARK = "CCD_WORKER"  # =<worker id>/<daemon pid>
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -55,24 +55,37 @@ def sweep_leftovers(owner: str, *, grace_s: float = 2.0) -> int:
     return len(leftovers)
 
 
-def sweep_strays(known: Collection[int], live_workers: Collection[str]) -> int:
-    """Reap adopted children, and kill those whose worker is gone. Returns how many are still there.
+class Strays(NamedTuple):
+    """What a sweep found among the daemon's adopted children."""
+
+    dying: int  # killed, but not yet reaped
+    living: dict[str, list[int]]  # background processes of running workers, by the worker's mark
+
+
+def sweep_strays(known: Collection[int], live_workers: Mapping[str, Callable[[], Collection[int]]]) -> Strays:
+    """Reap adopted children, and kill those whose worker is gone.
 
     Args:
         known: pids of running workers, which are reaped by their own `Process`.
-        live_workers: marker values of workers that still run, whose background processes may live.
+        live_workers: marks of workers that still run, whose background processes may live, each with a function
+            that lists its control group (for those that have cleared their environment).
     """
-    left = 0
+    dying, living = 0, dict[str, list[int]]()
     for pid in children(os.getpid()):
         if pid in known:
             continue
         with contextlib.suppress(ChildProcessError):
             if os.waitpid(pid, os.WNOHANG)[0] == pid:
                 continue
-        if _worker_of(pid) not in live_workers:
+        mark = _worker_of(pid)
+        if mark not in live_workers:
+            mark = next((mark for mark, group in live_workers.items() if pid in group()), None)
+        if mark is None:
             signal_each([pid], signal.SIGKILL)
-        left += 1
-    return left
+            dying += 1
+        else:
+            living.setdefault(mark, []).append(pid)
+    return Strays(dying, living)
 
 
 def _worker_of(pid: int) -> str | None:

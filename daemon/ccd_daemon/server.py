@@ -29,6 +29,7 @@ log = logging.getLogger("ccd.server")
 
 _MAX_PATH_BYTES = 107  # sun_path without its final NUL
 _BACKLOG = 1024
+_LEAST_CONNECTIONS = 4
 
 
 class SocketError(Exception):
@@ -91,13 +92,16 @@ def make_directory(folder: Path) -> None:
     """Create the socket's directory 0750, or check that an existing one is safe.
 
     Raises:
-        SocketError: it belongs to somebody else, is a symbolic link, or others can write to it.
+        SocketError: it belongs to somebody else, is a symbolic link, or others can write to it or move it away.
     """
+    umask = os.umask(0o022)  # ccd may be started with none at all, and parents are made here too
     try:
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         info = folder.lstat()
     except OSError as error:
         raise SocketError(f"cannot use {folder} for the socket: {error.strerror}") from None
+    finally:
+        os.umask(umask)
     if not stat.S_ISDIR(info.st_mode):
         raise SocketError(f"{folder} is not a directory (a symbolic link is not accepted)")
     if info.st_uid not in (os.getuid(), 0):
@@ -108,6 +112,12 @@ def make_directory(folder: Path) -> None:
         raise SocketError(
             f"{folder} is writable for everybody; put the socket in a directory of its own, or chmod it 0750"
         )
+    for parent in folder.resolve().parents:
+        mode = parent.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise SocketError(
+                f"{parent} is writable for everybody, who could so replace {folder}; use another one"
+            )
 
 
 def bind(path: Path, group: str | None) -> socket.socket:
@@ -169,6 +179,7 @@ class Server:
         self.agent = agent
         self.limits = Limits(settings.max_frame_bytes, settings.max_calls_per_connection)
         self.connections: set[Connection] = set()
+        self.max_connections = self.backlog = _BACKLOG
         self._settings = settings
         self._per_uid: Counter[int] = Counter()
         self._own = {0, os.getuid()}
@@ -178,12 +189,22 @@ class Server:
         self._path: Path | None = None
         self._inode = 0
 
+    def limit_files(self, room: int) -> None:
+        """Stay within so many open files. The loop would accept and silently close whatever comes beyond them.
+
+        It accepts all that wait in the backlog before the first of them can be refused, hence two halves.
+        """
+        self.backlog = min(_BACKLOG, max(_LEAST_CONNECTIONS, room // 2))
+        self.max_connections = max(_LEAST_CONNECTIONS, room - self.backlog)
+
     async def start(self, sock: socket.socket, path: Path) -> None:
         """Begin to accept connections."""
         self._path = path
         self._inode = path.stat().st_ino  # noqa: ASYNC240 - one look at start
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: Connection(self), sock=sock)
+        self._server = await loop.create_unix_server(
+            lambda: Connection(self), sock=sock, backlog=self.backlog
+        )
 
     def admit(self, connection: Connection) -> RpcError | None:
         """Why the peer may not connect, or None; an admitted one is counted."""
@@ -200,6 +221,11 @@ class Server:
             )
         if self._draining:
             return RpcError(Code.DRAINING, "ccd is shutting down")
+        if len(self.connections) >= self.max_connections:
+            reason = (
+                f"ccd has {len(self.connections)} connections open, all that its limit of open files allows"
+            )
+            return RpcError(Code.BUSY, reason)
         if self._per_uid[uid] >= self._settings.max_connections_per_uid:
             return RpcError(
                 Code.BUSY, f"uid {uid} has {self._per_uid[uid]} connections open, which is the limit"

@@ -16,6 +16,7 @@ from . import exact
 from .body import EFFORTS, REPLAY_IGNORES, Wish, bad
 
 _JSON_ONLY = "Answer with one JSON object and nothing else: no prose around it, no code fence."
+BOTH_SAMPLERS = "temperature and top_p"
 _MIN_THINKING_TOKENS = 1024
 _THINKING_TOKENS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24000, "max": 24000}
 _MIN_TOP_P_WITH_THINKING = 0.95
@@ -52,7 +53,7 @@ def make(
     """Fit a validated chat to a model.
 
     Args:
-        refused: sampling parameters that the model is known to refuse.
+        refused: sampling parameters that the model is known to refuse; `BOTH_SAMPLERS` when it takes only one.
         thoughtless: the open tool calls in the history have lost their thinking blocks, so thinking must be off.
         betas: whether this login's calls may carry an anthropic-beta header of the client's.
 
@@ -63,6 +64,8 @@ def make(
         return exact.fit(chat, model, mode=mode, refused=list(refused), betas=betas)
     fitted: ChatParams = chat.copy()
     ignored = [key for key in refused if key in fitted]
+    if BOTH_SAMPLERS in refused and "temperature" in fitted and "top_p" in fitted and "top_p" not in ignored:
+        ignored.append("top_p")
     if mode == "replay":
         ignored += [key for key in REPLAY_IGNORES if key in fitted and key not in ignored]
     for key in ignored:

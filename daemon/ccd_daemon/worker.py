@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
@@ -18,13 +19,14 @@ import msgspec
 
 from ccd_protocol.errors import Code, RpcError
 
-from . import body, control, errors
+from . import body, control, errors, memory
 from .body import Script
+from .cgroup import Group
 from .config import Settings
 from .lifecycle import CLOCK, Action, Event, IllegalTransition, State, step
 from .ndjson import TOKEN_PREFIX, LineCutter, LineTooLong, all_tokens, each
 from .policy import Wear, jittered
-from .process import Process, death_wrapper, exit_words
+from .process import WORKER_MARK, Process, death_wrapper, exit_words
 from .turn import Sink, Turn
 
 log = logging.getLogger("ccd.worker")
@@ -64,6 +66,7 @@ class Worker:
         self.rss_bytes = 0
         self.cli_version: str | None = None
         self.models: list[dict[str, Any]] = []
+        self.announced: list[str] = []  # the CLI's own list of its capabilities
         self.death: str | None = None  # why it ended, for people
         self.was_ready = False
         self.stderr_tail = ""  # filled at its death
@@ -74,6 +77,9 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self.born = self._loop.time()
         self.process: Process | None = None
+        self.group: Group | None = None
+        self.mark = ""  # tells its processes from others, in their environment
+        self.stale = False  # the CLI has been replaced since: it ends when it is given back
         self._marker = ""
         self._dir: Path | None = None
         self._cutter = LineCutter(settings.cli.max_line_bytes)
@@ -95,24 +101,48 @@ class Worker:
     # --- birth ---
 
     def start(
-        self, command: Path, argv: tuple[str, ...], env: Mapping[str, str], marker: str, home: Path
+        self,
+        command: Path,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        home: Path,
+        open_group: Callable[[], Group | None],
     ) -> None:
-        """Begin to spawn; `home` is a private directory of the worker's, removed with it."""
-        self._marker = marker
-        self._dir = home
-        self._spawning = self._loop.create_task(self._spawn(command, argv, env, home))
+        """Begin to spawn; `home` is a private directory of the worker's, removed with it.
 
-    async def _spawn(self, command: Path, argv: tuple[str, ...], env: Mapping[str, str], home: Path) -> None:
+        The worker's mark is in `env`; `open_group` makes its control group, in a thread.
+        """
+        self.mark = env[WORKER_MARK]
+        self._marker = f"{WORKER_MARK}={self.mark}"
+        self._dir = home
+        self._spawning = self._loop.create_task(self._spawn(command, argv, env, open_group))
+
+    async def _spawn(
+        self,
+        command: Path,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        open_group: Callable[[], Group | None],
+    ) -> None:
+        assert self._dir is not None
         try:
-            home.mkdir(parents=True, mode=0o700)  # noqa: ASYNC240 - microseconds, in a tmp directory
-            self.process = await Process.spawn(
-                [*death_wrapper(), str(command), *argv], env=env, cwd=home, listener=self
-            )
-        except OSError as error:
+            self._dir.mkdir(parents=True, mode=0o700)
+            self.group = await self._loop.run_in_executor(None, open_group)
+            process = Process([*death_wrapper(), str(command), *argv], env=env, cwd=self._dir, listener=self)
+            self.process = process
+            await self._confine(process.pid)
+            await process.connect()
+        except (OSError, ValueError) as error:  # ValueError: a NUL in a setting
             self.death = f"cannot start {command}: {error}"
             self.feed(Event.SPAWN_FAILED)
         else:
             self.feed(Event.SPAWNED)
+
+    async def _confine(self, pid: int) -> None:
+        """Before it can start anything: it takes the CLI tens of milliseconds to get that far."""
+        memory.take_workers_first(pid)
+        if self.group is not None:
+            await self._loop.run_in_executor(None, self.group.join, pid)
 
     @property
     def pid(self) -> int | None:
@@ -131,7 +161,7 @@ class Worker:
             turns_since_reset=self._turns_since_reset,
             input_tokens_since_reset=self._tokens_since_reset,
             age_s=self.age_s,
-            over_soft_limit=self._over_soft_limit,
+            over_soft_limit=self._over_soft_limit or self.stale,
             tainted=self._tainted,
         )
 
@@ -224,6 +254,8 @@ class Worker:
             return
         started = turn.flowing
         limit_s = limits.stall_s if started else limits.first_output_s
+        if turn.message_done:
+            limit_s = limits.result_s
         quiet_s = self._loop.time() - turn.last_output
         if quiet_s >= limit_s and not (self.process and self.process.paused):
             self.death = f"{'no further' if started else 'no'} output for {limit_s:g} s"
@@ -254,6 +286,8 @@ class Worker:
 
     def _cut(self, data: bytes) -> bytes:
         """The whole lines of a read, and of those before it."""
+        if self.state in (State.KILLING, State.DEAD):
+            return b""
         try:
             return self._cutter.feed(data)
         except LineTooLong as error:
@@ -331,6 +365,9 @@ class Worker:
             return
         if event.type == "message_start":
             self._guard()
+        if turn.message_done and not done:
+            self._stop_watching()
+            self._watch_output()
         if not done:
             if event.type.startswith("content_block") and not turn.flowing:
                 self._first_output(turn)
@@ -379,6 +416,7 @@ class Worker:
         self._tainted = self._tainted or not answered or result["api_calls"] > 1 or line.is_error
         self.turn = None
         self.last_used = self._loop.time()
+        self.resume()  # who held it back has had all there is, and the next caller has held back nothing
         self.feed(Event.RESULT)
         if answered:
             turn.resolve(result)
@@ -408,10 +446,12 @@ class Worker:
     def _warmed(self, reply: control.ControlReply) -> None:
         if reply.subtype == "success":
             answer = control.warm_reply(reply.response)
-            self.models = answer.models
+            self.models, self.announced = answer.models, answer.capabilities
             self.cli_version = answer.claude_code_version or answer.version
         if self.state is State.WARMING:
             self.was_ready = True
+            if self.pid is not None and not (self.group and self.group.caps_memory):
+                memory.limit_data(self.pid, self._settings.pool.rss_hard_bytes)
             self.last_used = self._loop.time()
             self.feed(Event.WARMED)
 
@@ -420,6 +460,7 @@ class Worker:
         self._write(control.reply_error(request.request_id, f"this host does not serve {subtype!r}"))
 
     def _bad_output(self, reason: str) -> None:
+        self._cutter = LineCutter(self._settings.cli.max_line_bytes)  # lets go of what it holds
         self.death = f"bad output: {reason[:300]}"
         log.warning("worker %s: %s", self.id, self.death)
         self.feed(Event.BAD_FRAME)
@@ -433,20 +474,31 @@ class Worker:
         """The process has ended."""
         self.death = f"{self.death} ({exit_words(status)})" if self.death else exit_words(status)
         self._exit_words = exit_words(status)
+        if status == -signal.SIGKILL and self.group is not None and self.group.oom_kills():
+            self.death = f"out of memory: it reached its limit of {self._settings.pool.rss_hard_bytes} bytes"
+            self.feed(Event.RSS_HARD)
         self.feed(Event.EXITED)
 
     # --- memory ---
 
-    def measured(self, rss_bytes: int) -> None:
-        """Its resident memory, its descendants included."""
+    def measured(self, rss_bytes: int, processes: int) -> None:
+        """Its resident memory, its descendants included, and how many processes they are."""
         self.rss_bytes = rss_bytes
         limits = self._settings.pool
-        if rss_bytes > limits.rss_hard_bytes:
-            self.death = self.death or f"resident memory of {rss_bytes} bytes is over the hard limit"
-            self.feed(Event.RSS_HARD)
+        if self.state in (State.SPAWNING, State.DEAD):
+            return
+        if processes > limits.max_processes:
+            self._too_large(f"it had {processes} processes, more than pool.max_processes")
+        elif rss_bytes > limits.rss_hard_bytes:
+            self._too_large(f"resident memory of {rss_bytes} bytes is over the hard limit")
         elif rss_bytes > limits.rss_soft_bytes:
             self._over_soft_limit = True
             self.feed(Event.RSS_SOFT)
+
+    def _too_large(self, why: str) -> None:
+        self.death = self.death or why
+        self.feed(Event.RSS_HARD)
+        self._kill()  # no time for manners: what grows by 500 MB/s is not asked first
 
     # --- actions ---
 
@@ -493,18 +545,29 @@ class Worker:
             self.process.terminate(self._marker)
 
     def _kill(self) -> None:
+        if self.group is not None:
+            self.group.kill()
         if self.process is not None:
             self.process.kill(self._marker)
 
+    def _deliver_complete(self, turn: Turn) -> bool:
+        """A message that was completed is an answer, whatever became of the process before it said so."""
+        if turn.message_done:
+            now = self._loop.time()
+            turn.resolve(
+                turn.result(control.ResultLine(), worker=self.id, mode=self.mode, cost_usd=0.0, now=now)
+            )
+        return turn.message_done
+
     def _fail(self, code: Code, message: str) -> None:
         turn = self.turn
-        if turn is not None:
+        if turn is not None and not self._deliver_complete(turn):
             tail = self.process.stderr_tail() if self.process else ""
             turn.reject(turn.failure(code, message, stderr_tail=tail))
 
     def _fail_crashed(self) -> None:
         turn = self.turn
-        if turn is not None:
+        if turn is not None and not self._deliver_complete(turn):
             error = errors.crashed(self._exit_words, self.process.stderr_tail() if self.process else "")
             turn.reject(turn.failure(error.code, error.message, **error.data))
 
@@ -512,10 +575,10 @@ class Worker:
         self._stop_watching()
         self.turn = None
         if self.process is not None:
-            self.process.kill(self._marker)  # whatever of its tree is left
             self.stderr_tail = self.process.stderr_tail()
-        if self._dir is not None:
-            self._loop.run_in_executor(None, _remove, self._dir)
+        if self.group is not None:
+            self.group.kill()  # whatever of its tree is left; what is in no group is swept
+        self._loop.run_in_executor(None, _remove, self._dir, self.group)
         self._owner.buried(self)
 
 
@@ -523,8 +586,11 @@ def _discard(lines: bytes) -> None:
     """The sink of a turn that nobody listens to any more."""
 
 
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove(folder: Path | None, group: Group | None) -> None:
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    if group is not None:
+        group.remove()
 
 
 def _input_tokens(usage: Mapping[str, Any]) -> int:

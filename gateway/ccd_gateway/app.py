@@ -65,7 +65,7 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Asg
 
 
 def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
-    models = AnthropicModels(backend, Models(backend, settings))
+    models = AnthropicModels(backend, settings, Models(backend, settings))
     app.add_route("/health", Health(backend))
     app.add_route("/v1/models", models)
     app.add_route("/v1/models/{model:path}", models, suffix="one")

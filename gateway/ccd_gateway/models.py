@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import falcon
@@ -32,7 +31,9 @@ class Models:
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Every model: by name, by alias, under other vendors' names, and for each further profile."""
         found: ModelsResult = await self._backend.call("model.list")
-        _send(resp, {"object": "list", "data": list(listing(found, self._settings.model_map).values())})
+        _send(
+            resp, {"object": "list", "data": list(with_other_names(found, self._settings.model_map).values())}
+        )
 
     async def on_get_one(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, model: str) -> None:
         """One model; `profile/model` is one too, and so is any name that the settings map to one."""
@@ -40,22 +41,26 @@ class Models:
         _send(resp, find(found, model, self._settings.model_for(model)))
 
 
-def listing(
-    found: ModelsResult, model_map: Mapping[str, str] = MappingProxyType({})
-) -> dict[str, dict[str, Any]]:
-    """OpenAI's model objects by id: names and aliases, mapped names without wildcards, `profile/model`."""
+def listing(found: ModelsResult) -> dict[str, dict[str, Any]]:
+    """OpenAI's model objects by id, aliases included."""
     rows: dict[str, dict[str, Any]] = {}
     for model in found["models"]:
         rows.setdefault(model["id"], _row(model["id"], model))
         if model["alias"]:
             rows.setdefault(model["alias"], _row(model["alias"], model))
-    own = list(rows.values())
+    return rows
+
+
+def with_other_names(found: ModelsResult, model_map: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """`listing`, and mapped names without wildcards, and `profile/model` for each further profile."""
+    own = listing(found)
+    rows = dict(own)
     for name, to in model_map.items():
         if not _WILD.search(name):
-            row = rows.get(to) or _row(to, {"id": to, "alias": None, "display_name": to})
+            row = own.get(to) or _row(to, {"id": to, "alias": None, "display_name": to})
             rows.setdefault(name, {**row, "id": name})
     for profile in found["profiles"]:
-        for row in own if profile != _DEFAULT_PROFILE else ():
+        for row in own.values() if profile != _DEFAULT_PROFILE else ():
             rows.setdefault(f"{profile}/{row['id']}", {**row, "id": f"{profile}/{row['id']}"})
     return rows
 
@@ -71,7 +76,7 @@ def find(found: ModelsResult, name: str, means: str | None = None) -> dict[str, 
     Raises:
         ApiError: 404 `model_not_found`.
     """
-    rows = listing(found)
+    rows = with_other_names(found, {})
     meant = means or name
     prefix, slash, model = meant.partition("/")
     if slash and prefix == _DEFAULT_PROFILE and prefix in found["profiles"]:

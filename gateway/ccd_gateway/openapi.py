@@ -14,11 +14,10 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from ccd_gateway.anthropic import openapi as anthropic
+from ccd_gateway.anthropic import description
 from ccd_gateway.anthropic.schema import MessagesRequest, Prompt
 from ccd_gateway.errors import JSON
 from ccd_gateway.legacy import openapi as legacy
-from ccd_gateway.responses import openapi as responses
 from ccd_gateway.responses.schema import ResponsesRequest
 from ccd_gateway.schema import ChatRequest
 
@@ -46,6 +45,11 @@ _ANSWERING = {
     504: "It took too long.",
     507: "The usage cannot be written.",
 }
+_STORED = {
+    404: "There is no such response.",
+    500: _ANSWERING[500],
+    507: "The store cannot be used.",
+}
 
 
 class OpenApi:
@@ -71,13 +75,13 @@ def document() -> Json:
         "info": {
             "title": "ccd gateway",
             "version": metadata.version("ccdaemon"),
-            "description": "Claude Code behind the APIs of OpenAI and Anthropic. Fields that are not listed are"
-            " ignored, and named in the answer's X-CCD-Ignored.",
+            "description": "Claude Code behind the APIs of OpenAI and Anthropic. Fields that OpenAI's do"
+            " not have are ignored, and named in the answer's X-CCD-Ignored.",
         },
         "security": [{}, {"bearer": []}, {"header": []}],
-        "paths": {**_paths(), **responses.paths(), **anthropic.paths(), **legacy.paths()},
+        "paths": {**_paths(), **legacy.paths()},
         "components": {
-            "schemas": {**schemas, **_answers(), **anthropic.schemas(), **legacy.schemas()},
+            "schemas": {**schemas, **_answers(), **legacy.schemas(), **description.schemas()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -107,6 +111,7 @@ def _paths() -> Json:
     }
     return {
         "/v1/chat/completions": {"post": {"operationId": "chat", **chat}},
+        **_responses(profile, strict),
         "/v1/models": {
             "get": _get(
                 "models", "ModelList", {500: _ANSWERING[500], 502: _ANSWERING[502], 504: _ANSWERING[504]}
@@ -119,8 +124,63 @@ def _paths() -> Json:
             }
         },
         "/health": {"get": _health()},
+        **description.paths({**_EVERYWHERE, **_ANSWERING}, [profile, strict]),
         "/openapi.json": {"get": {**_get("openapi", None, {}), "security": []}},
     }
+
+
+def _responses(*headers: Json) -> Json:
+    """The Responses API."""
+    body = {"required": True, "content": {JSON: {"schema": _ref("ResponsesRequest")}}}
+    asked = {"requestBody": body, "parameters": list(headers)}
+    one = "/v1/responses/{response_id}"
+    replay = [
+        _query("stream", {"type": "boolean"}),
+        _query("starting_after", {"type": "integer", "minimum": -1}),
+    ]
+    page = [
+        _query("limit", {"type": "integer", "minimum": 1, "maximum": 100}),
+        _query("order", {"enum": ["asc", "desc"]}),
+        _query("after", _TEXT),
+        _query("before", _TEXT),
+    ]
+    return {
+        "/v1/responses": {"post": {**asked, **_operation("response", _ref("Response"), _ANSWERING, True)}},
+        "/v1/responses/input_tokens": {
+            "post": {**asked, **_operation("inputTokens", _ref("InputTokens"), _ANSWERING)}
+        },
+        one: {
+            "get": _stored("storedResponse", "Response", replay, streams=True),
+            "delete": _stored("deleteResponse", "Deleted", []),
+            "post": {
+                **_stored("notHere", "Error", []),
+                "responses": _refusals({**_STORED, 413: _ANSWERING[413]}),
+            },
+        },
+        f"{one}/cancel": {"post": _stored("cancelResponse", "Response", [])},
+        f"{one}/input_items": {"get": _stored("inputItems", "ItemList", page)},
+    }
+
+
+def _stored(operation: str, answer: str, query: list[Json], *, streams: bool = False) -> Json:
+    response_id = {"name": "response_id", "in": "path", "required": True, "schema": {**_TEXT, "minLength": 1}}
+    refusals = {**_STORED, 405: "No response, but a route.", 413: _ANSWERING[413]}
+    return {
+        **_operation(operation, _ref(answer), refusals, streams),
+        "parameters": [response_id, *query],
+    }
+
+
+def _operation(operation: str, answer: Json, refusals: dict[int, str], streams: bool = False) -> Json:
+    content: Json = {JSON: {"schema": answer}}
+    if streams:
+        content["text/event-stream"] = {"schema": _TEXT}
+    ok = {"description": "Done; a stream of events where one was asked for.", "content": content}
+    return {"operationId": operation, "responses": {"200": ok, **_refusals(refusals)}}
+
+
+def _query(name: str, schema: Json) -> Json:
+    return {"name": name, "in": "query", "schema": schema}
 
 
 def _get(operation: str, answer: str | None, refusals: dict[int, str]) -> Json:
@@ -164,6 +224,27 @@ def _answers() -> Json:
             {"object": {"const": "list"}, "data": {"type": "array", "items": _ref("Model")}}
         ),
         "ChatCompletion": _object(completion),
+        "Response": _object(
+            {
+                "id": _TEXT,
+                "object": {"const": "response"},
+                "status": {
+                    "enum": ["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+                },
+                "output": {"type": "array", "items": {"type": "object"}},
+            }
+        ),
+        "Deleted": _object({"id": _TEXT, "object": {"const": "response"}, "deleted": {"const": True}}),
+        "InputTokens": _object({"object": {"const": "response.input_tokens"}, "input_tokens": _COUNT}),
+        "ItemList": _object(
+            {
+                "object": {"const": "list"},
+                "data": {"type": "array", "items": {"type": "object"}},
+                "first_id": nullable,
+                "last_id": nullable,
+                "has_more": {"type": "boolean"},
+            }
+        ),
         "Health": _object({"status": {"enum": ["healthy", "unavailable"]}, "ready": {"type": "boolean"}}),
     }
 

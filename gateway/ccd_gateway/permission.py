@@ -6,7 +6,8 @@ here by the same rules first and sent with both named, so that nothing is left t
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from typing import Any
 
 from ccd_gateway.keyfile import Key
 from ccd_protocol.errors import Code, RpcError
@@ -14,6 +15,7 @@ from ccd_protocol.methods import ChatParams
 
 _DEFAULT_PROFILE = "chat"
 _DEFAULT_MODEL = "default"
+_ANY_MODEL = "*"  # the API chooses; only a key for all models may let it
 
 
 def permitted(key: Key, params: ChatParams, profiles: Collection[str]) -> ChatParams:
@@ -30,7 +32,8 @@ def permitted(key: Key, params: ChatParams, profiles: Collection[str]) -> ChatPa
     profile, model = _resolved(params.get("profile"), params.get("model"), profiles)
     if not key.may_use_profile(profile):
         raise _not_found("profile" if params.get("profile") else "model", f"profile {profile[:200]!r}")
-    for name in {model or _DEFAULT_MODEL, params.get("fallback_model") or model or _DEFAULT_MODEL}:
+    further = {params.get("fallback_model") or model or _DEFAULT_MODEL, *_named_inside(params)}
+    for name in {model or _DEFAULT_MODEL} | further:
         if not key.may_use_model(name):
             raise _not_found("model", f"model {name[:200]!r}")
     asked: ChatParams = {**params, "profile": profile, "tenant": key.tenant}
@@ -49,6 +52,17 @@ def _resolved(profile: str | None, model: str | None, profiles: Collection[str])
         if model in profiles:
             return model, None
     return profile or _DEFAULT_PROFILE, model
+
+
+def _named_inside(params: ChatParams) -> Iterator[str]:
+    """Models that an exact call names for the API itself to use: as fallbacks, or by tools such as an advisor."""
+    fallbacks = (params.get("extra_body") or {}).get("fallbacks")
+    if fallbacks is not None and not isinstance(fallbacks, list):
+        yield _ANY_MODEL
+    listed: list[Any] = fallbacks if isinstance(fallbacks, list) else []
+    for item in (*listed, *params.get("tools", ())):
+        if isinstance(item, dict) and isinstance(item.get("model"), str):
+            yield item["model"]
 
 
 def _not_found(param: str, what: str) -> RpcError:

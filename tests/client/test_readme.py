@@ -15,7 +15,7 @@ SNIPPETS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILIN
 
 
 def test_there_are_snippets() -> None:
-    assert len(SNIPPETS) == 8
+    assert len(SNIPPETS) == 10
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))

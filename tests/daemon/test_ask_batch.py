@@ -28,7 +28,12 @@ def run(server: PeerServer, tmp_path: Path, lines: list[Any], *flags: str) -> An
 
 
 def test_answers_come_in_order_with_their_ids(server: PeerServer, tmp_path: Path) -> None:
-    lines = ['"one"', "", {"prompt": "twö", "id": "b", "model": "own"}, {"messages": [{"role": "user", "content": "three"}]}]
+    lines = [
+        '"one"',
+        "",
+        {"prompt": "twö", "id": "b", "model": "own"},
+        {"messages": [{"role": "user", "content": "three"}]},
+    ]
     done = run(server, tmp_path, lines, "--model", "m", "--concurrency", "2")
     assert done.exit_code == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]

@@ -383,6 +383,43 @@ def _without_moments(body: dict[str, Any], url: str) -> dict[str, Any]:
     return cleaned
 
 
+def snippets(language: str) -> list[str]:
+    text = (Path(__file__).parents[2] / "docs" / "messages.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_documents_snippets_run(stack: Stack, tmp_path: Path) -> None:
+    for language, interpreter, count in (("python", sys.executable, 1), ("sh", "sh", 2)):
+        found = snippets(language)
+        assert len(found) == count
+        for snippet in found:
+            code = snippet.replace("http://127.0.0.1:8080", stack.url)
+            environ = clean_environ(
+                tmp_path, DISABLE_TELEMETRY="1", CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1"
+            )
+            environ["PATH"] = f"{_claude_on_path(stack, tmp_path)}:{environ['PATH']}"
+            ran = subprocess.run(
+                [interpreter, "-c", code],
+                env=environ,
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert ran.returncode == 0, ran.stderr
+            assert "hello" in ran.stdout.lower()
+
+
+def _claude_on_path(stack: Stack, folder: Path) -> Path:
+    link = folder / "bin" / "claude"
+    if not link.is_symlink():
+        link.parent.mkdir()
+        link.symlink_to(stack.cli)
+    return link.parent
+
+
 def test_llm_comply(stack: Stack) -> None:
     """A conformance checker with the published schemas."""
     stack.api.reset()

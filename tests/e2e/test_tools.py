@@ -24,7 +24,10 @@ SCHEMA = {
     "additionalProperties": False,
     "$defs": {"City": {"type": "string"}},
 }
-WEATHER = {"type": "function", "function": {"name": "get_weather", "description": "Weather", "parameters": SCHEMA}}
+WEATHER = {
+    "type": "function",
+    "function": {"name": "get_weather", "description": "Weather", "parameters": SCHEMA},
+}
 BASH = {
     "type": "function",
     "function": {
@@ -90,7 +93,10 @@ def test_the_api_receives_names_and_schemas_unchanged(stack: Stack, client: Clie
         ({"tool_choice": "none"}, {"type": "none"}),
         ({"tool_choice": "auto"}, {"type": "auto"}),
         ({"tool_choice": "required"}, {"type": "any"}),
-        ({"tool_choice": {"type": "function", "function": {"name": "ping"}}}, {"type": "tool", "name": "ping"}),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "ping"}}},
+            {"type": "tool", "name": "ping"},
+        ),
         ({"parallel_tool_calls": False}, {"type": "auto", "disable_parallel_tool_use": True}),
     ],
 )
@@ -100,12 +106,17 @@ def test_the_choice_reaches_the_api(stack: Stack, client: Client, options: Any, 
     (body,) = stack.api.bodies()
     assert body["tool_choice"] == choice
     names = [call.name for call in answer.tool_calls]
-    assert names == {
-        "none": [],
-        "auto": ["get_weather"] if choice.get("disable_parallel_tool_use") else ["get_weather", "get_weather", "ping"],
-        "any": ["get_weather", "get_weather", "ping"],
-        "tool": ["ping"],
-    }[choice["type"]]
+    assert (
+        names
+        == {
+            "none": [],
+            "auto": ["get_weather"]
+            if choice.get("disable_parallel_tool_use")
+            else ["get_weather", "get_weather", "ping"],
+            "any": ["get_weather", "get_weather", "ping"],
+            "tool": ["ping"],
+        }[choice["type"]]
+    )
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -164,7 +175,8 @@ def test_a_tool_named_like_the_clis_own_is_never_run_by_it(stack: Stack, client:
 
 
 def test_missing_and_unknown_results_cost_no_call(stack: Stack, client: Client) -> None:
-    asked = [said("x"), {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "ping", "arguments": ""}}]}]
+    call = {"id": "a", "type": "function", "function": {"name": "ping", "arguments": ""}}
+    asked = [said("x"), {"role": "assistant", "tool_calls": [call]}]
     for history, param in (
         ([*asked, said("y")], "messages[1].tool_calls[0]"),
         ([*asked, {"role": "tool", "tool_call_id": "b", "content": "z"}], "messages[2].tool_call_id"),
@@ -197,7 +209,9 @@ def test_openai_sdk_loop(stack: Stack, http: openai.OpenAI) -> None:
     calls = choice.message.tool_calls or []
     assert [(c.id, c.function.name, json.loads(c.function.arguments)) for c in calls] == WANTED  # type: ignore[union-attr]
     messages.append(choice.message)
-    messages += [{"role": "tool", "tool_call_id": call.id, "content": f"result of {call.id}"} for call in calls]
+    messages += [
+        {"role": "tool", "tool_call_id": call.id, "content": f"result of {call.id}"} for call in calls
+    ]
     second = http.chat.completions.create(model="sonnet", messages=messages, tools=[WEATHER, PING])  # type: ignore[list-item]
     assert second.choices[0].finish_reason == "stop"
     assert "result of toolu_one" in (second.choices[0].message.content or "")
@@ -239,7 +253,11 @@ def test_openai_sdk_stream_helper(http: openai.OpenAI) -> None:
     ) as stream:
         kinds = {event.type for event in stream}
         final = stream.get_final_completion()
-    assert {"tool_calls.function.arguments.delta", "tool_calls.function.arguments.done", "content.done"} <= kinds
+    assert {
+        "tool_calls.function.arguments.delta",
+        "tool_calls.function.arguments.done",
+        "content.done",
+    } <= kinds
     calls = final.choices[0].message.tool_calls or []
     assert [call.function.parsed_arguments for call in calls] == [GetWeather(city="Rome")]
 
@@ -255,7 +273,9 @@ def test_legacy_functions(stack: Stack, http: openai.OpenAI) -> None:
     question += [message, {"role": "function", "name": "get_weather", "content": "rain"}]
     again = http.chat.completions.create(model="sonnet", messages=question, functions=functions)
     assert "rain" in (again.choices[0].message.content or "")
-    chunks = list(http.chat.completions.create(model="sonnet", messages=question[:1], functions=functions, stream=True))
+    chunks = list(
+        http.chat.completions.create(model="sonnet", messages=question[:1], functions=functions, stream=True)
+    )
     assert chunks[-1].choices[0].finish_reason == "function_call"
     pieces = [chunk.choices[0].delta.function_call for chunk in chunks]
     assert json.loads("".join(p.arguments or "" for p in pieces if p)) == {"city": "Zürich"}

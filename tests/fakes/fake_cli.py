@@ -18,6 +18,12 @@ Faults are the keys of a JSON object, found in
  hang_at_eof      true      goes on when stdin ends                      no exit after `result`
  grandchild       true      leaves a double-forked process in a session  npx and MCP launchers that
                             of its own; it holds stdout, ignores TERM    survive the CLI
+ bare_grandchild  true      the same with an empty environment, and     daemons that scrub what they
+                            without the pipes                           inherit
+ forks            count     that many children, each in a session       fork bombs of build tools
+ grow_mb_s        MB        grows by that much a second until it ends   400 MB/min while idle, off-heap
+ unread           true      never reads stdin again after `initialize`  prompt written before it is read
+ record           true      appends what it reads to `DIR/claude.stdin` (none: to see what it was told)
  stderr_bytes     count     floods stderr, at start or in the turn       debug logging, stack traces
  grow_mb          MB        takes that much memory, at start or in turn  native leak, 0.5 to 15 GB
  control_error    subtype   answers that control request with an error   unsupported_request, old version
@@ -106,6 +112,28 @@ def leave_grandchild() -> None:
     os.wait()
 
 
+def leave_bare_grandchild() -> None:
+    """A process that has nothing left of its parents': neither environment, session, nor open files."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            with OWN.with_name(OWN.name + ".pids").open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in (0, 1, 2):
+                os.dup2(null, fd)
+            os.execve("/bin/sleep", ["sleep", "600"], {})
+        os._exit(0)
+    os.wait()
+
+
+def fork(count: int) -> None:
+    for _ in range(count):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(600)
+
+
 def flood_stderr(count: int) -> None:
     line = b"Error: something about a plugin that nobody reads\n"
     os.write(2, (line * (count // len(line) + 1))[:count])
@@ -133,11 +161,18 @@ class Cli:
             if self.turn is not None and due is None:
                 due = self.advance()
             timeout = None if due is None or due < 0 else max(0.0, due - time.monotonic())
+            if "grow_mb_s" in self.faults:
+                timeout = 0.05
+                self.grow(self.faults["grow_mb_s"])
             ready = select.select([0], [], [], timeout)[0]
             if ready and not self.receive():
                 return self.finish()
             if self.turn is None or (due is not None and 0 <= due <= time.monotonic()):
                 due = None
+
+    def grow(self, mb_s: int) -> None:
+        """A twentieth of a second's growth; the pages are touched."""
+        self.memory.append(b"x" * ((mb_s << 20) // 20))
 
     def advance(self):
         """Let the turn go on; when it wants to go on again (-1: never), or None when it is over."""
@@ -150,6 +185,9 @@ class Cli:
     def receive(self) -> bool:
         """Read and handle whole lines; False at the end of stdin."""
         data = os.read(0, 1 << 20)
+        if self.faults.get("record"):
+            with OWN.with_name(OWN.name + ".stdin").open("ab") as file:
+                file.write(data)
         self.buffer += data
         *lines, self.buffer = self.buffer.split(b"\n")
         for line in lines:
@@ -187,7 +225,10 @@ class Cli:
             self.respond(request_id, {"version": VERSION, "buildTime": "2026-11-20T17:34:37Z"})
         elif subtype == "initialize":
             models = [{"value": "default", "resolvedModel": self.model, "displayName": "Default"}]
-            self.respond(request_id, {"commands": [], "models": models, "pid": os.getpid()})
+            fields = {"claude_code_version": VERSION, "capabilities": ["fake_v1"]}
+            self.respond(request_id, {"commands": [], "models": models, "pid": os.getpid(), **fields})
+            while self.faults.get("unread"):
+                time.sleep(60)
         elif subtype == "apply_flag_settings":
             self.apply(request.get("settings", {}))
             self.respond(request_id)
@@ -296,6 +337,11 @@ class Cli:
         """The fault in the middle of the stream."""
         if "stderr_bytes" in self.turn_faults:
             flood_stderr(faults["stderr_bytes"])
+        if "forks" in self.turn_faults:
+            fork(faults["forks"])
+        while "grow_mb_s" in self.turn_faults:
+            self.grow(faults["grow_mb_s"])
+            time.sleep(0.05)
         if "grow_mb" in self.turn_faults:
             self.memory.append(os.urandom(1 << 20) * faults["grow_mb"])
         if faults.get("not_json"):
@@ -372,6 +418,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, handler)
     if faults.get("grandchild"):
         leave_grandchild()
+    if faults.get("bare_grandchild"):
+        leave_bare_grandchild()
+    fork(faults.get("forks", 0))
     if "stderr_bytes" in faults:
         flood_stderr(faults["stderr_bytes"])
     memory = os.urandom(1 << 20) * faults.get("grow_mb", 0)

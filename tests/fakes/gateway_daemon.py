@@ -37,6 +37,13 @@ MODELS = {
     ],
     "profiles": ["chat", "agent"],
 }
+CONVERSATION = {
+    "id": "mine",
+    "created_at": 1767225600.25,
+    "updated_at": 1767225601.5,
+    "message_count": 4,
+    "metadata": {"model": "sonnet"},
+}
 HEALTHY = {"ready": True, "state": "ready", "reason": None, "version": "0.1.0", "cli_version": "2.1.330"}
 
 
@@ -258,6 +265,10 @@ class Daemon:
             "daemon.ping": {"pid": 1, "version": "0"},
             "daemon.health": HEALTHY,
             "model.list": MODELS,
+            "conversation.create": CONVERSATION,
+            "conversation.get": CONVERSATION,
+            "conversation.list": {"conversations": [CONVERSATION]},
+            "conversation.delete": {},
         }
         if call.method not in answers:
             raise RpcError(Code.NO_METHOD)

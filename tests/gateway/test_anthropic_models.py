@@ -10,7 +10,8 @@ from fakes.gateway_daemon import Daemon
 from fakes.gateway_process import Gateway
 
 VERSION = {"anthropic-version": "2026-10-21"}
-IDS = ["claude-sonnet-5-20260115", "sonnet", "vendor/claude-x"]
+OWN = ["claude-sonnet-5-20260115", "sonnet", "vendor/claude-x"]
+IDS = [*OWN, *(f"agent/{name}" for name in OWN)]
 
 
 def test_list(gateway: Gateway, daemon: Daemon) -> None:
@@ -39,7 +40,7 @@ def test_one(gateway: Gateway, daemon: Daemon) -> None:
 def test_pages(gateway: Gateway, daemon: Daemon) -> None:
     first = gateway.request("GET", "/v1/models?limit=2", headers=VERSION).json
     assert ([row["id"] for row in first["data"]], first["has_more"]) == (IDS[:2], True)
-    second = gateway.request("GET", "/v1/models?limit=2&after_id=sonnet", headers=VERSION).json
+    second = gateway.request("GET", "/v1/models?limit=9&after_id=sonnet", headers=VERSION).json
     assert ([row["id"] for row in second["data"]], second["has_more"]) == (IDS[2:], False)
     assert gateway.request("GET", "/v1/models?limit=0", headers=VERSION).status == 400
 

@@ -38,7 +38,9 @@ FURTHER = ("output_config", "context_management", "cache_control", "inference_ge
 
 def params(fields: dict[str, Any], betas: Betas = NO_BETAS, **more: Any) -> ChatParams:
     request = decode(json.dumps(fields).encode(), MessagesRequest)
-    return to_params(request, betas, **{"profile_header": None, "strict": False, **more})
+    return to_params(
+        request, betas, **{"model": request.model, "profile_header": None, "strict": False, **more}
+    )
 
 
 def test_every_parameter_is_passed_on_as_it_is() -> None:

@@ -56,6 +56,21 @@ def test_stream(gateway: Gateway, daemon: Daemon) -> None:
     ]
 
 
+def test_an_answer_that_the_cli_got_without_a_stream_is_not_lost(gateway: Gateway, daemon: Daemon) -> None:
+    message = {"id": "msg_w", "content": [{"type": "text", "text": "whole"}], "usage": {"input_tokens": 9}}
+    whole = {"type": "assistant", "message": message, "parent_tool_use_id": None}
+    daemon.chat(start(), json.dumps(whole).encode() + b"\n", stop_reason="max_tokens")
+    answer = post(gateway).json
+    assert answer["content"] == [{"type": "text", "text": "whole", "citations": None}]
+    assert (answer["stop_reason"], answer["usage"]["output_tokens"]) == ("max_tokens", 7)
+    events = sent(post(gateway, stream=True))
+    assert [event["delta"].get("text") for name, event in events if name == "content_block_delta"] == [
+        "whole"
+    ]
+    assert events[-2][1]["delta"]["stop_reason"] == "max_tokens"
+    assert events[-1][0] == "message_stop"
+
+
 def test_whatever_was_ignored_is_named(gateway: Gateway, daemon: Daemon) -> None:
     betas = {"anthropic-beta": "oauth-2025-04-20,a-1"}
     daemon.chat(start(), END, ignored=["betas", "temperature"])

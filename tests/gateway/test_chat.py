@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ccd_protocol.errors import Code, RpcError
-from fakes.gateway_daemon import RESULT, Call, Daemon, Gate, start, text, thinking
+from fakes.gateway_daemon import RESULT, Call, Daemon, Gate, start, text, thinking, whole
+from fakes.gateway_daemon import call as tool_call
 from fakes.gateway_process import Gateway, events, read_until
 
 
@@ -255,3 +256,135 @@ def test_form_content_type_is_read_as_json(gateway: Gateway, daemon: Daemon) -> 
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     assert gateway.request("POST", "/v1/chat/completions", body, headers).status == 200
+
+
+def test_streamed_tool_calls(gateway: Gateway, daemon: Daemon) -> None:
+    daemon.chat(
+        start(),
+        text("wait") + tool_call(1, "toolu_a", "f", '{"a"', ":1}"),
+        tool_call(2, "toolu_b", "g"),
+        stop_reason="tool_use",
+    )
+    *chunks, done = events(gateway.chat(stream=True).body)
+    assert done == "[DONE]"
+    fragments = [chunk["choices"][0]["delta"].get("tool_calls") for chunk in chunks]
+    assert [fragment for fragment in fragments if fragment] == [
+        [{"index": 0, "id": "toolu_a", "type": "function", "function": {"name": "f", "arguments": ""}}],
+        [{"index": 0, "function": {"arguments": '{"a"'}}],
+        [{"index": 0, "function": {"arguments": ":1}"}}],
+        [{"index": 1, "id": "toolu_b", "type": "function", "function": {"name": "g", "arguments": ""}}],
+        [{"index": 1, "function": {"arguments": "{}"}}],
+    ]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_a_message_that_comes_whole_is_streamed_too(gateway: Gateway, daemon: Daemon) -> None:
+    daemon.chat(start("m1"), whole("m2", {"type": "text", "text": "late"}))
+    chunks = events(gateway.chat(stream=True).body)[:-1]
+    assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == "late"
+
+
+def test_what_the_daemon_ignores_ends_a_stream_as_a_comment(gateway: Gateway, daemon: Daemon) -> None:
+    daemon.chat(start(), text("a"), ignored=["temperature", "stop_sequences"])
+    *_, comment, done = events(gateway.chat(stream=True).body)
+    assert (comment, done) == (": x-ccd-ignored: temperature, stop", "[DONE]")
+    assert gateway.chat().headers["x-ccd-ignored"] == "temperature, stop"
+
+
+def test_strict_reaches_the_daemon(gateway: Gateway, daemon: Daemon) -> None:
+    gateway.chat(headers={"X-CCD-Strict": "true"})
+    gateway.chat()
+    assert [params.get("strict") for _, params in daemon.calls] == [True, None]
+
+
+def test_refusals_of_the_daemon_name_the_clients_parameter(gateway: Gateway, daemon: Daemon) -> None:
+    daemon.fail(Code.BAD_PARAMS, "no", param="effort")
+    for stream in (False, True):
+        assert gateway.chat(stream=stream).error["param"] == "reasoning_effort"
+
+
+# --- several answers ---
+
+
+def numbered(daemon: Daemon, last: Any) -> list[Gate]:
+    """Streams are told apart by the order in which they come; each waits for its gate, the last ends by `last`."""
+    gates = [Gate() for _ in range(3)]
+    seen: list[Call] = []
+
+    async def one(call: Call) -> Any:
+        number = len(seen)
+        seen.append(call)
+        await call.send(start() + text(f"<{number}>"))
+        await gates[number].passed()
+        if number == 2:
+            return await last(call)
+        await call.send(text(f"({number})"))
+        return RESULT
+
+    daemon.scripts["chat.stream"] = one
+    return gates
+
+
+async def fine(call: Call) -> Any:
+    await call.send(text("(2)"))
+    return RESULT
+
+
+def test_several_streams_are_told_apart_by_index(gateway: Gateway, daemon: Daemon) -> None:
+    gates = numbered(daemon, fine)
+    with gateway.open_chat(stream=True, n=3, stream_options={"include_usage": True}) as connection:
+        held = read_until(connection, b"<2>")
+        for gate in reversed(gates):
+            gate.open()
+        held += read_until(connection, b"data: [DONE]")
+    chunks = [json.loads(row[6:]) for row in held.decode().split("\n") if row.startswith("data: {")]
+    texts = ["", "", ""]
+    ends = []
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            texts[choice["index"]] += choice["delta"].get("content") or ""
+            ends += [choice["index"]] if choice["finish_reason"] else []
+    assert sorted(texts) == ["<0>(0)", "<1>(1)", "<2>(2)"]
+    assert sorted(ends) == [0, 1, 2]
+    assert chunks[-1]["usage"]["total_tokens"] == 3 * 17
+    assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+def test_one_of_several_streams_fails_before_any_output(gateway: Gateway, daemon: Daemon) -> None:
+    calls: list[Call] = []
+
+    async def one(call: Call) -> Any:
+        calls.append(call)
+        if len(calls) == 2:
+            raise RpcError(Code.UPSTREAM_LIMIT, "slow down")
+        await call.cancelled.wait()
+        raise RpcError(Code.CANCELLED)
+
+    daemon.scripts["chat.stream"] = daemon.scripts["chat.complete"] = one
+    for stream in (True, False):
+        calls.clear()
+        answer = gateway.chat(stream=stream, n=3)
+        assert (answer.status, answer.error["message"]) == (429, "slow down")
+        assert all(daemon.cancellations.acquire(timeout=10) for _ in range(2))
+
+
+def test_one_of_several_streams_fails_in_the_middle(gateway: Gateway, daemon: Daemon) -> None:
+    async def dying(call: Call) -> Any:
+        raise RpcError(Code.UPSTREAM_ERROR, "upstream died", {"output_started": True})
+
+    gates = numbered(daemon, dying)
+    with gateway.open_chat(stream=True, n=3) as connection:
+        read_until(connection, b"<2>")
+        gates[2].open()
+        assert b"[DONE]" not in read_until(connection, b"upstream died")
+    assert all(daemon.cancellations.acquire(timeout=10) for _ in range(2))
+    for gate in gates:
+        gate.open()
+
+
+def test_a_client_that_leaves_cancels_every_answer(gateway: Gateway, daemon: Daemon) -> None:
+    daemon.hang()
+    for stream in (True, False):
+        with gateway.open_chat(stream=stream, n=3):
+            assert all(daemon.arrivals.acquire(timeout=10) for _ in range(3))
+        assert all(daemon.cancellations.acquire(timeout=10) for _ in range(3))

@@ -12,18 +12,12 @@ from typing import Any
 import pytest
 
 from ccd_protocol.errors import Code, RpcError
-from fakes.gateway_daemon import Call, Daemon, start, text
+from fakes.gateway_daemon import CONVERSATION, Call, Daemon, start, text
+from fakes.gateway_keys import add_key, bearer
 from fakes.gateway_process import Gateway, events
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
-STORED = {
-    "id": "mine",
-    "created_at": 1767225600.25,
-    "updated_at": 1767225601.5,
-    "message_count": 4,
-    "metadata": {"model": "sonnet"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +31,9 @@ def conversations(daemon: Daemon) -> None:
     async def answer(call: Call) -> Any:
         if call.params.get("conversation_id") in ("unknown", "a\x07b"):
             raise RpcError(Code.NOT_FOUND)
-        return {"conversations": [STORED]} if call.method.endswith("list") else STORED
+        return CONVERSATION
 
-    for name in ("create", "get", "list", "delete"):
+    for name in ("get", "delete"):
         daemon.scripts[f"conversation.{name}"] = answer
 
 
@@ -193,3 +187,18 @@ def test_local_images_only_beneath_the_allowed_roots(gateway: Gateway, daemon: D
             assert chat(open_gateway, "a.png", bare=True).status == 200
             for name in ("link.png", "../outside.png", str(Path(folder) / "outside.png"), "none.png"):
                 assert chat(open_gateway, name).status == 400
+
+
+def test_a_tenant_has_conversations_of_its_own(daemon: Daemon, tmp_path: Path) -> None:
+    files = {"keys_file": tmp_path / "keys.json", "usage_file": tmp_path / "usage.sqlite3"}
+    token = add_key(files["keys_file"], tenant="team-1")
+    with Gateway(daemon.path, **files) as keyed:
+        assert keyed.chat(conversation_id="mine").status == 401
+        assert keyed.chat(conversation_id="mine", headers=bearer(token)).status == 200
+        asked = next(params for method, params in daemon.calls if method.startswith("chat."))
+        assert (asked["conversation_id"], asked["tenant"]) == ("mine", "team-1")
+        for method, path in (("GET", "mine"), ("DELETE", "mine"), ("GET", ""), ("POST", "")):
+            body = {} if method == "POST" else None
+            answer = keyed.request(method, f"/v1/conversations/{path}", body, bearer(token))
+            assert answer.status == 200
+            assert daemon.calls[-1][1]["tenant"] == "team-1"

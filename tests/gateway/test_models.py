@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ccd_gateway.errors import ApiError
-from ccd_gateway.models import find, listing
+from ccd_gateway.models import find, listing, with_other_names
 from fakes.gateway_daemon import MODELS, Daemon
 from fakes.gateway_process import Gateway
 
@@ -53,7 +53,7 @@ def test_unknown(gateway: Gateway, daemon: Daemon, name: str) -> None:
 
 def test_names_of_other_vendors() -> None:
     found: Any = MODELS
-    mapped = listing(found, {"gpt-*": "sonnet", "gpt-4o": "sonnet", "gpt-3": "claude-unlisted"})
+    mapped = with_other_names(found, {"gpt-*": "sonnet", "gpt-4o": "sonnet", "gpt-3": "claude-unlisted"})
     assert mapped["gpt-4o"] == {**mapped["sonnet"], "id": "gpt-4o"}
     assert mapped["gpt-3"]["id"] == "gpt-3"
     assert "gpt-*" not in mapped

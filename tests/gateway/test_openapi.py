@@ -15,36 +15,19 @@ from hypothesis import Phase as HypothesisPhase
 from ccd_gateway.app import create_app
 from ccd_gateway.openapi import document
 from ccd_gateway.settings import GatewaySettings
-from ccd_protocol.errors import Code, RpcError
-from fakes.gateway_daemon import Call, Daemon, start, text
+from fakes.gateway_daemon import Daemon, start, text
 from fakes.gateway_keys import add_key, bearer
 from fakes.gateway_process import Gateway
 
 schema = schemathesis.openapi.from_dict(document())
 
 
-async def conversation(call: Call) -> Any:
-    one = {"id": "c1", "created_at": 1.0, "updated_at": 2.0, "message_count": 0, "metadata": {}}
-    if call.method == "conversation.list":
-        return {"conversations": [one]}
-    if call.params.get("conversation_id") == "0":
-        raise RpcError(Code.NOT_FOUND)
-    return one
-
-
 @pytest.fixture(scope="module")
 def keyed(_daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, str]]:
     folder = tmp_path_factory.mktemp("openapi")
-    token = add_key(folder / "keys.json", scopes=("chat", "agent", "stats"))
+    token = add_key(folder / "keys.json")
     _daemon.chat(start(), text("hi"))
-    _daemon.scripts.update(
-        {f"conversation.{verb}": conversation for verb in ("create", "get", "list", "delete")}
-    )
-    files = {
-        "keys_file": folder / "keys.json",
-        "usage_file": folder / "usage.sqlite3",
-        "responses_file": folder / "responses.sqlite3",
-    }
+    files = {"keys_file": folder / "keys.json", "usage_file": folder / "usage.sqlite3"}
     with Gateway(_daemon.path, body_timeout_s=5, **files) as gateway:
         yield gateway, token
     assert gateway.log == gateway.greeting
@@ -60,7 +43,7 @@ CHECKS = [
 
 @schema.parametrize()
 @settings(
-    max_examples=25,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     database=None,

@@ -57,7 +57,6 @@ def test_values_that_ask_for_nothing(name: str, value: Any) -> None:
     ("name", "value"),
     [
         ("modalities", ["text", "audio"]),
-        ("conversation_id", "c"),
     ],
 )
 def test_not_supported_names_the_parameter(name: str, value: Any) -> None:

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from ccd_gateway.responses.runs import obituary
-from ccd_gateway.responses.table import Bounds, BrokenChainError, ResponseTable, StoredResponse
+from ccd_gateway.responses.table import (
+    Bounds,
+    BrokenChainError,
+    LongChainError,
+    ResponseTable,
+    StoredResponse,
+)
 
 CREATED = b'event: response.created\ndata: {"sequence_number":0}\n\n'
 
@@ -101,6 +107,22 @@ def test_a_chain_is_oldest_first(table: ResponseTable) -> None:
     with pytest.raises(BrokenChainError) as broken:
         table.chain("t", "c", 1.0)
     assert broken.value.args == ("a",)
+
+
+def test_a_chain_has_an_end(path: Path) -> None:
+    table = ResponseTable(path, Bounds(), obituary)
+    table.put("t", row("a", size=33 << 20), [], 0.0)
+    table.put("t", row("b", "a", size=33 << 20), [], 0.0)
+    assert len(table.chain("t", "a", 1.0)) == 1
+    with pytest.raises(LongChainError):
+        table.chain("t", "b", 1.0)
+    for number in range(2000):
+        table.put("t", row(f"n{number}", f"n{number - 1}" if number else None, size=0), [], 0.0)
+    assert len(table.chain("t", "n1999", 1.0)) == 2000
+    table.put("t", row("last", "n1999"), [], 0.0)
+    with pytest.raises(LongChainError):
+        table.chain("t", "last", 1.0)
+    table.close()
 
 
 def begin(table: ResponseTable, id: str = "a") -> None:

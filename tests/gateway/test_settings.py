@@ -68,6 +68,7 @@ def test_readme_documents_every_setting_with_its_default() -> None:
         "socket": "/run/ccd/ccd.sock",
         "keys_file": "/var/lib/ccd/keys.json",
         "usage_file": "/var/lib/ccd/usage.sqlite3",
+        "responses_file": "/var/lib/ccd/responses.sqlite3",
         "require_keys": True,
         "access_log": "/var/log/ccd/access.log",
     }

@@ -35,6 +35,9 @@ class Facts(Protocol):
     def status(self) -> dict[str, object]:
         """The parts of the status that belong to no other object."""
 
+    def memory(self) -> dict[str, object]:
+        """What bounds the workers' memory and ends their trees, and how short of memory the host is."""
+
 
 class Admin:
     """The methods that report."""
@@ -105,7 +108,7 @@ class Admin:
             memory={
                 "daemon_rss_bytes": rss_bytes(os.getpid()),
                 "workers_rss_bytes": sum(worker.rss_bytes for worker in workers),
-                "caps": "rss polling",
+                **self._facts.memory(),
                 **host_memory(),
             },
             **self._facts.status(),  # type: ignore[typeddict-item]

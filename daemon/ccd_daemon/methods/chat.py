@@ -38,6 +38,8 @@ _FALL_BACK_ON = (Code.UPSTREAM_OVERLOADED, Code.MODEL_NOT_FOUND)
 _REFUSED_SAMPLING = re.compile(
     r"\b(temperature|top_p|top_k)\b[^.]*\b(?:deprecated|not supported|unsupported)\b"
 )
+#: Others take one of the two, and many clients send both.
+_NOT_BOTH_SAMPLERS = re.compile(r"\btemperature\b\W+and\W+top_p\b[^.]*\bcannot both\b")
 
 
 class Chat:
@@ -167,13 +169,19 @@ class Chat:
 
     def _learn(self, chat: ChatParams, model: str | None, error: RpcError) -> bool:
         """Note a sampling parameter that the API no longer takes for this model; True when it can be left out."""
-        found = _REFUSED_SAMPLING.search(error.message) if error.data.get("upstream_status") == 400 else None
-        if found is None or found[1] not in chat or chat.get("strict"):
+        if error.data.get("upstream_status") != 400 or chat.get("strict"):
             return False
+        if _NOT_BOTH_SAMPLERS.search(error.message):
+            name = wish.BOTH_SAMPLERS
+        else:
+            found = _REFUSED_SAMPLING.search(error.message)
+            if found is None or found[1] not in chat:
+                return False
+            name = found[1]
         known = self._refused.get(model, set())
-        if found[1] in known or len(self._refused) >= _MAX_LEARNED:
+        if name in known or len(self._refused) >= _MAX_LEARNED:
             return False
-        self._refused.setdefault(model, known).add(found[1])
+        self._refused.setdefault(model, known).add(name)
         return True
 
     def _slower_mode(self, mode: str, error: RpcError) -> bool:

@@ -11,7 +11,8 @@ import msgspec
 
 from ccd_gateway.backend import Backend
 from ccd_gateway.errors import JSON, bad_request
-from ccd_gateway.models import find, listing
+from ccd_gateway.models import find, with_other_names
+from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.methods import ModelsResult
 
 Row = dict[str, Any]
@@ -32,8 +33,9 @@ class ModelRoutes(Protocol):
 class Models:
     """Both resources; requests without a version of the Messages API are another's."""
 
-    def __init__(self, backend: Backend, others: ModelRoutes) -> None:
+    def __init__(self, backend: Backend, settings: GatewaySettings, others: ModelRoutes) -> None:
         self._backend = backend
+        self._settings = settings
         self._others = others
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
@@ -42,7 +44,7 @@ class Models:
             await self._others.on_get(req, resp)
             return
         found: ModelsResult = await self._backend.call("model.list")
-        rows = [to_anthropic(row) for row in listing(found).values()]
+        rows = [to_anthropic(row) for row in with_other_names(found, self._settings.model_map).values()]
         _send(resp, page(rows, req.get_param("limit"), req.get_param("after_id"), req.get_param("before_id")))
 
     async def on_get_one(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, model: str) -> None:
@@ -51,7 +53,7 @@ class Models:
             await self._others.on_get_one(req, resp, model)
             return
         found: ModelsResult = await self._backend.call("model.list")
-        _send(resp, to_anthropic(find(found, model)))
+        _send(resp, to_anthropic(find(found, model, self._settings.model_for(model))))
 
 
 def to_anthropic(row: Row) -> Row:

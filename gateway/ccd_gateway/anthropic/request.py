@@ -53,14 +53,21 @@ def read_betas(header: str | None) -> Betas:
 
 
 def to_params(
-    request: MessagesRequest, betas: Betas, *, profile_header: str | None, strict: bool
+    request: MessagesRequest, betas: Betas, *, model: str, profile_header: str | None, strict: bool
 ) -> ChatParams:
     """The parameters of the call.
+
+    Args:
+        request: what was asked.
+        betas: what its header asks for.
+        model: what the settings make of the request's model.
+        profile_header: `X-CCD-Profile`.
+        strict: whether to refuse what would be ignored.
 
     Raises:
         ApiError: 400 for a profile that cannot be one.
     """
-    chosen = target(request.model, profile_header)
+    chosen = target(model, profile_header)
     params: dict[str, Any] = {"profile": chosen.profile, "model": chosen.model}
     params.update({name: getattr(request, name) for name in _SAME})
     params["extra_body"] = _given({name: getattr(request, name) for name in _FURTHER}) or None

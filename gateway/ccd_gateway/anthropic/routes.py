@@ -48,7 +48,7 @@ class Messages:
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer a message, streamed or whole."""
-        job = read_job(req, await read_body(req, self._settings.max_body_bytes))
+        job = read_job(req, await read_body(req, self._settings.max_body_bytes), self._settings)
         _name_ignored(resp, job.ignored)
         if job.stream:
             await self._stream(job, resp)
@@ -94,7 +94,7 @@ class CountTokens:
         resp.data = msgspec.json.encode({"input_tokens": estimate(prompt)})
 
 
-def read_job(req: falcon.asgi.Request, body: bytes) -> Job:
+def read_job(req: falcon.asgi.Request, body: bytes, settings: GatewaySettings) -> Job:
     """Check a request and make the call's parameters of it.
 
     Raises:
@@ -106,7 +106,13 @@ def read_job(req: falcon.asgi.Request, body: bytes) -> Job:
     strict = (req.get_header("x-ccd-strict") or "").lower() == "true"
     if strict:
         refuse_ignored(ignored)
-    params = to_params(request, betas, profile_header=req.get_header("x-ccd-profile"), strict=strict)
+    params = to_params(
+        request,
+        betas,
+        model=settings.model_for(request.model),
+        profile_header=req.get_header("x-ccd-profile"),
+        strict=strict,
+    )
     request_id = req.get_header("x-request-id") or ""
     return Job(request.model, bool(request.stream), params, ignored, request_id)
 

@@ -32,9 +32,16 @@ def paths() -> Json:
         },
         "/v1/sessions/{name}": {
             "parameters": [_NAME],
-            "delete": _operation("endSession", ended, (400, 405), other={"404": _object({"error": _TEXT})}),
+            "delete": _operation(
+                "endSession",
+                ended,
+                (400, 405),
+                other={"404": _object({"error": {"type": ["string", "object"]}})},
+            ),
         },
-        "/stats": {"get": _operation("stats", _object({"cache": {"type": "object"}, "version": _TEXT}), (400,))},
+        "/stats": {
+            "get": _operation("stats", _object({"cache": {"type": "object"}, "version": _TEXT}), (400,))
+        },
         "/version": {"get": _operation("version", version, (400,), error="FlaskError")},
         "/api/claude-code": {
             "post": {

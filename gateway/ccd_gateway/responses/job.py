@@ -21,7 +21,7 @@ from ccd_gateway.responses.items import Item, in_words_of_items, missing_referen
 from ccd_gateway.responses.resource import Response, new_response
 from ccd_gateway.responses.schema import Decoded, ResponsesRequest
 from ccd_gateway.responses.store import ResponseStore
-from ccd_gateway.responses.table import BrokenChainError, ResponseTable, StoredResponse
+from ccd_gateway.responses.table import BrokenChainError, LongChainError, ResponseTable, StoredResponse
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.translate import Target, target
 from ccd_protocol.errors import RpcError
@@ -144,6 +144,12 @@ async def history_of(tenant: str, response_id: str, store: ResponseStore) -> lis
             f"Previous response with id '{response_id:.80}' not found{earlier}.",
             "previous_response_id",
             "previous_response_not_found",
+        ) from None
+    except LongChainError:
+        raise bad_request(
+            f"The conversation before '{response_id}' is too long to be continued.",
+            "previous_response_id",
+            "context_length_exceeded",
         ) from None
     if chain[-1].status not in ("completed", "incomplete"):
         raise bad_request(

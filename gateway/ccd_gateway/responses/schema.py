@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ccd_gateway.errors import ApiError, bad_request, unsupported
-from ccd_gateway.schema import Effort, decode_object, wrong_field
+from ccd_gateway.schema import Effort, StreamOptions, decode_object, wrong_field
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 Summary = Literal["auto", "concise", "detailed"]
@@ -39,12 +39,6 @@ class Text(Struct):
 
     format: dict[str, Any] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
-
-
-class StreamOptions(Struct):
-    """What a stream carries besides the answer."""
-
-    include_obfuscation: bool | None = None
 
 
 class ResponsesRequest(Struct, kw_only=True):

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 RUNNING = ("queued", "in_progress")
 _MAX_CHAIN = 2000
+_MAX_CHAIN_BYTES = 64 << 20
 _VERSION = 1
 _PRUNE_EVERY = 64
 _BUSY_TIMEOUT_S = 10.0
@@ -84,6 +85,10 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+class LongChainError(ValueError):
+    """A chain is too long to be sent to a model, whatever its context."""
 
 
 # The body and the event of a response whose process died: made of its last body and the event's number.
@@ -304,13 +309,18 @@ class ResponseTable:
 
         Raises:
             BrokenChainError: one of them is not there.
+            LongChainError: there are too many, or they are too large.
         """
         found: list[StoredResponse] = []
+        size = 0
         wanted: str | None = id
         while wanted is not None:
             row = self._row(tenant, wanted)
-            if row is None or len(found) >= _MAX_CHAIN:
+            if row is None:
                 raise BrokenChainError(wanted)
+            size += len(row.body) + len(row.input)
+            if len(found) >= _MAX_CHAIN or size > _MAX_CHAIN_BYTES:
+                raise LongChainError(id)
             found.append(row)
             wanted = row.previous
         ids = [(now, row.id) for row in found]
