@@ -159,4 +159,7 @@ def _counts(usage: dict[str, Any]) -> Usage:
     for key in _USAGE_KEYS:
         value = usage.get(key)
         counts[key] = value if isinstance(value, int) else 0  # type: ignore[literal-required]
+    details = usage.get("output_tokens_details")
+    thought = details.get("thinking_tokens") if isinstance(details, dict) else None
+    counts["thinking_tokens"] = thought if isinstance(thought, int) else 0
     return counts

@@ -59,6 +59,7 @@ class Usage(TypedDict, total=False):
     output_tokens: int
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
+    thinking_tokens: int  # the part of output_tokens that was spent on thinking; 0 where the API does not say
 
 
 class ChatResult(TypedDict):

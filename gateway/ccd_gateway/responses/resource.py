@@ -98,7 +98,7 @@ def usage(counts: Mapping[str, Any]) -> dict[str, Any]:
         "input_tokens": given,
         "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written},
         "output_tokens": made,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": counts.get("thinking_tokens") or 0},
         "total_tokens": given + made,
     }
 
