@@ -10,7 +10,7 @@ import falcon
 import falcon.asgi
 from falcon.inspect import inspect_routes
 
-from ccd_gateway import absent
+from ccd_gateway import absent, boot_signals
 from ccd_gateway.access_log import AccessLog
 from ccd_gateway.anthropic.edge import MessagesEdge
 from ccd_gateway.anthropic.models import Models as AnthropicModels
@@ -92,6 +92,9 @@ class _Lifespan:
     def __init__(self, backend: Backend, log: AccessLog) -> None:
         self._backend = backend
         self._log = log
+
+    async def process_startup(self, scope: object, event: object) -> None:
+        boot_signals.release()
 
     async def process_shutdown(self, scope: object, event: object) -> None:
         await self._backend.close()

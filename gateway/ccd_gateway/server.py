@@ -12,6 +12,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
+from ccd_gateway import boot_signals
 from ccd_gateway.app import create_app
 from ccd_gateway.auth import why_not
 from ccd_gateway.envelope import App
@@ -134,8 +135,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         self.cfg.set("bind", [f"fd://{self._fd}"])
         self.cfg.set("when_ready", self._when_ready)
         self.cfg.set("pre_fork", _pre_fork)
-        if self.settings.die_with_parent:
-            self.cfg.set("post_fork", _post_fork)
+        self.cfg.set("post_fork", _post_fork if self.settings.die_with_parent else _hold_signals)
 
     def load(self) -> App:
         return create_app(self.settings)
@@ -153,4 +153,9 @@ def _pre_fork(arbiter: Any, worker: Any) -> None:
 
 def _post_fork(arbiter: Any, worker: Any) -> None:
     """A master that ends in order has stopped its workers before; this is for one that was killed."""
+    _hold_signals(arbiter, worker)
     die_with_parent(worker.ppid, signal.SIGKILL)
+
+
+def _hold_signals(arbiter: Any, worker: Any) -> None:
+    boot_signals.hold()
