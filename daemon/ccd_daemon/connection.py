@@ -2,7 +2,7 @@
 
 A method that answers at once runs inside the read that brought it, without a task; the others get a task each,
 which is cancelled when the caller cancels, its deadline passes, or the connection is lost. The one place where an
-exception becomes a CCDP code is `_settle`.
+exception becomes a CCDP code is `_fail`.
 """
 
 from __future__ import annotations

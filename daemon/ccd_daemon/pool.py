@@ -37,7 +37,7 @@ class Pool:
         self.draining = False
         self._hurried = False
         self.counters = dict.fromkeys(
-            ("spawned", "died_unready", "killed", "turns", "resets", "refused", "surplus_calls", "leases"), 0
+            ("spawned", "died_unready", "turns", "resets", "refused", "surplus_calls", "leases"), 0
         )
         self._settings = settings
         self._launch = launch
