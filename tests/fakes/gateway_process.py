@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -103,14 +104,22 @@ class Gateway:
         return connection
 
 
+_unread: weakref.WeakKeyDictionary[socket.socket, bytes] = weakref.WeakKeyDictionary()
+
+
 def read_until(connection: socket.socket, mark: bytes) -> bytes:
-    """Read up to and including `mark`; fails when the connection ends first."""
-    held = b""
+    """Read up to and including `mark`; fails when the connection ends first.
+
+    What arrived behind the mark is kept for the next call: one read may hold several events.
+    """
+    held = _unread.pop(connection, b"")
     while mark not in held:
         piece = connection.recv(65536)
         assert piece, f"closed before {mark!r}: {held!r}"
         held += piece
-    return held
+    end = held.index(mark) + len(mark)
+    _unread[connection] = held[end:]
+    return held[:end]
 
 
 def events(body: bytes) -> list[Any]:
