@@ -175,7 +175,7 @@ class Sessions:
         600.0, "a permission request that nobody answers is denied after this", min=1
     )
     history_bytes: int = setting(4 * MIB, "what a client that comes later is shown of the past", min=0)
-    backlog_bytes: int = setting(8 * MIB, "what may wait for a client that does not read", min=65536)
+    backlog_bytes: int = setting(8 * MIB, "what may wait for a client that is slower than others", min=MIB)
     allow_bypass: bool = setting(False, "allow the permission mode bypassPermissions")
     setting_sources: list[Literal["user", "project", "local"]] = setting(
         [], "settings files that its CLI reads (user, project, local); project brings CLAUDE.md too"

@@ -1,7 +1,7 @@
 """One client that is attached to a session: lines wait here while it does not read, but not without end.
 
-A session speaks to several clients at once, so a slow one cannot hold its CLI back; it is cut off instead, and may
-attach again.
+A session speaks to several clients at once. Only when none of them reads is its CLI held back; one that is slower than
+the others is cut off when too much waits for it, and may attach again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ class Follower:
         max_bytes: how much may wait.
 
     Attributes:
+        paused: the client's window is used up.
+        flow_changed: called when `paused` has changed.
         ended: set to the reason, or to a failure, when everything has been passed on.
     """
 
@@ -30,14 +32,15 @@ class Follower:
         self._max_bytes = max_bytes
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
-        self._paused = False
+        self.paused = False
+        self.flow_changed: Callable[[], None] = _nothing
         self._last: str | RpcError | None = None
 
     def tell(self, lines: bytes) -> None:
         """Pass lines on, now or when the client reads again."""
         if self._last is not None or not lines:
             return
-        if not self._paused and not self._held:
+        if not self.paused and not self._held:
             self._send(lines)
             return
         self._held.append(lines)
@@ -55,16 +58,19 @@ class Follower:
 
     def pause(self) -> None:
         """The client's window is used up."""
-        self._paused = True
+        if not self.paused:
+            self.paused = True
+            self.flow_changed()
 
     def resume(self) -> None:
         """The client can take more."""
-        self._paused = False
-        while self._held and not self._paused:
+        self.paused = False
+        while self._held and not self.paused:
             lines = self._held.popleft()
             self._held_bytes -= len(lines)
             self._send(lines)
         self._end_if_empty()
+        self.flow_changed()
 
     def _end_if_empty(self) -> None:
         if self._held or self.ended.done() or self._last is None:
@@ -74,3 +80,7 @@ class Follower:
             self.ended.exception()  # the client may be gone; nobody need be waiting
         else:
             self.ended.set_result(self._last)
+
+
+def _nothing() -> None:
+    """Nobody is interested in the flow."""

@@ -99,6 +99,7 @@ class Session:
     def join(self, follower: Follower) -> None:
         """A client attaches: it is shown the state, the past, and what waits for an answer."""
         self._followers.add(follower)
+        follower.flow_changed = self._hold_back
         self._rearm_if(State.HELD)
         follower.tell(b"".join([self.view.frame(), *self._history.lines(), *self.permissions.frames()]))
         if self.closed is not None:
@@ -109,7 +110,15 @@ class Session:
     def leave(self, follower: Follower) -> None:
         """A client has gone."""
         self._followers.discard(follower)
+        self._hold_back()
         self._rearm_if(State.HELD)
+
+    def _hold_back(self) -> None:
+        """As long as nobody takes what the CLI says, it is not read: its pipe fills, and it waits."""
+        if self._followers and all(follower.paused for follower in self._followers):
+            self.process.tree.pause()
+        else:
+            self.process.tree.resume()
 
     def _rearm_if(self, state: State) -> None:
         if self.process.state is state:
@@ -186,13 +195,13 @@ class Session:
         self.check_open()
         line, frame = self.permissions.answer(request_id, behavior, updated_input, message)
         self.process.tree.write(line)
-        self._settled(request_id, frame)
+        self._settled(request_id)
+        self._broadcast(frame)
 
-    def _settled(self, request_id: str, frame: bytes) -> None:
+    def _settled(self, request_id: str) -> None:
         timer = self._patience.pop(request_id, None)
         if timer is not None:
             timer.cancel()
-        self._broadcast(frame)
         self._rearm_if(State.BUSY)
 
     def check_open(self) -> None:
@@ -293,8 +302,9 @@ class Session:
 
     def _on_withdrawn(self, line: bytes) -> bytes:
         request_id = control.cancel_line(line).request_id
-        self._settled(request_id, self.permissions.withdraw(request_id))
-        return b""
+        frame = self.permissions.withdraw(request_id)
+        self._settled(request_id)
+        return frame
 
     def _on_init(self, line: bytes) -> bytes:
         self.view.saw_init(line)

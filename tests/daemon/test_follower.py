@@ -67,6 +67,16 @@ async def test_a_window_that_closes_again_stops_the_rest() -> None:
 
 
 @in_loop
+async def test_who_is_interested_in_the_flow_is_told() -> None:
+    follower = Follower(lambda lines: None, 100)
+    told: list[bool] = []
+    follower.flow_changed = lambda: told.append(follower.paused)
+    for act in (follower.pause, follower.pause, follower.resume):
+        act()
+    assert told == [True, False]
+
+
+@in_loop
 async def test_a_client_that_does_not_read_is_cut_off() -> None:
     sent: list[bytes] = []
     follower = Follower(sent.append, 5)
