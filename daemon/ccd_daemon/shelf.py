@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+
+from ccd_protocol.errors import RpcError
 
 from .lifecycle import State
 from .policy import Breaker, FairQueue
@@ -27,9 +29,7 @@ class Want:
     """What a caller needs a worker for."""
 
     tenant: str
-    binding: str | None = (
-        None  # the system prompt that the worker must have, or take on; None: any worker will do
-    )
+    binding: str | None = None  # the system prompt it must have, or take on; None: any worker will do
 
 
 @dataclass(eq=False)
@@ -105,6 +105,13 @@ class Shelf:
     def generic_spares(self) -> int:
         """Spares that could serve anybody."""
         return sum(worker.binding is None for worker in self.spares)
+
+    def refuse_waiting(self, error: Callable[[], RpcError]) -> None:
+        """Every caller in the queue gets an error."""
+        while len(self.queue):
+            waiter = self.queue.pop()
+            if not waiter.future.done():
+                waiter.future.set_exception(error())
 
     # --- learning which system prompts recur ---
 

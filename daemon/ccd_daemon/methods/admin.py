@@ -118,15 +118,15 @@ class Admin:
 
 def surplus(pool: Pool) -> int:
     """API calls that the CLI made beyond one per turn."""
-    return pool.counters["surplus_calls"] + sum(worker.surplus_calls for worker in pool.workers)
+    return pool.counters["surplus_calls"] + sum(worker.wear.surplus_calls for worker in pool.workers)
 
 
 def pool_state(pool: Pool) -> tuple[str, str | None]:
     """The daemon's state in a word, and why."""
     if pool.draining:
         return "draining", "ccd is shutting down"
-    if pool.auth_error is not None:
-        return "degraded", pool.auth_error
+    if pool.login.refusal is not None:
+        return "degraded", pool.login.refusal
     broken = pool.broken()
     if broken is not None:
         return "degraded", f"the CLI cannot be started: {broken.breaker.reason}"
@@ -144,7 +144,7 @@ def _row(worker: Worker) -> WorkerRow:
         state=worker.state.value,
         pid=worker.pid,
         age_s=round(worker.age_s, 1),
-        turns=worker.turns,
+        turns=worker.wear.turns,
         rss_bytes=worker.rss_bytes,
         cli_version=worker.cli_version,
     )

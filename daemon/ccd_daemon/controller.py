@@ -1,0 +1,58 @@
+"""What a worker asks of its CLI beside the turns themselves: control requests, and what is still to be confirmed.
+
+Pure: every method returns the lines to write.
+"""
+
+from __future__ import annotations
+
+from . import body, control
+
+
+class Controller:
+    """The control requests of one CLI process."""
+
+    def __init__(self, prefix: str, mode: str) -> None:
+        self._prefix = prefix
+        self._mode = mode
+        self._requests = 0
+        self._warming_id = ""
+        self.reset_seen = False  # the CLI says that it has begun a new conversation
+
+    def next_id(self) -> str:
+        """An id for a control request, unique in this process."""
+        self._requests += 1
+        return f"{self._prefix}-{self._requests}"
+
+    def warm_up(self, binding: str | None) -> bytes:
+        """Where nothing at binding needs `initialize` any more, spares initialise while they warm."""
+        self._warming_id = self.next_id()
+        if binding is not None:
+            return body.initialize(self._warming_id, binding)
+        return control.request(
+            self._warming_id, "initialize" if self._mode == "full" else "get_binary_version"
+        )
+
+    def is_warm_reply(self, reply: control.ControlReply) -> bool:
+        """Whether this is the answer to `warm_up`; true once."""
+        matches = reply.request_id == self._warming_id
+        self._warming_id = "" if matches else self._warming_id
+        return matches
+
+    def interrupt(self) -> bytes:
+        """End the turn."""
+        return control.request(self.next_id(), "interrupt")
+
+    def guard(self) -> bytes:
+        """From now on another API call of this turn would be refused before it costs anything."""
+        if self._mode == "replay":
+            return b""
+        return control.flags(self.next_id(), env={"CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY})
+
+    def reset(self) -> bytes:
+        """Forget the conversation; only now may the request body be emptied, as nothing can be asked in between."""
+        self.reset_seen = False
+        return control.flags(self.next_id(), env={"CLAUDE_CODE_EXTRA_BODY": ""}) + control.clear_line()
+
+    def reset_confirmed(self, line: control.ResultLine) -> bool:
+        """Whether this is the end of a reset that was carried out."""
+        return self.reset_seen and line.local_command == "clear" and not line.is_error
