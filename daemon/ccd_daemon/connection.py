@@ -265,7 +265,9 @@ class Connection(asyncio.Protocol):
         if call is None or call.task is None:
             return
         call.task.cancel()
-        if not call.begun:  # a task that is cancelled before its first step never runs: nobody else would answer
+        if (
+            not call.begun
+        ):  # a task that is cancelled before its first step never runs: nobody else would answer
             self._fail(call, RpcError(Code.CANCELLED))
             self._served(call)
 
