@@ -36,6 +36,7 @@ def _fail_draining(worker: Worker) -> None:
 
 DO: Mapping[Action, Callable[[Worker], None]] = {
     Action.PING: lambda worker: worker.tree.write(worker.controller.warm_up(worker.binding)),
+    Action.REHEARSE: lambda worker: worker.tree.write(worker.controller.rehearse()),
     Action.OFFER: lambda worker: worker.owner.offer(worker),
     Action.WITHDRAW: lambda worker: worker.owner.withdraw(worker),
     Action.WRITE_TURN: _write_turn,

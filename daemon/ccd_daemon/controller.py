@@ -5,18 +5,30 @@ Pure: every method returns the lines to write.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from . import body, control
+
+#: What a rehearsal changes. The CLI itself refuses a header value that is not ASCII, after it has done everything
+#: else that a first request takes; should a version send it all the same, the API refuses the empty request.
+_REHEARSAL = {
+    "ANTHROPIC_CUSTOM_HEADERS": "x-ccd-rehearsal: \u2205",
+    "CLAUDE_CODE_MAX_RETRIES": "0",
+    "CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY,
+}
 
 
 class Controller:
-    """The control requests of one CLI process."""
+    """The control requests of one CLI process. `env` is the environment that it was started with."""
 
     def __init__(self, prefix: str, mode: str) -> None:
+        self.env: Mapping[str, str] = {}
         self._prefix = prefix
         self._mode = mode
         self._requests = 0
         self._warming_id = ""
         self.reset_seen = False  # the CLI says that it has begun a new conversation
+        self._changed: dict[str, str] = {}  # by a rehearsal, and what it was before
 
     def next_id(self) -> str:
         """An id for a control request, unique in this process."""
@@ -38,6 +50,16 @@ class Controller:
         self._warming_id = "" if matches else self._warming_id
         return matches
 
+    def rehearse(self) -> bytes:
+        """A turn that the CLI refuses by itself, before any request: the first one is so much slower than the next."""
+        self._changed = {name: self.env.get(name, "") for name in _REHEARSAL}
+        return control.flags(self.next_id(), env=_REHEARSAL) + control.user_line(".")
+
+    @staticmethod
+    def rehearsed(line: control.ResultLine) -> bool:
+        """Whether a rehearsal ended as it should: refused, and not by the API."""
+        return line.is_error and line.api_error_status is None
+
     def interrupt(self) -> bytes:
         """End the turn."""
         return control.request(self.next_id(), "interrupt")
@@ -51,7 +73,8 @@ class Controller:
     def reset(self) -> bytes:
         """Forget the conversation; only now may the request body be emptied, as nothing can be asked in between."""
         self.reset_seen = False
-        return control.flags(self.next_id(), env={"CLAUDE_CODE_EXTRA_BODY": ""}) + control.clear_line()
+        env, self._changed = {**self._changed, "CLAUDE_CODE_EXTRA_BODY": ""}, {}
+        return control.flags(self.next_id(), env=env) + control.clear_line()
 
     def reset_confirmed(self, line: control.ResultLine) -> bool:
         """Whether this is the end of a reset that was carried out."""

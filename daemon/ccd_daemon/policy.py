@@ -87,6 +87,33 @@ class Login:
         return True
 
 
+class Rehearsals:
+    """Whether spares rehearse. One that ends in another way than it should, or two lost in a row, were the last."""
+
+    MOST_LOST = 2
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+        self.fault: str | None = None  # why there are no more
+        self._lost = 0
+
+    @property
+    def allowed(self) -> bool:
+        """Whether another may begin."""
+        return self.wanted and self.fault is None
+
+    def ended(self, fault: str | None) -> None:
+        """One was of use, or what was wrong with it."""
+        self.fault = self.fault or fault
+        self._lost = 0
+
+    def lost(self, why: str) -> None:
+        """A spare ended instead."""
+        self._lost += 1
+        if self._lost >= self.MOST_LOST:
+            self.fault = self.fault or why
+
+
 class FairQueue(Generic[T]):
     """First come, first served within a tenant; tenants take turns."""
 

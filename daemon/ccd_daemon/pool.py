@@ -16,7 +16,7 @@ from ccd_protocol.errors import Code, RpcError
 
 from .config import Settings
 from .lifecycle import Event, State
-from .policy import Breaker, FairQueue, Login, refused_retry_ms
+from .policy import Breaker, FairQueue, Login, Rehearsals, refused_retry_ms
 from .shelf import Shelf, Waiter, Want
 from .spawner import Orders, Spawner
 from .wear import release_event
@@ -33,7 +33,9 @@ _REFILL_DELAY_S = 0.25  # a start costs a core for 0.3 s, which the turn just be
 class Pool:
     """All workers of the daemon."""
 
-    def __init__(self, settings: Settings, mode: str, launch: Launch) -> None:
+    def __init__(
+        self, settings: Settings, mode: str, launch: Launch, *, private_login: bool = False
+    ) -> None:
         self.mode = mode
         self.draining = False
         self._hurried = False
@@ -56,6 +58,8 @@ class Pool:
         self.refused_modes: dict[str, str] = {}
         self.proven_modes: set[str] = set()  # those in which an answer has come
         self.login = Login(_LOGIN_PROBE_S)
+        self.rehearsals = Rehearsals(settings.pool.rehearse and mode == "full" and private_login)
+        self._rehearsing: set[Worker] = set()
         self.shelves = {name: self._shelf(name) for name in settings.profiles}
         self._spawner = Spawner(self.shelves, settings, self._orders, self._spawn)
 
@@ -180,12 +184,28 @@ class Pool:
 
     # --- what workers tell (see `worker.Owner`) ---
 
+    def may_rehearse(self, worker: Worker) -> bool:
+        """Nobody waits, and rehearsals are of use."""
+        shelf = self.shelves[worker.profile]
+        fit = worker.mode == self.mode == "full" and not (worker.stale or self.draining or self.pressed)
+        if not fit or len(shelf.queue) or not self.rehearsals.allowed:
+            return False
+        self._rehearsing.add(worker)
+        return True
+
+    def rehearsed(self, worker: Worker, fault: str | None) -> None:
+        """A rehearsal has ended; what remains is to forget it."""
+        if fault is not None:
+            log.warning("spares rehearse no more: %s", fault)
+        self.rehearsals.ended(fault)
+
     def offer(self, worker: Worker) -> None:
         """A worker is READY: for a waiter, else for the shelf."""
         if worker.stale:
             worker.feed(Event.STOP)
             return
         shelf = self.shelves[worker.profile]
+        self._rehearsing.discard(worker)
         if worker.wear.turns == 0:
             shelf.breaker.warmed()
             self.models = list(worker.models) or self.models
@@ -214,6 +234,9 @@ class Pool:
         log.info("worker %s ended: %s (turns %d)", worker.id, worker.death, worker.wear.turns)
         if not worker.was_ready and not worker.stale and not self.draining:
             self._died_unready(shelf, worker)
+        if worker in self._rehearsing:
+            self._rehearsing.discard(worker)
+            self.rehearsals.lost(f"a spare ended in its rehearsal: {worker.death}")
         if self.draining and not self.workers:
             self._all_gone.set()
         self.on_buried()
@@ -302,7 +325,7 @@ class Pool:
         """The CLI was replaced: idle processes end now, those in use when they are given back."""
         for worker in self.workers:
             worker.stale = True
-            if worker.state in (State.SPAWNING, State.WARMING, State.READY):
+            if worker.state in (State.SPAWNING, State.WARMING, State.REHEARSING, State.READY):
                 worker.feed(Event.STOP)
         self.models, self.announced, self.cli_version = [], [], None
 

@@ -18,7 +18,7 @@ from .lifecycle import State
 from .policy import Breaker, FairQueue
 from .worker import Worker
 
-_STARTING = (State.SPAWNING, State.WARMING)
+_STARTING = (State.SPAWNING, State.WARMING, State.REHEARSING)
 _MAX_SEEN = 256
 _FAVOURITES = 2
 _RECURS = 2  # a system prompt that came so often is worth a spare of its own
@@ -56,7 +56,7 @@ class Shelf:
 
     def starting(self, binding: str | None = None) -> int:
         """Workers on their way to READY: all of them, or those that start with a system prompt."""
-        return sum(worker.state in _STARTING and binding in (None, worker.binding) for worker in self.workers)
+        return sum(_is_starting(worker) and binding in (None, worker.binding) for worker in self.workers)
 
     def put(self, worker: Worker) -> None:
         """An idle worker comes back."""
@@ -130,3 +130,8 @@ class Shelf:
             if count >= _RECURS and not have and not self.starting(binding):
                 return binding
         return None
+
+
+def _is_starting(worker: Worker) -> bool:
+    """A spare that forgets its rehearsal is on its way, too."""
+    return worker.state in _STARTING or (worker.state is State.RESETTING and not worker.wear.turns)

@@ -45,6 +45,12 @@ class Owner(Protocol):
     def withdraw(self, worker: Worker) -> None:
         """The worker is no longer READY."""
 
+    def may_rehearse(self, worker: Worker) -> bool:
+        """Whether there is time and leave for a rehearsal, now that the worker has answered."""
+
+    def rehearsed(self, worker: Worker, fault: str | None) -> None:
+        """A rehearsal was of use, or what was wrong with it."""
+
     def idle(self, worker: Worker) -> None:
         """An abandoned turn has ended; the worker is HELD by nobody and must be given back."""
 
@@ -97,6 +103,7 @@ class Worker:
         open_group: Callable[[], Group | None],
     ) -> None:
         """Begin to spawn; for the arguments see `ProcessTree.spawn`."""
+        self.controller.env = env
         self._spawning = self._loop.create_task(self._spawn(command, argv, env, home, open_group))
 
     async def _spawn(
@@ -253,7 +260,11 @@ class Worker:
     def on_result(self, line: control.ResultLine) -> None:
         """The CLI has done what was written to it: a reset, a part of the turn, or all of it."""
         turn = self.turn
-        if self.state is State.RESETTING:
+        if self.state is State.REHEARSING:
+            well = self.controller.rehearsed(line)
+            self.owner.rehearsed(self, None if well else f"it ended with: {line.result or line.subtype}"[:300])
+            self.feed(Event.RESULT)
+        elif self.state is State.RESETTING:
             confirmed = self.controller.reset_confirmed(line)
             if confirmed:
                 self.wear.forgot()
@@ -291,7 +302,7 @@ class Worker:
             if self.pid is not None and not self.tree.caps_memory:
                 memory.limit_data(self.pid, self._settings.pool.rss_hard_bytes)
             self.last_used = self._loop.time()
-            self.feed(Event.WARMED)
+            self.feed(Event.REHEARSE if self.owner.may_rehearse(self) else Event.WARMED)
 
     def on_request(self, request: control.ControlRequestLine) -> None:
         """The CLI asks its host something."""

@@ -99,6 +99,7 @@ class Admin:
             pool={
                 "mode": pool.mode,
                 "refused_modes": dict(pool.refused_modes),
+                "rehearsals": {"on": pool.rehearsals.allowed, "fault": pool.rehearsals.fault},
                 "workers": len(workers),
                 "waiting": pool.waiting,
                 "spares": {name: len(shelf.spares) for name, shelf in pool.shelves.items()},
