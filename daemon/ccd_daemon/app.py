@@ -69,9 +69,7 @@ class Daemon:
         places = cgroup.find() if settings.pool.control_groups else cgroup.Places()
         self.groups = cgroup.Groups(self._owner, places)
         self.conversations = Conversations(settings.data_dir / "conversations.db", settings.conversations)
-        self.pool = Pool(
-            settings, self.mode, self._launch, private_login=self.login in ("api_key", "token")
-        )
+        self.pool = Pool(settings, self.mode, self._launch, private_login=self.login in ("api_key", "token"))
         self.housekeeping = Housekeeping(self.pool, settings, self.command, self._round)
         self.server = Server(settings.server, {}, f"ccd/{self.version}")
         self.server.limit_files(file_room(settings, raise_fd_limit()))

@@ -1,10 +1,10 @@
 """The life of one CLI process, as a table: `(state, event) -> (next state, actions)`.
 
 Theory of operation. A worker is spawned and warmed without knowing whom it will serve (SPAWNING, WARMING), may
-practise a turn that goes nowhere (REHEARSING), waits in the pool (READY), is leased (HELD), answers one turn at a time (BUSY), may wait for a client's tool results
-(PARKED) or for an interrupted turn to end (CANCELLING), forgets what it heard (RESETTING), and ends either in
-peace (DRAINING: stdin closed, the CLI finishes and exits) or by force (KILLING: TERM, then KILL, to the whole
-process tree). DEAD is final.
+practise a turn that goes nowhere (REHEARSING), waits in the pool (READY), is leased (HELD), answers one turn at a
+time (BUSY), may wait for a client's tool results (PARKED) or for an interrupted turn to end (CANCELLING), forgets
+what it heard (RESETTING), and ends either in peace (DRAINING: stdin closed, the CLI finishes and exits) or by force
+(KILLING: TERM, then KILL, to the whole process tree). DEAD is final.
 
 The table is pure: it knows no clock, process or pool. The worker feeds it events and carries out the actions in
 order. Every state but DEAD has one clock, named in `CLOCK`; when it runs out the worker feeds `TIMEOUT`.
@@ -215,10 +215,7 @@ _ENDING = (
 #: Late, duplicate or remembered elsewhere: nothing happens. A soft memory limit is noted by the worker and acted
 #: on when it is released; a cancel may cross the result; whatever a process still says while it ends is moot.
 IGNORED: frozenset[tuple[State, Event]] = frozenset(
-    {
-        (state, E.RSS_SOFT)
-        for state in set(S) - {S.READY, S.DRAINING, S.KILLING, S.DEAD}
-    }
+    {(state, E.RSS_SOFT) for state in set(S) - {S.READY, S.DRAINING, S.KILLING, S.DEAD}}
     | {(state, E.CANCEL) for state in (S.READY, S.HELD, S.CANCELLING, S.RESETTING)}
     | {(S.DRAINING, event) for event in _ENDING}
     | {(S.KILLING, event) for event in (*_ENDING, E.RSS_HARD, E.BAD_FRAME)}

@@ -94,6 +94,7 @@ class Rehearsals:
 
     def __init__(self, wanted: bool) -> None:
         self.wanted = wanted
+        self.done = 0
         self.fault: str | None = None  # why there are no more
         self._lost = 0
 
@@ -105,6 +106,7 @@ class Rehearsals:
     def ended(self, fault: str | None) -> None:
         """One was of use, or what was wrong with it."""
         self.fault = self.fault or fault
+        self.done += 1
         self._lost = 0
 
     def lost(self, why: str) -> None:

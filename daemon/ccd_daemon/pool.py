@@ -33,9 +33,7 @@ _REFILL_DELAY_S = 0.25  # a start costs a core for 0.3 s, which the turn just be
 class Pool:
     """All workers of the daemon."""
 
-    def __init__(
-        self, settings: Settings, mode: str, launch: Launch, *, private_login: bool = False
-    ) -> None:
+    def __init__(self, settings: Settings, mode: str, launch: Launch, *, private_login: bool = False) -> None:
         self.mode = mode
         self.draining = False
         self._hurried = False

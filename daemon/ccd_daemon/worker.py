@@ -262,7 +262,9 @@ class Worker:
         turn = self.turn
         if self.state is State.REHEARSING:
             well = self.controller.rehearsed(line)
-            self.owner.rehearsed(self, None if well else f"it ended with: {line.result or line.subtype}"[:300])
+            self.owner.rehearsed(
+                self, None if well else f"it ended with: {line.result or line.subtype}"[:300]
+            )
             self.feed(Event.RESULT)
         elif self.state is State.RESETTING:
             confirmed = self.controller.reset_confirmed(line)

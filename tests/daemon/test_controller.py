@@ -60,3 +60,28 @@ def test_a_reset_is_confirmed_by_a_new_conversation_and_its_own_result() -> None
     assert not controller.reset_confirmed(control.ResultLine(local_command="clear", is_error=True))
     controller.reset()
     assert not controller.reset_confirmed(cleared), "each reset must be confirmed anew"
+
+
+def test_what_a_rehearsal_changes_is_put_back_with_the_next_reset() -> None:
+    controller = Controller("w1", "full")
+    controller.env = {"ANTHROPIC_CUSTOM_HEADERS": "x-team: blue", "CLAUDE_CODE_MAX_RETRIES": "2"}
+    changed, spoken = requests(controller.rehearse())
+    env = changed["request"]["settings"]["env"]
+    assert not env["ANTHROPIC_CUSTOM_HEADERS"].isascii(), "so the CLI refuses the turn by itself"
+    assert json.loads(env["CLAUDE_CODE_EXTRA_BODY"])["messages"] == [], "and so would the API"
+    assert spoken["type"] == "user"
+    put_back = requests(controller.reset())[0]["request"]["settings"]["env"]
+    assert put_back == {**controller.env, "CLAUDE_CODE_EXTRA_BODY": ""}
+    assert requests(controller.reset())[0]["request"]["settings"]["env"] == {"CLAUDE_CODE_EXTRA_BODY": ""}
+
+
+@pytest.mark.parametrize(
+    ("line", "well"),
+    [
+        (control.ResultLine(is_error=True, result="Invalid ANTHROPIC_CUSTOM_HEADERS"), True),
+        (control.ResultLine(is_error=True, api_error_status=400), False),
+        (control.ResultLine(result="Hello!"), False),
+    ],
+)
+def test_a_rehearsal_must_be_refused_and_not_by_the_api(line: control.ResultLine, well: bool) -> None:
+    assert Controller.rehearsed(line) is well

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ccd_daemon.connection import Call
 from ccd_daemon.memory import host_memory, rss_bytes
+from ccd_daemon.policy import Rehearsals
 from ccd_daemon.pool import Pool
 from ccd_daemon.worker import Worker
 from ccd_protocol.methods import (
@@ -99,7 +100,7 @@ class Admin:
             pool={
                 "mode": pool.mode,
                 "refused_modes": dict(pool.refused_modes),
-                "rehearsals": {"on": pool.rehearsals.allowed, "fault": pool.rehearsals.fault},
+                "rehearsals": _rehearsals(pool.rehearsals),
                 "workers": len(workers),
                 "waiting": pool.waiting,
                 "spares": {name: len(shelf.spares) for name, shelf in pool.shelves.items()},
@@ -149,3 +150,7 @@ def _row(worker: Worker) -> WorkerRow:
         rss_bytes=worker.rss_bytes,
         cli_version=worker.cli_version,
     )
+
+
+def _rehearsals(rehearsals: Rehearsals) -> dict[str, object]:
+    return {"on": rehearsals.allowed, "done": rehearsals.done, "fault": rehearsals.fault}
