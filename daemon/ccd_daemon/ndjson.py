@@ -19,6 +19,8 @@ TOKEN_PREFIX = b'{"type":"stream_event","event":{"type":"content_block_'
 #: Whether bytes are one or more whole token lines and nothing else (a match object or None). One scan, 0.1 µs a line.
 all_tokens: Callable[[bytes], object] = re.compile(rb"(?:%b[^\n]*\n)+" % re.escape(TOKEN_PREFIX)).fullmatch
 
+_GIANT_BYTES = 1 << 20  # from here on copying costs more than looking for the ends of lines
+
 
 class LineTooLong(Exception):
     """A line passed the limit before it ended."""
@@ -63,10 +65,19 @@ class LineCutter:
 
 def each(lines: bytes) -> Iterator[bytes]:
     """The lines one by one, newline included; blank ones are left out."""
-    if lines and lines.find(b"\n") == len(lines) - 1:  # a giant line comes alone: not copied
-        if not lines.isspace():
-            yield lines
+    if len(lines) > _GIANT_BYTES:
+        yield from _each_copied_once(lines)
         return
     for line in lines.split(b"\n"):
         if line and not line.isspace():
             yield line + b"\n"
+
+
+def _each_copied_once(lines: bytes) -> Iterator[bytes]:
+    """The same, slower for each line but not for each byte; a giant line that comes alone is not copied at all."""
+    start = 0
+    while end := lines.find(b"\n", start) + 1:
+        line = lines[start:end]
+        start = end
+        if not line.isspace():
+            yield line
