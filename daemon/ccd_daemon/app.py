@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uvloop
 
-from . import argv, cgroup, logs, reaper
+from . import argv, cgroup, logs, memory, reaper
 from .capability import capabilities
 from .cli_binary import CliBroken, CliNotFound
 from .cli_binary import find as find_cli
@@ -188,6 +188,7 @@ class Daemon:
         lock = SocketLock(self.settings.socket)
         lock.acquire()
         try:
+            memory.return_large_blocks()
             reaper.become_subreaper()
             self.groups.clear_leftovers()
             reaper.sweep_leftovers(self._owner)

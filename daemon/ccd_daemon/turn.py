@@ -74,9 +74,14 @@ class Turn:
     def saw_event(self, event: control.StreamEvent) -> bool:
         """Note the start or end of a message; True when the CLI must be kept from continuing by itself.
 
+        The first message that ends is the answer: one that the CLI asks for by itself after that is counted, but
+        changes nothing.
+
         Raises:
             RpcError: the CLI began the answer again after part of it had been passed on.
         """
+        if self.message_done:
+            return False
         if event.type == "message_start":
             self._begin(event.message or {})
         elif event.type == "message_delta":
@@ -89,8 +94,6 @@ class Turn:
         return False
 
     def _begin(self, message: dict[str, Any]) -> None:
-        if self.message_done:
-            return  # a surplus call of the CLI's: counted, never passed on
         if self.output_started:
             raise self.failed_by(errors.broke_off())
         self.begun = True

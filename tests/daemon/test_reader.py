@@ -129,6 +129,18 @@ async def test_a_message_that_the_cli_would_go_on_from_is_stopped() -> None:
 
 
 @in_loop
+async def test_a_surplus_message_changes_nothing_of_the_answer() -> None:
+    refused = event("message_delta", delta={"stop_reason": "refusal"}, usage={"output_tokens": 9})
+    other = event("message_start", message={"model": "n", "usage": {"input_tokens": 99}})
+    scene = Scene().read(STATUS + START + TOKEN + SAID + refused, STATUS + other + TOKEN + SAID + DONE)
+    turn = scene.turn
+    assert b"".join(scene.reads) == START + TOKEN + SAID + refused
+    assert (turn.stop_reason, turn.model, turn.api_requests) == ("refusal", "m", 2)
+    assert turn.usage == {"input_tokens": 3, "output_tokens": 9}
+    assert scene.told.said.count("stop_message") == 1
+
+
+@in_loop
 async def test_a_message_that_begins_again_after_output_ends_the_turn() -> None:
     scene = Scene().read(START + TOKEN, START)
     assert scene.told.said[-1] == "end_early"
