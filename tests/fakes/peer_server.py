@@ -322,12 +322,12 @@ async def _chat_stream(connection: _Connection, called: Called) -> Any:
 
 
 async def _chat_complete(connection: _Connection, called: Called) -> Any:
-    """Echoes the last message; "stuck" is never answered, "hold" only when three are held."""
+    """Echoes the last message; "hold …" goes on when three are held, "… stuck" is never answered."""
     text = _said(called)
-    if text == "stuck":
-        await asyncio.shield(connection.gone)
     if text.startswith("hold"):
         await connection.server.hold(3)
+    if text.endswith("stuck"):
+        await asyncio.shield(connection.gone)
     return {**CHAT_RESULT, "content": [{"type": "text", "text": text}], "text": text}
 
 
