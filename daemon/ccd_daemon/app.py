@@ -196,8 +196,7 @@ class Daemon:
             self._home.mkdir(mode=0o700)
             sock = bind(self.settings.socket, self.settings.server.group)
             await self.server.start(sock, self.settings.socket)
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                self._loop.add_signal_handler(signum, self._stopping.set)
+            self._on_signals(self._stopping.set)
             log.info(
                 "serving %s: CLI %s, login %s, mode %s", self._owner, self.cli_version, self.login, self.mode
             )
@@ -236,8 +235,7 @@ class Daemon:
 
     async def _stop(self) -> None:
         log.info("stopping")
-        for signum in (signal.SIGTERM, signal.SIGINT):  # a second one does not wait for running answers
-            self._loop.add_signal_handler(signum, self._hurry)
+        self._on_signals(self.pool.hurry)  # a second one does not wait for running answers
         self.server.drain()
         with contextlib.suppress(TimeoutError):
             await self.pool.stop(self.settings.deadlines.shutdown_s)
@@ -246,8 +244,11 @@ class Daemon:
                 break
             await asyncio.sleep(0.01)
 
-    def _hurry(self) -> None:
-        self.pool.hurry()
+    def _on_signals(self, act: Callable[[], None]) -> None:
+        """SIGHUP, a terminal that is closed, ends it like the others, unless it was started with nohup."""
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+                self._loop.add_signal_handler(signum, act)
 
 
 def raise_fd_limit() -> int:
