@@ -17,6 +17,7 @@ import msgspec
 from ccd_gateway import choices
 from ccd_gateway.backend import Backend
 from ccd_gateway.body import read_body
+from ccd_gateway.caching import cache_use, name_cache
 from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.legacy.confined import Confined
 from ccd_gateway.legacy.images import inline_local_images
@@ -106,6 +107,7 @@ class ChatCompletions:
         if job.conversation_id is not None:
             body["conversation_id"] = job.conversation_id
         _name_ignored(resp, job.ignored + ignored_by_daemon(answers))
+        name_cache(resp, answers)
         resp.content_type = JSON
         resp.data = msgspec.json.encode(body)
 
@@ -126,7 +128,7 @@ def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettin
         ApiError: 400, naming the parameter.
         RpcError: BAD_PARAMS, for messages and tools.
     """
-    request, unknown = decoded
+    request, unknown, fields = decoded
     refuse_unsupported(request)
     call = to_call(request)
     ignored = ignored_names(request, unknown) + call.ignored
@@ -139,6 +141,8 @@ def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettin
         if value is not None:
             params[name] = value
     params |= conversation_params(req, request, settings)
+    if not request.stream:
+        params["cache"] = cache_use(req, fields)
     return Job(request, params, ignored)  # type: ignore[arg-type]  # built by key; the daemon checks it
 
 

@@ -44,6 +44,7 @@ CONVERSATION = {
     "message_count": 4,
     "metadata": {"model": "sonnet"},
 }
+CACHE = {"enabled": False, "total_entries": 0, "total_hits": 0, "total_bytes": 0}
 HEALTHY = {"ready": True, "state": "ready", "reason": None, "version": "0.1.0", "cli_version": "2.1.330"}
 
 
@@ -269,6 +270,7 @@ class Daemon:
             "conversation.get": CONVERSATION,
             "conversation.list": {"conversations": [CONVERSATION]},
             "conversation.delete": {},
+            "cache.stats": CACHE,
         }
         if call.method not in answers:
             raise RpcError(Code.NO_METHOD)

@@ -13,6 +13,7 @@ import msgspec
 from ccd_client.messages import chat_request
 from ccd_gateway.anthropic.schema import Prompt
 from ccd_gateway.anthropic.tokens import estimate
+from ccd_gateway.caching import cache_use
 from ccd_gateway.caller import tenant_of
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.parameters import refuse_ignored
@@ -115,7 +116,7 @@ async def read_job(
         ApiError: 400, naming the parameter.
         RpcError: BAD_PARAMS for the content; STORAGE when what it refers to cannot be read.
     """
-    request, ignored = decoded
+    request, ignored, fields = decoded
     tenant = tenant_of(req)
     history = await _history(tenant, request.previous_response_id, store)
     items = await _resolved(tenant, own_items(request.input or ""), store)
@@ -125,6 +126,8 @@ async def read_job(
     if (req.get_header("x-ccd-strict") or "").lower() == "true":
         refuse_ignored(ignored)
         params["strict"] = True
+    if not (request.stream or request.background):
+        params["cache"] = cache_use(req, fields)
     response = new_response(request, created_at=int(time.time()), store=request.store is not False)
     return Job(tenant, request, params, response, items, ignored)
 

@@ -13,6 +13,7 @@ import msgspec
 
 from ccd_gateway.backend import Backend
 from ccd_gateway.body import read_body
+from ccd_gateway.caching import name_cache
 from ccd_gateway.caller import tenant_of
 from ccd_gateway.errors import JSON, ApiError, bad_request, from_rpc
 from ccd_gateway.parameters import header_value
@@ -98,6 +99,7 @@ class Responses:
         )
         response["store"] = await self._keep(job, response)
         _name_ignored(resp, job.ignored + ignored_by_daemon(answer))
+        name_cache(resp, [answer])
         _answer(resp, response)
 
     async def _stream(self, job: Job, resp: falcon.asgi.Response) -> None:
