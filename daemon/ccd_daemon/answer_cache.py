@@ -17,6 +17,8 @@ from ccd_protocol.methods import CacheStats, ChatParams
 
 from .config import Cache as CacheSettings
 
+#: A digest of so much takes 2 ms, in which the daemon does nothing else.
+MAX_CALL_BYTES = 2 << 20
 #: What an entry takes besides its answer: digest, tuple, dictionary slot.
 _ENTRY_BYTES = 300
 #: Not part of what is asked: whose it is and how it is kept stand elsewhere in the key, and the conversation only
@@ -24,8 +26,8 @@ _ENTRY_BYTES = 300
 _NOT_ASKED = frozenset({"tenant", "cache", "conversation_id"})
 
 
-def key_of(tenant: str, scene: tuple[str | None, ...], chat: ChatParams) -> bytes:
-    """The digest that an answer is kept under.
+def key_of(tenant: str, scene: tuple[str | None, ...], chat: ChatParams) -> bytes | None:
+    """The digest that an answer is kept under; None for a call that would take long to digest.
 
     Everything is encoded with its type and length, so nothing can run into its neighbour. The order of keys inside of
     a parameter counts (a model may read it), that of the parameters does not.
@@ -40,7 +42,8 @@ def key_of(tenant: str, scene: tuple[str | None, ...], chat: ChatParams) -> byte
     """
     asked = [[name, value] for name, value in sorted(chat.items()) if name not in _NOT_ASKED]
     named = chat.get("cache", {}).get("key", "")
-    return hashlib.sha256(msgspec.msgpack.encode([tenant, named, list(scene), asked])).digest()
+    encoded = msgspec.msgpack.encode([tenant, named, list(scene), asked])
+    return None if len(encoded) > MAX_CALL_BYTES else hashlib.sha256(encoded).digest()
 
 
 class _Entry(NamedTuple):

@@ -17,6 +17,8 @@ import msgspec
 
 from ccd_protocol.methods import CacheUse, ChatParams
 
+MAX_BYTES = 1 << 20
+_AROUND = CacheUse(key="-", max_age_s=0.0, store=False)  # past the cache; the daemon says so if there is one
 _MAX_AGE = re.compile(r"max-age\s*=\s*\"?(\d{1,9})\"?")
 
 
@@ -24,29 +26,33 @@ def cache_use(req: falcon.asgi.Request, fields: Mapping[str, Any]) -> CacheUse:
     """The `cache` parameter of a call that is not streamed.
 
     `Cache-Control` of the request is heeded: `no-cache` and `max-age` take no answer or no older one from the cache,
-    `no-store` neither takes nor keeps one.
+    `no-store` neither takes nor keeps one. Neither does a request that would take long to digest.
 
     Args:
         req: its path tells the surfaces apart.
         fields: the body, decoded.
     """
-    use = CacheUse(key=digest(req.path, fields))
     wanted = (req.get_header("cache-control") or "").lower()
     words = {word.strip() for word in wanted.split(",")}
-    age = _MAX_AGE.search(wanted)
-    if "no-store" in words or "no-cache" in words:
-        use["max_age_s"] = 0.0
-    elif age is not None:
-        use["max_age_s"] = float(age[1])
     if "no-store" in words:
-        use["store"] = False
-    return use
+        return _AROUND
+    key = digest(req.path, fields)
+    if key is None:
+        return _AROUND
+    if "no-cache" in words:
+        return CacheUse(key=key, max_age_s=0.0)
+    age = _MAX_AGE.search(wanted)
+    return CacheUse(key=key) if age is None else CacheUse(key=key, max_age_s=float(age[1]))
 
 
-def digest(surface: str, fields: Mapping[str, Any]) -> str:
-    """A digest of a request: all fields, in any order; null and absent are the same, inside of a field nothing is."""
+def digest(surface: str, fields: Mapping[str, Any]) -> str | None:
+    """A digest of a request: all fields, in any order; null and absent are the same, inside of a field nothing is.
+
+    None for one of more than `MAX_BYTES`, because nothing else is served meanwhile.
+    """
     given = [[name, value] for name, value in sorted(fields.items()) if value is not None]
-    return hashlib.sha256(msgspec.json.encode([surface, given])).hexdigest()
+    encoded = msgspec.json.encode([surface, given])
+    return None if len(encoded) > MAX_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
 def numbered(params: ChatParams, number: int) -> ChatParams:

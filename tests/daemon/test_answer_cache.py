@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccd_daemon.answer_cache import AnswerCache, key_of
+from ccd_daemon.answer_cache import MAX_CALL_BYTES, AnswerCache, key_of
 from ccd_daemon.config import Cache as Settings
 from ccd_protocol.methods import ChatParams
 
@@ -39,7 +39,7 @@ WHOLE: dict[str, Any] = {
 }
 
 
-def key(chat: dict[str, Any], tenant: str = "t", scene: tuple[str | None, ...] = SCENE) -> bytes:
+def key(chat: dict[str, Any], tenant: str = "t", scene: tuple[str | None, ...] = SCENE) -> bytes | None:
     return key_of(tenant, scene, ChatParams(**chat))  # type: ignore[typeddict-item]
 
 
@@ -174,3 +174,7 @@ def test_without_room_or_time_there_is_no_cache() -> None:
     assert not AnswerCache(Settings()).enabled
     assert not cache(max_entries=0).enabled
     assert not cache(ttl_s=0.0).enabled
+
+
+def test_a_huge_call_has_no_key() -> None:
+    assert key({"messages": [{"role": "user", "content": "x" * (MAX_CALL_BYTES + 1)}]}) is None

@@ -161,6 +161,17 @@ def test_what_is_not_an_answer_to_give_again(more: dict[str, Any]) -> None:
     asyncio.run(main())
 
 
+def test_a_call_without_a_key_goes_past_the_cache() -> None:
+    async def main() -> None:
+        front = Front(Asked())
+        asked = ChatParams(messages=[{"role": "user", "content": "q"}], cache={"key": "k"})
+        for _ in range(2):
+            found, _ = await front.remembered.answer(asked, lambda: None, front.asked)
+            assert found["cache"] == "bypass"
+
+    asyncio.run(main())
+
+
 def test_a_failure_is_not_kept() -> None:
     async def main() -> None:
         asked = Asked()

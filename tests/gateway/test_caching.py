@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccd_gateway.caching import digest
+from ccd_gateway.caching import MAX_BYTES, digest
 from fakes.gateway_daemon import Call, Daemon
 from fakes.gateway_keys import add_key, bearer
 from fakes.gateway_process import USER, Gateway
@@ -99,9 +99,16 @@ def test_every_surface_says_where_its_answer_comes_from(
     answers.append(gateway.request("POST", path, body, {"Cache-Control": "max-age=5, No-Store"}))
     answers.append(gateway.request("POST", path, body, {"Cache-Control": "max-age=60"}))
     assert [answer.headers["x-cache"] for answer in answers] == ["MISS", "HIT", "BYPASS", "BYPASS", "HIT"]
+    around = uses.pop(3)
+    assert (around["max_age_s"], around["store"]) == (0.0, False)
     [key] = {use.pop("key") for use in uses}
     assert len(key) == 64
-    assert uses == [{}, {}, {"max_age_s": 0.0}, {"max_age_s": 0.0, "store": False}, {"max_age_s": 60.0}]
+    assert uses == [{}, {}, {"max_age_s": 0.0}, {"max_age_s": 60.0}]
+
+
+def test_a_huge_request_goes_past_the_cache() -> None:
+    assert digest("/", {"messages": "x" * (MAX_BYTES // 2)}) is not None
+    assert digest("/", {"messages": "x" * MAX_BYTES}) is None
 
 
 def test_ids_and_times_are_never_another_answers(gateway: Gateway, daemon: Daemon) -> None:

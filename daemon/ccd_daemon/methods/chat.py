@@ -99,7 +99,7 @@ class Chat:
             chat, lambda: self._cache_key(call, chat), lambda: self._completed(call, chat)
         )
 
-    def _cache_key(self, call: Call, chat: ChatParams) -> bytes:
+    def _cache_key(self, call: Call, chat: ChatParams) -> bytes | None:
         profile, model = self._resolve(chat)
         scene = (
             profile,

@@ -59,13 +59,8 @@ class Remembered:
         """What the cache holds."""
         return self._cache.stats(self._clock())
 
-    def usable_for(self, chat: ChatParams) -> bool:
-        """Whether a call may be answered from the cache at all."""
-        use = chat.get("cache")
-        return use is not None and (self._with_tools or not uses_tools(chat))
-
     async def answer(
-        self, chat: ChatParams, key: Callable[[], bytes], ask: Callable[[], Awaitable[Answered]]
+        self, chat: ChatParams, key: Callable[[], bytes | None], ask: Callable[[], Awaitable[Answered]]
     ) -> Answered:
         """The answer to a chat; its result says in `cache` where it came from, unless there is no cache.
 
@@ -74,21 +69,22 @@ class Remembered:
 
         Args:
             chat: the call.
-            key: makes the key; only called when it is needed.
+            key: makes the key, None for a call that has none; only called when it is needed.
             ask: asks the model.
         """
         if not self._cache.enabled or "cache" not in chat:
             return await ask()
-        if not self.usable_for(chat):
+        use = chat["cache"]
+        max_age_s, store = use.get("max_age_s"), use.get("store", True)
+        looks = max_age_s != 0
+        name = key() if (looks or store) and (self._with_tools or not uses_tools(chat)) else None
+        if name is None:
             return _marked(await ask(), "bypass")
-        use, name = chat["cache"], key()
-        max_age_s = use.get("max_age_s")
-        if max_age_s != 0:
-            found = await self._found(name, max_age_s)
-            if found is not None:
-                return found
-        answered = await self._asked(name, ask, store=use.get("store", True))
-        return _marked(answered, "bypass" if max_age_s == 0 else "miss")
+        found = await self._found(name, max_age_s) if looks else None
+        if found is not None:
+            return found
+        answered = await self._asked(name, ask) if store else await ask()
+        return _marked(answered, "miss" if looks else "bypass")
 
     async def _found(self, name: bytes, max_age_s: float | None) -> Answered | None:
         found = self._cache.get(name, self._clock(), max_age_s)
@@ -102,9 +98,7 @@ class Remembered:
         # What it cost was paid by the first who asked.
         return {**result, "cost_usd": 0.0, "api_calls": 0, "duration_ms": 0, "cache": "hit"}, content
 
-    async def _asked(self, name: bytes, ask: Callable[[], Awaitable[Answered]], *, store: bool) -> Answered:
-        if not store:
-            return await ask()
+    async def _asked(self, name: bytes, ask: Callable[[], Awaitable[Answered]]) -> Answered:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         leads = self._asking.setdefault(name, mine) is mine
         try:
