@@ -24,6 +24,7 @@ from ccd_gateway.legacy.images import inline_local_images
 from ccd_gateway.legacy.named import conversation_params, header_text
 from ccd_gateway.lines import Delta
 from ccd_gateway.parameters import header_value, ignored_names, refuse_ignored, refuse_unsupported
+from ccd_gateway.remote_images import RemoteImages
 from ccd_gateway.schema import ChatRequest, Decoded, decode_chat
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.sse import DONE, KEEPALIVE, ChunkWriter, error_event, ignored_comment
@@ -78,11 +79,13 @@ class ChatCompletions:
         self._backend = backend
         self._settings = settings
         self._files = Confined(settings.allowed_roots)
+        self._images = RemoteImages(settings)
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer a chat, streamed or whole."""
         decoded = decode_chat(await read_body(req, self._settings.max_body_bytes))
         await inline_local_images(decoded.request.messages, self._files)
+        await self._images.inline(decoded.request.messages)
         job = read_job(req, decoded, self._settings)
         if job.conversation_id is not None:
             resp.set_header("x-conversation-id", header_text(job.conversation_id))

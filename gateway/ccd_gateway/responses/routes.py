@@ -17,6 +17,7 @@ from ccd_gateway.caching import name_cache
 from ccd_gateway.caller import tenant_of
 from ccd_gateway.errors import JSON, ApiError, bad_request, from_rpc
 from ccd_gateway.parameters import header_value
+from ccd_gateway.remote_images import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents, complete
 from ccd_gateway.responses.items import Item
 from ccd_gateway.responses.job import (
@@ -54,6 +55,7 @@ class Responses:
     def __init__(self, backend: Backend, settings: GatewaySettings, environ: dict[str, str]) -> None:
         self._backend = backend
         self._settings = settings
+        self._images = RemoteImages(settings)
         bounds = Bounds(settings.stored_responses, settings.stored_bytes, settings.stored_s)
         self._store = ResponseStore(settings.responses_path(environ), bounds, obituary)
         self._runs = BackgroundRuns(backend, self._store)
@@ -68,7 +70,7 @@ class Responses:
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Make a response: whole, streamed, or in the background."""
         decoded = decode(await read_body(req, self._settings.max_body_bytes))
-        job = await read_job(req, decoded, self._store, self._settings)
+        job = await read_job(req, decoded, self._store, self._images, self._settings)
         await self._check_store(job)
         answer = self._complete
         if job.request.background:
@@ -154,7 +156,7 @@ class Responses:
     async def on_post_tokens(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Estimate the tokens of a request's input: instructions, tools and all that came before included."""
         decoded = decode(await read_body(req, self._settings.max_body_bytes), model_needed=False)
-        job = await read_job(req, decoded, self._store, self._settings)
+        job = await read_job(req, decoded, self._store, self._images, self._settings)
         resp.set_header("x-ccd-estimated", "true")
         _answer(resp, {"object": "response.input_tokens", "input_tokens": job.input_tokens})
 
