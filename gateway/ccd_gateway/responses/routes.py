@@ -167,6 +167,7 @@ class Responses:
     ) -> None:
         """A stored response, or the events of one that was made in the background."""
         row = await self._found(req, response_id)
+        _name_ignored(resp, msgspec.json.decode(row.body, type=_Noted).ccd_ignored)
         if req.get_param_as_bool("stream"):
             if not row.background:
                 raise bad_request("Only a background response can be streamed again.", "stream")
@@ -225,6 +226,12 @@ class Responses:
         if row is None:
             raise not_found(response_id)
         return row
+
+
+class _Noted(msgspec.Struct):
+    """What a stored response says that had no effect."""
+
+    ccd_ignored: list[str] = []
 
 
 def _page(req: falcon.asgi.Request, items: list[Item]) -> dict[str, Any]:
