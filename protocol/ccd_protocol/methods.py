@@ -109,6 +109,7 @@ class Conversation(TypedDict):
     created_at: float  # seconds since the epoch
     updated_at: float
     message_count: int
+    total_tokens: int  # of all its answers: what was read, from the cache too, and what was written
     metadata: dict[str, Any]
 
 

@@ -42,6 +42,7 @@ CONVERSATION = {
     "created_at": 1767225600.25,
     "updated_at": 1767225601.5,
     "message_count": 4,
+    "total_tokens": 77,
     "metadata": {"model": "sonnet"},
 }
 CACHE = {"enabled": False, "total_entries": 0, "total_hits": 0, "total_bytes": 0}

@@ -107,7 +107,7 @@ def test_create(gateway: Gateway, daemon: Daemon) -> None:
         "created_at": "2026-01-01T00:00:00.250000000Z",
         "updated_at": "2026-01-01T00:00:01.500000000Z",
         "message_count": 4,
-        "metadata": {"model": "sonnet", "total_tokens": 0, "turn_count": 4, "project_path": None},
+        "metadata": {"model": "sonnet", "total_tokens": 77, "turn_count": 4, "project_path": None},
     }
     metadata = {"model": "sonnet", "project_path": "/p"}
     assert daemon.calls == [("conversation.create", {"tenant": "local", "metadata": metadata})]

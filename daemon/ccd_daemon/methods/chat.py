@@ -30,6 +30,7 @@ Answering: TypeAlias = Callable[[Call, ChatParams], Awaitable[Answered]]
 
 _LEASE_TRIES = 3  # a worker may end between the lease and the write; nothing was sent then
 _MAX_LEARNED = 1000
+_COUNTED = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 #: How a backend says that it takes a login only from the CLI's own requests.
 _REFUSED_CREDENTIAL = re.compile(
     r"only authorized for use with claude code|system prompt.*not allowed", re.IGNORECASE
@@ -90,7 +91,10 @@ class Chat:
                 whole["system"] = history.system
             result, content = await answer(call, whole)
             said = [*asked, Message(role="assistant", content=content)] if content else asked
-            await self._conversations.append(tenant, name, said, chat.get("system"), chat.get("model"))
+            tokens = sum(result["usage"].get(key, 0) for key in _COUNTED)  # type: ignore[misc]
+            await self._conversations.append(
+                tenant, name, said, chat.get("system"), chat.get("model"), tokens
+            )
         return result, content
 
     async def _recalled(self, call: Call, chat: ChatParams) -> Answered:
