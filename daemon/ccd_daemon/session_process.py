@@ -173,16 +173,6 @@ class SessionProcess:
         return process.pid if process is not None and self.state is not State.DEAD else None
 
     @property
-    def group(self) -> Group | None:
-        """Its control group, where the host has one to give."""
-        return self.tree.group
-
-    @property
-    def mark(self) -> str:
-        """What tells its processes from others, in their environment."""
-        return self.tree.mark
-
-    @property
     def age_s(self) -> float:
         """Seconds since it was asked for."""
         return self._loop.time() - self.born

