@@ -50,6 +50,7 @@ class Sessions:
         self._loop = asyncio.get_running_loop()
         self._starting = asyncio.Semaphore(settings.spawn_concurrency)
         self._all_gone = asyncio.Event()
+        self._warned = False
         self._draining = False
         self._hurried = False
 
@@ -99,7 +100,16 @@ class Sessions:
             session.close("it could not be opened")
             raise
         self.counters["opened"] += 1
+        self._warn_of_sharing()
         return session
+
+    def _warn_of_sharing(self) -> None:
+        """Once: what the tools of one tenant's session may do to another's."""
+        if not self._warned and len({session.tenant for session in self.running}) > 1:
+            self._warned = True
+            log.warning(
+                "sessions of several tenants run as the same user, and can read each other's files and processes"
+            )
 
     async def _start(self, session: Session, wanted: Wanted, folder: Callable[[], int | None]) -> None:
         opening = self._loop.run_in_executor(None, folder)

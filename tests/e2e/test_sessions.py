@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from websockets.sync.client import connect
 
 from fakes.offline_api import directive
 from fakes.session_socket import Talk, ask, opened, socket_url, using
-from fakes.stack import Api, Stack, alive, running_stack, wait_until
+from fakes.stack import ROOT, Api, Stack, alive, running_stack, wait_until
 
 MODEL = "claude-haiku-4-5"
 
@@ -313,3 +315,19 @@ def test_memory_and_processes_of_a_session_end_with_it(stack: Stack, session: st
     assert alive(cli_pid)
     ask(stack.url, "DELETE", f"/v1/sessions/{session}")
     wait_until(lambda: not alive(cli_pid) and not alive(pid), what="the end of its whole tree")
+
+
+def test_the_example_in_the_documentation(stack: Stack, api: Api) -> None:
+    text = (ROOT / "docs" / "sessions.md").read_text()
+    program = text.split("```python\n")[1].split("```")[0]
+    program = program.replace("http://127.0.0.1:8080", stack.url).replace('"haiku"', f'"{MODEL}"')
+    program = program.replace("Bearer ccd_...", "Bearer not-needed")
+    calls = [{"name": "Write", "input": {"file_path": "hello.txt", "content": "Hello"}}]
+    made = {"thinking": "hm", "tool_calls": calls}
+    api.script({"reply": made, "match": {"contains": "Make a file"}}, {"reply": {"text": "Made."}})
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=stack.environ(), capture_output=True, text=True, timeout=90
+    )
+    assert ended.returncode == 0, ended.stderr
+    said = ended.stdout.splitlines()
+    assert said[0].startswith("allowed: Write") and said[1] == "Made." and "'deleted': True" in said[2]
