@@ -62,7 +62,7 @@ def read(line: str) -> Call | None:
     """
     try:
         message = _decode(line)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise _unreadable(error) from None
     method = _METHODS.get(type(message))
     return Call(method, msgspec.structs.asdict(message)) if method is not None else None

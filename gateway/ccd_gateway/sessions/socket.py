@@ -12,7 +12,6 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from urllib.parse import unquote
 
 import msgspec
 
@@ -29,6 +28,7 @@ from ccd_protocol.errors import Code, RpcError
 SUBPROTOCOL = "ccd.v1"
 _PATH = re.compile(r"/ws/session/([^/]+)/?")
 _NORMAL, _POLICY, _INTERNAL, _RESTART, _LATER = 1000, 1008, 1011, 1012, 1013
+_MAX_REASON_BYTES = 120  # a close frame holds 123
 _CODES = {
     Code.NOT_FOUND: _POLICY,
     Code.FORBIDDEN: _POLICY,
@@ -117,7 +117,8 @@ class _Client:
             await self._tell_error("Session not found" if unknown else error.message)
         finally:
             self.metered.cut()
-        await self._tell({"type": "websocket.close", "code": code, "reason": reason[:100]})
+        short = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+        await self._tell({"type": "websocket.close", "code": code, "reason": short})
 
     async def _pass_on(self, line: bytes) -> None:
         self._attached.set()
@@ -203,7 +204,7 @@ def _end_of(reason: str) -> tuple[int, str]:
 def _session_of(path: str) -> str:
     match = _PATH.fullmatch(path)
     if match is not None:
-        return unquote(match[1])
+        return match[1]
     if path.startswith("/ws/cli"):
         raise no_dialling_in()
     raise ApiError(404, f"Unknown route: {path[:200]}. There is /ws/session/{{id}}.", code="unknown_url")
