@@ -6,6 +6,7 @@ gunicorn answers pings and ignores pongs, but sends none, so a client that went 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +16,7 @@ DEFAULT_PING_S = 20.0
 CLOSE_SERVICE_RESTART = 1012
 _DENIAL = "websocket.http.response"  # the name of ASGI's extension
 _MAX_FRAGMENTS = 1024
+_LINGER_S = 1.0
 
 
 class WebSocket(gunicorn_websocket.WebSocketProtocol):  # type: ignore[misc]
@@ -44,8 +46,21 @@ class WebSocket(gunicorn_websocket.WebSocketProtocol):  # type: ignore[misc]
         asking = asyncio.ensure_future(self._ask_whether_alive())
         try:
             await super().run()
+            if self._close_sent and not self._close_received:
+                await self._linger()
         finally:
             asking.cancel()
+
+    async def _linger(self) -> None:
+        """Take what still comes, for a moment: unread bytes make the kernel reset the connection, and then the client
+        may never see why it was closed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                while not self._eof:
+                    self._buffer.clear()
+                    self._data_event.clear()
+                    self._resume_reading()
+                    await self._data_event.wait()
 
     async def _ask_whether_alive(self) -> None:
         while True:
