@@ -43,6 +43,35 @@ def _guard_s(connection: Waiter, timeout_s: float | None) -> float | None:
     return None if timeout_s is None else connection.now_s() + timeout_s + _core.GUARD_S
 
 
+class _Passage:
+    """Hands what comes during a wait to a sink.
+
+    Attributes:
+        heard_s: when something was last taken, by the connection's clock; 0 is never.
+        error: what the sink raised; nothing is given to it after that.
+    """
+
+    __slots__ = ("_connection", "_exchange", "_sink", "error", "heard_s")
+
+    def __init__(self, connection: Waiter, exchange: Exchange, sink: Sink) -> None:
+        self._connection = connection
+        self._exchange = exchange
+        self._sink = sink
+        self.heard_s = 0.0
+        self.error: Exception | None = None
+
+    def take(self) -> bool:
+        """`Exchange.passage`: False wakes the task that waits."""
+        if self.error is not None or not self._sink.ready:
+            return False
+        self.heard_s = self._connection.now_s()
+        try:
+            self._sink.take(self._connection.link.take_all(self._exchange))
+        except Exception as error:  # it is the task's, not the connection's
+            self.error = error
+        return self.error is None
+
+
 async def _wait(
     connection: Waiter,
     exchange: Exchange,
@@ -62,6 +91,20 @@ async def _wait(
         _abandon(connection, exchange, "deadline", _core.deadline_error(timeout_s))
 
 
+class Sink(Protocol):
+    """Takes payloads where they arrive, without a task being woken for them; see `AsyncStream.next_within`."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` may be called now; what comes while it may not waits for the task."""
+
+    def take(self, payloads: list[bytes]) -> None:
+        """Use what came. It is called by the connection, so it must neither block nor wait.
+
+        What it raises, the waiting task gets.
+        """
+
+
 class AsyncStream(AsyncIterator[bytes]):
     """A streaming call. Iterate for payloads; awaiting it only opens it.
 
@@ -72,7 +115,8 @@ class AsyncStream(AsyncIterator[bytes]):
     def __init__(self, client: AsyncCalls, handlers: Handlers | None, request: tuple[Any, ...]) -> None:
         self._client = client
         self._exchange = Exchange(handlers)
-        self._request = request
+        self._request: tuple[Any, ...] | None = request
+        self._timeout_s: float | None = request[2]
         self._connection: Waiter | None = None
         self._deadline_s: float | None = None
 
@@ -82,12 +126,13 @@ class AsyncStream(AsyncIterator[bytes]):
         Raises:
             RpcError: LOST when the daemon cannot be reached, or what `Peer.call` raises.
         """
-        if self._connection is None and not self._exchange.done:
+        request = self._request
+        if self._connection is None and not self._exchange.done and request is not None:
             connection = await self._client._connected()
-            method, params, timeout_s, window = self._request
-            connection.link.start(self._exchange, method, params, timeout_s, window)
+            connection.link.start(self._exchange, *request)
             self._connection = connection
-            self._deadline_s = _guard_s(connection, timeout_s)
+            self._deadline_s = _guard_s(connection, self._timeout_s)
+            self._request = None  # it may be large, and the stream long
             connection.flush()
         return self
 
@@ -102,14 +147,18 @@ class AsyncStream(AsyncIterator[bytes]):
                 return payload
             if exchange.done:
                 break
-            await _wait(connection, exchange, self._request[2], self._deadline_s)
+            await _wait(connection, exchange, self._timeout_s, self._deadline_s)
         exchange.outcome()
         raise StopAsyncIteration
 
-    async def next_within(self, wait_s: float) -> list[bytes] | None:
+    async def next_within(self, wait_s: float, sink: Sink | None = None) -> list[bytes] | None:
         """All payloads that have come, waiting for the first; None at the end, an empty list after `wait_s`.
 
         Unlike a timeout around the iteration, a wait in vain leaves the call as it is.
+
+        Args:
+            wait_s: how long to wait for the first payload, or for the next one that the sink takes.
+            sink: is given what comes during the wait, as long as it is ready, and the wait then goes on.
 
         Raises:
             RpcError: the call failed.
@@ -129,9 +178,25 @@ class AsyncStream(AsyncIterator[bytes]):
             until_s = until_s or now_s + wait_s
             if now_s >= until_s:
                 return []
-            await _wait(connection, exchange, self._request[2], self._deadline_s, until_s)
+            heard_s = await self._wait(connection, until_s, sink)
+            until_s = heard_s + wait_s if heard_s else until_s
         exchange.outcome()
         return None
+
+    async def _wait(self, connection: Waiter, until_s: float, sink: Sink | None) -> float:
+        """Wait for what the sink does not take; returns when it last took something, 0 for not at all."""
+        if sink is None:
+            await _wait(connection, self._exchange, self._timeout_s, self._deadline_s, until_s)
+            return 0.0
+        passage = _Passage(connection, self._exchange, sink)
+        self._exchange.passage = passage.take
+        try:
+            await _wait(connection, self._exchange, self._timeout_s, self._deadline_s, until_s)
+        finally:
+            self._exchange.passage = None
+        if passage.error is not None:
+            raise passage.error
+        return passage.heard_s
 
     @property
     def result(self) -> Any:
