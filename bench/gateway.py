@@ -2,8 +2,8 @@
 
 Everything of the gateway is real: gunicorn's master and its two workers, Falcon, every check, the client library. CPU
 is that of all three processes, less what they use when nothing is sent. The floor is a bare uvloop process between the
-same two sockets (`bench.bare_gateway`), measured in turns; for answers that are not streamed, a bare Falcon application on
-the same server (`bench.bare_falcon`). The reader of the streams checks every chunk of every stream.
+same two sockets (`bench.bare_gateway`), measured in turns; for answers that are not streamed, a bare Falcon application
+on the same server (`bench.bare_falcon`). The reader of the streams checks every chunk of every stream.
 """
 
 from __future__ import annotations

@@ -47,7 +47,18 @@ class Exchange:
     """One call in progress, as its caller sees it."""
 
     __slots__ = (
-        *("__weakref__", "callbacks", "done", "error", "handlers", "id", "items", "notify", "passage", "result"),
+        *(
+            "__weakref__",
+            "callbacks",
+            "done",
+            "error",
+            "handlers",
+            "id",
+            "items",
+            "notify",
+            "passage",
+            "result",
+        ),
     )
 
     def __init__(self, handlers: Handlers | None = None) -> None:
@@ -60,7 +71,9 @@ class Exchange:
         self.result: Any = None
         self.error: RpcError | None = None
         self.notify: Callable[[], None] = _nothing
-        self.passage: Callable[[], bool] | None = None  # takes what comes and says so, else `notify` is called
+        self.passage: Callable[[], bool] | None = (
+            None  # takes what comes and says so, else `notify` is called
+        )
 
     def settle(self, result: Any, error: RpcError | None) -> None:
         """Nothing more will come."""

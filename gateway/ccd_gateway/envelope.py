@@ -7,19 +7,20 @@ server: a client that goes away cancels its handler at once, also when nothing i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from ccd_gateway import outlet
 from ccd_gateway.access_log import AccessLog
 from ccd_gateway.auth import Door
 from ccd_gateway.body import discard, too_large
 from ccd_gateway.browser import BrowserRules
 from ccd_gateway.caller import Caller, admit
 from ccd_gateway.errors import JSON, ApiError, overloaded
+from ccd_gateway.outlet import Outlet
 from ccd_gateway.upload import upload
 
 Scope = MutableMapping[str, Any]
@@ -73,63 +74,136 @@ class Envelope:
         if scope["type"] == "websocket":  # no route takes one
             await send({"type": "websocket.close", "code": 1008})
             return
+        started_s = time.perf_counter()
+        exchange = self._exchange(scope, receive, send)
+        try:
+            try:
+                await self._answered(scope, exchange)
+            except ApiError as error:
+                await answer_error(exchange.send, error)
+            if exchange.outlet.body is not None:
+                await exchange.stream()
+        except asyncio.CancelledError:
+            if not exchange.was_left():
+                raise
+        finally:
+            self.open_requests -= exchange.counted
+            try:
+                await exchange.close()
+            finally:
+                self._log.write(scope, exchange.status, time.perf_counter() - started_s, exchange.caller)
+
+    def _exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         caller = Caller(request_id=request_id(headers.get(b"x-request-id")).decode())
-        exchange = _Exchange(send, caller, self._rules.cors_headers(headers.get(b"origin")))
-        started_s = time.perf_counter()
-        try:
-            await self._checked(scope, headers, receive, exchange.send, caller)
-        except ApiError as error:
-            await answer_error(exchange.send, error)
-        finally:
-            self._log.write(scope, exchange.status, time.perf_counter() - started_s, caller)
+        return Exchange(receive, send, caller, self._rules.cors_headers(headers.get(b"origin")))
 
-    async def _checked(
-        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send, caller: Caller
-    ) -> None:
+    async def _answered(self, scope: Scope, exchange: Exchange) -> None:
+        """Answer, but for a body that is streamed."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
         self._rules.check(scope["method"], headers)
         preflight = self._rules.preflight(scope["method"], headers)
         if preflight is not None:
-            await _answer(send, 204, preflight, b"")
+            await _answer(exchange.send, 204, preflight, b"")
             return
+        caller = exchange.caller
         caller.key = self._door.key_of(scope["path"], scope["query_string"], scope["headers"], _peer(scope))
         admit(scope, caller)
+        outlet.admit(scope, exchange.outlet)
+        receive = exchange.receive
         if scope["method"] in _BODY_METHODS:
-            await self._counted(scope, headers, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            receive = await self._counted(scope, headers, exchange)
+        await self._app(scope, receive, exchange.send)
 
-    async def _counted(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+    async def _counted(self, scope: Scope, headers: dict[bytes, bytes], exchange: Exchange) -> Receive:
+        """Admit a request with a body; returns where its body comes from."""
         if self.open_requests >= self._max_requests:
             raise overloaded("The gateway has as many requests open as it may have. Try again shortly.")
         self.open_requests += 1
-        try:
-            if content_length(headers) > self._max_body_bytes:
-                if b"expect" not in headers:  # else the client waits with its body for our answer
-                    await discard(_pieces(receive))
-                raise too_large(self._max_body_bytes)
-            body = upload(scope, headers, receive, self._max_body_bytes, self._body_timeout_s)
-            await run_until_disconnect(self._app, scope, body, send)
-        finally:
-            self.open_requests -= 1
+        exchange.counted = 1
+        if content_length(headers) > self._max_body_bytes:
+            if b"expect" not in headers:  # else the client waits with its body for our answer
+                await discard(_pieces(exchange.receive))
+            raise too_large(self._max_body_bytes)
+        body = upload(scope, headers, exchange.receive, self._max_body_bytes, self._body_timeout_s)
+        return exchange.watched(body)
 
 
-class _Exchange:
-    """Adds to the answer's head what every answer has, and remembers its status."""
+class Exchange:
+    """One request and its answer.
 
-    def __init__(self, send: Send, caller: Caller, cors: list[tuple[bytes, bytes]]) -> None:
-        self._send = send
-        self._caller = caller
-        self._cors = cors
+    It adds to the answer's head what every answer has and remembers its status; and it cancels the task that answers as
+    soon as the client is gone, also when nothing is being sent.
+
+    Attributes:
+        outlet: the way out of the answer.
+        counted: 1 for a request that counts as open.
+        status: the answer's; 0 until it has begun.
+    """
+
+    __slots__ = ("_cors", "_gone", "_left", "_task", "caller", "counted", "outlet", "receive", "status")
+
+    def __init__(self, receive: Receive, send: Send, caller: Caller, cors: list[tuple[bytes, bytes]]) -> None:
+        self.receive = receive
+        self.outlet = Outlet(send)
+        self.caller = caller
+        self.counted = 0
         self.status = 0
+        self._cors = cors
+        self._task = asyncio.current_task()
+        self._gone: asyncio.Task[Message] | None = None
+        self._left = False
 
     async def send(self, message: Message) -> None:
         """An ASGI `send`."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            mine = (b"x-request-id", self._caller.request_id.encode())
-            message["headers"] = [*message.get("headers", ()), mine, *self._cors, *self._caller.headers]
-        await self._send(message)
+            mine = (b"x-request-id", self.caller.request_id.encode())
+            message["headers"] = [*message.get("headers", ()), mine, *self._cors, *self.caller.headers]
+        await self.outlet.send(message)
+
+    def watched(self, body: Receive) -> Receive:
+        """An ASGI `receive` in place of `body`'s.
+
+        After the end of the body there can only be a disconnect, so from there on it is watched by a task of its own,
+        and an application that asks again waits for the same report.
+        """
+
+        async def receive() -> Message:
+            if self._gone is not None:
+                return await asyncio.shield(self._gone)
+            message = await body()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                self._watch()
+            return message
+
+        return receive
+
+    def _watch(self) -> None:
+        if self._gone is None:
+            self._gone = asyncio.ensure_future(_disconnected(self.receive))
+            self._gone.add_done_callback(self._leave)
+
+    def _leave(self, gone: asyncio.Task[Message]) -> None:
+        if not gone.cancelled() and self._task is not None:
+            self._left = True
+            self._task.cancel()
+
+    def was_left(self) -> bool:
+        """Whether being cancelled means no more than that the client is gone."""
+        return self._left and self._task is not None and self._task.uncancel() == 0
+
+    async def stream(self) -> None:
+        """Send the body of a streamed answer."""
+        self._watch()
+        await self.outlet.stream()
+
+    async def close(self) -> None:
+        """The answer is over."""
+        self._task = None
+        if self._gone is not None:
+            self._gone.cancel()
+        await self.outlet.close()
 
 
 def _peer(scope: Scope) -> str:
@@ -149,36 +223,6 @@ async def _pieces(receive: Receive) -> AsyncGenerator[bytes, None]:
         message = await receive()
         more = message.get("more_body", False)
         yield message.get("body", b"")
-
-
-async def run_until_disconnect(app: App, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run `app`, and cancel it as soon as its client is gone.
-
-    After the end of the body `receive` can only report a disconnect, so from there on it is watched by a task
-    of its own, and an application that asks again waits for the same report.
-    """
-    gone: asyncio.Task[Message] | None = None
-
-    async def receive_watched() -> Message:
-        nonlocal gone
-        if gone is not None:
-            return await asyncio.shield(gone)
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            gone = asyncio.ensure_future(_disconnected(receive))
-            gone.add_done_callback(lambda task: task.cancelled() or handler.cancel())
-        return message
-
-    handler = asyncio.ensure_future(app(scope, receive_watched, send))
-    try:
-        await asyncio.wait([handler])
-    finally:
-        # Reached with the handler still running only when this task is itself cancelled.
-        handler.cancel()
-        if gone is not None:
-            gone.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        handler.result()
 
 
 async def _disconnected(receive: Receive) -> Message:
