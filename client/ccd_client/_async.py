@@ -44,32 +44,37 @@ def _guard_s(connection: Waiter, timeout_s: float | None) -> float | None:
 
 
 class _Passage:
-    """Hands what comes during a wait to a sink.
+    """Hands what comes during a wait to a sink."""
 
-    Attributes:
-        heard_s: when something was last taken, by the connection's clock; 0 is never.
-        error: what the sink raised; nothing is given to it after that.
-    """
-
-    __slots__ = ("_connection", "_exchange", "_sink", "error", "heard_s")
+    __slots__ = ("_connection", "_error", "_exchange", "_heard_s", "_sink")
 
     def __init__(self, connection: Waiter, exchange: Exchange, sink: Sink) -> None:
         self._connection = connection
         self._exchange = exchange
         self._sink = sink
-        self.heard_s = 0.0
-        self.error: Exception | None = None
+        self._heard_s = 0.0  # by the connection's clock; 0 is never
+        self._error: Exception | None = None
 
     def take(self) -> bool:
         """`Exchange.passage`: False wakes the task that waits."""
-        if self.error is not None or not self._sink.ready:
+        if self._error is not None or not self._sink.ready:
             return False
-        self.heard_s = self._connection.now_s()
+        self._heard_s = self._connection.now_s()
         try:
             self._sink.take(self._connection.link.take_all(self._exchange))
         except Exception as error:  # it is the task's, not the connection's
-            self.error = error
-        return self.error is None
+            self._error = error
+        return self._error is None
+
+    def heard_until(self, until_s: float, wait_s: float) -> float:
+        """When the wait for a further payload is over.
+
+        Raises:
+            Exception: what the sink raised.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._heard_s + wait_s if self._heard_s else until_s
 
 
 async def _wait(
@@ -77,16 +82,19 @@ async def _wait(
     exchange: Exchange,
     timeout_s: float | None,
     deadline_s: float | None,
-    until_s: float | None = None,
 ) -> None:
-    """Wait for a change, `until_s` at most; being cancelled meanwhile, or the deadline, cancels the call."""
-    if until_s is None or (deadline_s is not None and deadline_s < until_s):
-        until_s = deadline_s
+    """Wait for a change; being cancelled meanwhile, or the deadline, cancels the call."""
     try:
-        await connection.changed(exchange, until_s)
+        await connection.changed(exchange, deadline_s)
     except BaseException:
         _abandon(connection, exchange, "the caller was cancelled")
         raise
+    _check_deadline(connection, exchange, timeout_s, deadline_s)
+
+
+def _check_deadline(
+    connection: Waiter, exchange: Exchange, timeout_s: float | None, deadline_s: float | None
+) -> None:
     if deadline_s is not None and not exchange.done and connection.now_s() >= deadline_s:
         _abandon(connection, exchange, "deadline", _core.deadline_error(timeout_s))
 
@@ -111,6 +119,8 @@ class AsyncStream(AsyncIterator[bytes]):
     It is sent when first awaited or iterated. Taking a payload returns its credit to the daemon. Leaving the
     `async with` block early, `cancel`, or being cancelled while waiting cancels the call.
     """
+
+    __slots__ = ("_client", "_connection", "_deadline_s", "_exchange", "_request", "_timeout_s")
 
     def __init__(self, client: AsyncCalls, handlers: Handlers | None, request: tuple[Any, ...]) -> None:
         self._client = client
@@ -178,25 +188,23 @@ class AsyncStream(AsyncIterator[bytes]):
             until_s = until_s or now_s + wait_s
             if now_s >= until_s:
                 return []
-            heard_s = await self._wait(connection, until_s, sink)
-            until_s = heard_s + wait_s if heard_s else until_s
+            # Not by `_wait`: this coroutine may wait as long as a stream lasts, and another one would cost memory.
+            passage = None if sink is None else _Passage(connection, exchange, sink)
+            exchange.passage = None if passage is None else passage.take
+            deadline_s = self._deadline_s
+            try:
+                await connection.changed(
+                    exchange, until_s if deadline_s is None else min(until_s, deadline_s)
+                )
+            except BaseException:
+                _abandon(connection, exchange, "the caller was cancelled")
+                raise
+            finally:
+                exchange.passage = None
+            _check_deadline(connection, exchange, self._timeout_s, deadline_s)
+            until_s = until_s if passage is None else passage.heard_until(until_s, wait_s)
         exchange.outcome()
         return None
-
-    async def _wait(self, connection: Waiter, until_s: float, sink: Sink | None) -> float:
-        """Wait for what the sink does not take; returns when it last took something, 0 for not at all."""
-        if sink is None:
-            await _wait(connection, self._exchange, self._timeout_s, self._deadline_s, until_s)
-            return 0.0
-        passage = _Passage(connection, self._exchange, sink)
-        self._exchange.passage = passage.take
-        try:
-            await _wait(connection, self._exchange, self._timeout_s, self._deadline_s, until_s)
-        finally:
-            self._exchange.passage = None
-        if passage.error is not None:
-            raise passage.error
-        return passage.heard_s
 
     @property
     def result(self) -> Any:

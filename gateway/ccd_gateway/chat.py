@@ -143,6 +143,8 @@ def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettin
 class Answer:
     """A streamed answer of one choice or more. It keeps nothing of the request, which may be large."""
 
+    __slots__ = ("_keepalive_s", "_outlet", "_turns", "_writers")
+
     def __init__(
         self, turns: Sequence[ChatTurn], writers: Sequence[ChunkWriter], outlet: Outlet, keepalive_s: float
     ) -> None:

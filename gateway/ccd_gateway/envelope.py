@@ -1,12 +1,11 @@
 """The ASGI layer around the whole application: request ids, the browser rules, admission, and disconnects.
 
 It is outside of the framework so that it holds for every answer, whoever makes it, and for any ASGI
-server: a client that goes away cancels its handler at once, also when nothing is being sent.
+server.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 import uuid
@@ -19,6 +18,7 @@ from ccd_gateway.auth import Door
 from ccd_gateway.body import discard, too_large
 from ccd_gateway.browser import BrowserRules
 from ccd_gateway.caller import Caller, admit
+from ccd_gateway.disconnect import UntilDisconnect
 from ccd_gateway.errors import JSON, ApiError, overloaded
 from ccd_gateway.outlet import Outlet
 from ccd_gateway.upload import upload
@@ -75,17 +75,15 @@ class Envelope:
             await send({"type": "websocket.close", "code": 1008})
             return
         started_s = time.perf_counter()
-        exchange = self._exchange(scope, receive, send)
+        exchange = self._exchange(receive, send, scope)
         try:
-            try:
-                await self._answered(scope, exchange)
-            except ApiError as error:
-                await answer_error(exchange.send, error)
-            if exchange.outlet.body is not None:
-                await exchange.stream()
-        except asyncio.CancelledError:
-            if not exchange.was_left():
-                raise
+            with exchange.until_disconnect:
+                try:
+                    await self._answered(scope, exchange)
+                except ApiError as error:
+                    await answer_error(exchange.send, error)
+                if exchange.outlet.body is not None:
+                    await exchange.stream()
         finally:
             self.open_requests -= exchange.counted
             try:
@@ -93,7 +91,7 @@ class Envelope:
             finally:
                 self._log.write(scope, exchange.status, time.perf_counter() - started_s, exchange.caller)
 
-    def _exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
+    def _exchange(self, receive: Receive, send: Send, scope: Scope) -> Exchange:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         caller = Caller(request_id=request_id(headers.get(b"x-request-id")).decode())
         return Exchange(receive, send, caller, self._rules.cors_headers(headers.get(b"origin")))
@@ -126,33 +124,31 @@ class Envelope:
                 await discard(_pieces(exchange.receive))
             raise too_large(self._max_body_bytes)
         body = upload(scope, headers, exchange.receive, self._max_body_bytes, self._body_timeout_s)
-        return exchange.watched(body)
+        return exchange.until_disconnect.after(body)
 
 
 class Exchange:
-    """One request and its answer.
-
-    It adds to the answer's head what every answer has and remembers its status; and it cancels the task that answers as
-    soon as the client is gone, also when nothing is being sent.
+    """One request and its answer: adds to the answer's head what every answer has, and remembers its status.
 
     Attributes:
+        receive: the server's.
         outlet: the way out of the answer.
+        caller: who asks.
+        until_disconnect: the block in which the request is answered.
         counted: 1 for a request that counts as open.
         status: the answer's; 0 until it has begun.
     """
 
-    __slots__ = ("_cors", "_gone", "_left", "_task", "caller", "counted", "outlet", "receive", "status")
+    __slots__ = ("_cors", "caller", "counted", "outlet", "receive", "status", "until_disconnect")
 
     def __init__(self, receive: Receive, send: Send, caller: Caller, cors: list[tuple[bytes, bytes]]) -> None:
         self.receive = receive
         self.outlet = Outlet(send)
         self.caller = caller
+        self.until_disconnect = UntilDisconnect(receive)
         self.counted = 0
         self.status = 0
         self._cors = cors
-        self._task = asyncio.current_task()
-        self._gone: asyncio.Task[Message] | None = None
-        self._left = False
 
     async def send(self, message: Message) -> None:
         """An ASGI `send`."""
@@ -162,47 +158,13 @@ class Exchange:
             message["headers"] = [*message.get("headers", ()), mine, *self._cors, *self.caller.headers]
         await self.outlet.send(message)
 
-    def watched(self, body: Receive) -> Receive:
-        """An ASGI `receive` in place of `body`'s.
-
-        After the end of the body there can only be a disconnect, so from there on it is watched by a task of its own,
-        and an application that asks again waits for the same report.
-        """
-
-        async def receive() -> Message:
-            if self._gone is not None:
-                return await asyncio.shield(self._gone)
-            message = await body()
-            if message["type"] == "http.request" and not message.get("more_body"):
-                self._watch()
-            return message
-
-        return receive
-
-    def _watch(self) -> None:
-        if self._gone is None:
-            self._gone = asyncio.ensure_future(_disconnected(self.receive))
-            self._gone.add_done_callback(self._leave)
-
-    def _leave(self, gone: asyncio.Task[Message]) -> None:
-        if not gone.cancelled() and self._task is not None:
-            self._left = True
-            self._task.cancel()
-
-    def was_left(self) -> bool:
-        """Whether being cancelled means no more than that the client is gone."""
-        return self._left and self._task is not None and self._task.uncancel() == 0
-
-    async def stream(self) -> None:
+    def stream(self) -> Awaitable[None]:
         """Send the body of a streamed answer."""
-        self._watch()
-        await self.outlet.stream()
+        self.until_disconnect.watch()
+        return self.outlet.stream()
 
     async def close(self) -> None:
-        """The answer is over."""
-        self._task = None
-        if self._gone is not None:
-            self._gone.cancel()
+        """The answer is over, however it ended."""
         await self.outlet.close()
 
 
@@ -223,12 +185,6 @@ async def _pieces(receive: Receive) -> AsyncGenerator[bytes, None]:
         message = await receive()
         more = message.get("more_body", False)
         yield message.get("body", b"")
-
-
-async def _disconnected(receive: Receive) -> Message:
-    while (message := await receive())["type"] != "http.disconnect":
-        pass
-    return message
 
 
 def request_id(given: bytes | None) -> bytes:

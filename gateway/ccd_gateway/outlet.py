@@ -66,6 +66,7 @@ class Outlet:
         async for piece in self.body.pieces:
             await self._settled()
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            del piece  # not kept while the next one is waited for
         await self._settled()
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 

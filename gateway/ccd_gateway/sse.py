@@ -49,6 +49,8 @@ class ChunkWriter:
         conversation_id: in the first and the last chunk, where the answer belongs to a conversation.
     """
 
+    __slots__ = ("_delta", "_end", "_legacy", "_named", "_open", "_start_bytes")
+
     def __init__(
         self,
         completion_id: str,

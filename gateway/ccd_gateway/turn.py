@@ -47,6 +47,8 @@ class ChatTurn:
         silent: the last wait passed without a payload.
     """
 
+    __slots__ = ("_express", "_lane", "_run", "_stream", "first", "reader", "silent")
+
     def __init__(self, stream: AsyncStream, lane: Lane, reader: Reader, run: Run | None = None) -> None:
         self.reader = reader
         self.first: list[Any] = []

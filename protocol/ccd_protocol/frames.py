@@ -42,9 +42,9 @@ MAX_METHOD_CHARS: Final = 128
 MAX_AGENT_CHARS: Final = 256
 HELLO_TIMEOUT_S: Final = 2.0  # for the program around the peer, which alone has a clock
 
-_PIECE_BYTES: Final = 1 << 18
-#: The decoder's buffer at first; it grows with a frame. It is filled from end to end before it is used anew, so the
-#: usual size of 1 MB costs every connection as much memory, and the core's caches.
+_PIECE_BYTES: Final = 1 << 15
+#: The decoder's buffer at first, for two pieces; it grows with a frame. It is filled from end to end before it is used
+#: anew, so the usual size of 1 MB would cost every connection as much memory, and the core's caches.
 _BUFFER_BYTES: Final = 1 << 16
 _NOTHING: Final = object()
 _JOIN_BYTES: Final = 4096  # below this, copying a payload costs less than handing the kernel one more buffer
