@@ -184,7 +184,7 @@ class Client(BlockingApi):
         self._condition.notify_all()
 
     def _run_callback(self, connection: Connection, exchange: Exchange) -> None:
-        called = exchange.callbacks.popleft()
+        called = exchange.callbacks.pop(0)
         self._condition.release()
         try:
             result = exchange.handlers[called.method](called.params)
