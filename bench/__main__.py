@@ -18,7 +18,15 @@ from bench import table
 from bench.measure import Figure, cores
 from bench.stage import HERE, Bench
 
-BENCHMARKS = {"a": "ping", "b": "relay", "c": "first_delta", "d": "memory", "e": "spawn", "f": "engine"}
+BENCHMARKS = {
+    "a": "ping",
+    "b": "relay",
+    "c": "first_delta",
+    "d": "memory",
+    "e": "spawn",
+    "f": "engine",
+    "g": "gateway",
+}
 RESULTS = HERE / "results" / "latest.json"
 
 

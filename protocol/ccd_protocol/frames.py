@@ -42,7 +42,10 @@ MAX_METHOD_CHARS: Final = 128
 MAX_AGENT_CHARS: Final = 256
 HELLO_TIMEOUT_S: Final = 2.0  # for the program around the peer, which alone has a clock
 
-_PIECE_BYTES: Final = 1 << 18
+_PIECE_BYTES: Final = 1 << 15
+#: The decoder's buffer at first, for two pieces; it grows with a frame. It is filled from end to end before it is used
+#: anew, so the usual size of 1 MB would cost every connection as much memory, and the core's caches.
+_BUFFER_BYTES: Final = 1 << 16
 _NOTHING: Final = object()
 _JOIN_BYTES: Final = 4096  # below this, copying a payload costs less than handing the kernel one more buffer
 
@@ -147,6 +150,7 @@ class FrameReader:
         self.violation: Violation | None = None
         hooks = {"object_hook": self._count, "list_hook": self._count} if count_nodes else {}
         self._unpacker = msgpack.Unpacker(
+            read_size=_BUFFER_BYTES,
             max_buffer_size=limits.max_frame_bytes + 2 * _PIECE_BYTES,
             max_bin_len=limits.max_frame_bytes,
             max_str_len=limits.max_frame_bytes,

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ccd_gateway.envelope import request_id, run_until_disconnect
+from ccd_gateway.disconnect import UntilDisconnect
+from ccd_gateway.envelope import request_id
 from fakes.gateway_daemon import Call, Daemon, start, text
 from fakes.gateway_process import Gateway, read_until
 
@@ -122,7 +123,8 @@ class Client:
             self.queue.put_nowait(message)
 
     async def run(self, app: App) -> None:
-        await run_until_disconnect(app, {"type": "http"}, self.queue.get, self._send)  # type: ignore[arg-type]
+        with UntilDisconnect(self.queue.get) as until:
+            await app({"type": "http"}, until.after(self.queue.get), self._send)  # type: ignore[arg-type]
 
     async def _send(self, message: Any) -> None:
         self.sent.append(message)
