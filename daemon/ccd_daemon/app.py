@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uvloop
 
-from . import argv, cgroup, logs, reaper
+from . import argv, cgroup, logs, memory, reaper
 from .capability import capabilities
 from .cli_binary import CliBroken, CliNotFound
 from .cli_binary import find as find_cli
@@ -69,7 +69,7 @@ class Daemon:
         places = cgroup.find() if settings.pool.control_groups else cgroup.Places()
         self.groups = cgroup.Groups(self._owner, places)
         self.conversations = Conversations(settings.data_dir / "conversations.db", settings.conversations)
-        self.pool = Pool(settings, self.mode, self._launch)
+        self.pool = Pool(settings, self.mode, self._launch, private_login=self.login in ("api_key", "token"))
         self.housekeeping = Housekeeping(self.pool, settings, self.command, self._round)
         self.server = Server(settings.server, {}, f"ccd/{self.version}")
         self.server.limit_files(file_room(settings, raise_fd_limit()))
@@ -188,6 +188,7 @@ class Daemon:
         lock = SocketLock(self.settings.socket)
         lock.acquire()
         try:
+            memory.return_large_blocks()
             reaper.become_subreaper()
             self.groups.clear_leftovers()
             reaper.sweep_leftovers(self._owner)

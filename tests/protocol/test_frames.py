@@ -34,8 +34,8 @@ plain = st.recursive(
 )
 
 
-def reader(limits: Limits = SMALL, *, count_nodes: bool = True) -> FrameReader:
-    return FrameReader(limits, count_nodes=count_nodes)
+def reader(limits: Limits = SMALL, *, strict: bool = True) -> FrameReader:
+    return FrameReader(limits, strict=strict)
 
 
 def read_in(chunks: list[bytes], one: FrameReader | None = None) -> list[Any]:
@@ -137,7 +137,7 @@ def test_unfinished_frame_is_refused_at_the_limit_and_not_buffered_on() -> None:
 
 def test_unfinished_frame_of_small_parts_is_refused_too() -> None:
     # msgpack gives back the bytes of every part that it has decoded, so its own limit would never be reached
-    one = reader(count_nodes=False)
+    one = reader(strict=False)
     row = b"\xdc\x40\x00" + b"\xa4abcd" * 16_384
     one.read(b"\xdc\x40\x00")
     sent = 0
