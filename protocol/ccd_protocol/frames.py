@@ -214,7 +214,9 @@ def unacceptable(frame: bytes, *, strict: bool) -> Violation | None:
         reader.read(frame)
         return reader.violation
     try:
-        msgpack.unpackb(frame, max_array_len=longest, max_map_len=longest, max_ext_len=0, ext_hook=_refuse_ext)
+        msgpack.unpackb(
+            frame, max_array_len=longest, max_map_len=longest, max_ext_len=0, ext_hook=_refuse_ext
+        )
     except (ValueError, msgpack.UnpackException) as error:
         return Violation(Code.PROTOCOL, _described(error))
     return None

@@ -156,6 +156,45 @@ def test_objects_are_counted_so_that_few_bytes_cannot_become_much_memory(part: b
     assert read_in([rows], reader(limits)) != []
 
 
+loose = st.recursive(
+    st.none() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text() | st.binary() | st.integers(0, 9), inner, max_size=4)
+    ),
+)
+
+
+@given(loose, st.booleans())
+def test_what_would_be_refused_is_known_before_it_is_sent(value: Any, strict: bool) -> None:
+    frame = msgpack.packb([value])
+    one = FrameReader(Limits(), strict=strict)
+    one.read(frame)
+    assert (f.unacceptable(frame, strict=strict) is None) == (one.violation is None)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([0] * 16_385, "too many elements: 16385"),
+        (dict.fromkeys(map(str, range(16_385))), "too many elements: 16385"),
+        ({1: 2}, "map key"),
+        (msgpack.ExtType(1, b""), "extension type"),
+        ([[0] * 16_000] * 63, "more than 1000000 objects"),
+    ],
+)
+def test_what_only_the_accepting_side_refuses(value: Any, text: str) -> None:
+    frame = msgpack.packb([value])
+    found = f.unacceptable(frame, strict=True)
+    assert found is not None
+    assert text in found.message
+    one = FrameReader(Limits(), strict=True)
+    one.read(frame)
+    assert one.violation is not None
+    if "objects" in text or "elements" in text:
+        assert f.unacceptable(frame, strict=False) is None
+
+
 def test_counting_starts_again_with_every_frame() -> None:
     one = reader(Limits(max_nodes=5000))
     for _ in range(10):
