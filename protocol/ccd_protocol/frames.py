@@ -45,6 +45,7 @@ MAX_AGENT_CHARS: Final = 256
 HELLO_TIMEOUT_S: Final = 2.0  # for the program around the peer, which alone has a clock
 
 _PIECE_BYTES: Final = 1 << 18
+_KEPT_BYTES: Final = 1 << 20  # a buffer that has grown larger is not worth keeping
 _NOTHING: Final = object()
 _JOIN_BYTES: Final = 4096  # below this, copying a payload costs less than handing the kernel one more buffer
 
@@ -147,18 +148,27 @@ class FrameReader:
         self._unfinished_bytes = 0
         self._nodes = 0  # since the last read that completed a frame
         self.violation: Violation | None = None
-        hooks = {"object_hook": self._count, "list_hook": self._count} if strict else {}
-        longest = MAX_CONTAINER_LEN if strict else MAX_ANSWER_LEN
-        self._unpacker = msgpack.Unpacker(
-            max_buffer_size=limits.max_frame_bytes + 2 * _PIECE_BYTES,
-            max_bin_len=limits.max_frame_bytes,
-            max_str_len=limits.max_frame_bytes,
+        self._max_frame_bytes = limits.max_frame_bytes
+        self._strict = strict
+        self._unpacker = self._new_unpacker()
+
+    def _new_unpacker(self) -> Any:
+        hooks = {"object_hook": self._count, "list_hook": self._count} if self._strict else {}
+        longest = MAX_CONTAINER_LEN if self._strict else MAX_ANSWER_LEN
+        return msgpack.Unpacker(
+            max_buffer_size=self._max_frame_bytes + 2 * _PIECE_BYTES,
+            max_bin_len=self._max_frame_bytes,
+            max_str_len=self._max_frame_bytes,
             max_array_len=longest,
             max_map_len=longest,
             max_ext_len=0,
             ext_hook=_refuse_ext,
             **hooks,
         )
+
+    def close(self) -> None:
+        """Let go of what is unfinished, now instead of when the cycle is collected; nothing more may be read."""
+        self._unpacker = None
 
     def read(self, data: bytes) -> list[Any]:
         """Every value that is complete with this read, oldest first; each may still be of any shape.
@@ -187,6 +197,11 @@ class FrameReader:
             if self._unpacker.tell() != self._fed_bytes:
                 values.extend(self._unpacker)  # what was decoded before an error stays in the list
         if len(values) > count:
+            if self._unfinished_bytes > _KEPT_BYTES and self._unpacker.tell() == self._fed_bytes:
+                self._unpacker, self._fed_bytes = (
+                    self._new_unpacker(),
+                    0,
+                )  # the old one keeps its buffer for ever
             self._unfinished_bytes = len(piece)
             self._nodes = 0
         else:

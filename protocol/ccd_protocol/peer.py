@@ -137,6 +137,7 @@ class Peer(Asking, Serving):
 
     def _close(self, why: str) -> None:
         self._receivers = _RECEIVERS["closed"]
+        self._reader.close()
         self._closed = True
         self._usable = False
         self._goodbye = self._goodbye or why

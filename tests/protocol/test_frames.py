@@ -135,6 +135,20 @@ def test_unfinished_frame_is_refused_at_the_limit_and_not_buffered_on() -> None:
     assert peak < 4 << 20
 
 
+def test_the_buffer_of_a_large_frame_is_given_back() -> None:
+    one = FrameReader(Limits(), strict=True)
+    frame = msgpack.packb([2, 1, b"x" * (8 << 20)])
+    assert read_in([frame], one)  # whatever is allocated once
+    tracemalloc.start()
+    for _ in range(3):
+        for start in range(0, len(frame), 65_536):
+            one.read(frame[start : start + 65_536])
+    assert read_in([msgpack.packb([1])], one) == [[1]]
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 4 << 20
+
+
 def test_unfinished_frame_of_small_parts_is_refused_too() -> None:
     # msgpack gives back the bytes of every part that it has decoded, so its own limit would never be reached
     one = reader(strict=False)

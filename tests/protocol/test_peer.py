@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any
 
 import msgpack
@@ -674,3 +676,20 @@ def test_a_long_array_in_a_result_is_accepted() -> None:
     assert server.end(1, result)
     [frame] = [event for event in client.receive(b"".join(server.outgoing())) if isinstance(event, Ended)]
     assert frame.result == result
+
+
+def test_an_unfinished_frame_is_given_back_with_the_connection() -> None:
+    peer = greeted()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        peer.receive(b"\x97\x01\x01\xa1m\x81\xa1x\xc6\x01\x00\x00\x00")
+        for _ in range(128):
+            peer.receive(b"x" * 65_536)
+        assert tracemalloc.get_traced_memory()[0] > 8 << 20
+        peer.lost()
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+        assert peer.receive(b"x") == []
+    finally:
+        tracemalloc.stop()
+        gc.enable()
