@@ -20,6 +20,7 @@ from pathlib import Path
 import uvloop
 
 from . import argv, cgroup, logs, memory, reaper
+from .answer_cache import AnswerCache
 from .capability import capabilities
 from .cli_binary import CliBroken, CliNotFound
 from .cli_binary import find as find_cli
@@ -31,6 +32,7 @@ from .housekeeping import Housekeeping
 from .methods.admin import Admin
 from .methods.chat import Chat
 from .methods.conversation import ConversationMethods
+from .methods.remembered import Remembered
 from .pool import Pool
 from .process import WORKER_MARK
 from .server import Server, SocketLock, bind
@@ -69,6 +71,8 @@ class Daemon:
         places = cgroup.find() if settings.pool.control_groups else cgroup.Places()
         self.groups = cgroup.Groups(self._owner, places)
         self.conversations = Conversations(settings.data_dir / "conversations.db", settings.conversations)
+        self._cache = AnswerCache(settings.cache)
+        self._remembered = Remembered(self._cache, self._loop.time, with_tools=settings.cache.tools)
         self.pool = Pool(settings, self.mode, self._launch, private_login=self.login in ("api_key", "token"))
         self.housekeeping = Housekeeping(self.pool, settings, self.command, self._round)
         self.server = Server(settings.server, {}, f"ccd/{self.version}")
@@ -106,6 +110,7 @@ class Daemon:
             self.server,
             self.settings.profiles,
             self.conversations,
+            self._remembered,
             betas=self.login in ("api_key", "token"),
         )
         named = ConversationMethods(
@@ -120,6 +125,7 @@ class Daemon:
             "conversation.list": Handler(named.list),
             "conversation.messages": Handler(named.messages),
             "conversation.delete": Handler(named.delete),
+            "cache.stats": Handler(lambda call: self._remembered.stats(), at_once=True),
             "daemon.ping": Handler(admin.ping, at_once=True),
             "daemon.health": Handler(admin.health, at_once=True),
             "model.list": Handler(admin.models, at_once=True),
@@ -158,6 +164,7 @@ class Daemon:
         return {
             "socket": str(settings.socket),
             "connections": len(self.server.connections),
+            "cache": self._remembered.stats(),
             "cli": {
                 "command": str(self.command),
                 "version": self.pool.cli_version or self.cli_version,
@@ -226,6 +233,7 @@ class Daemon:
         ready()
 
     def _round(self) -> None:
+        self._cache.purge(self._loop.time())
         if self.server.lost_socket():
             log.error(
                 "the socket %s was removed or replaced; stopping, so that a supervisor can start afresh",
