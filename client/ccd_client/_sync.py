@@ -166,9 +166,10 @@ class Client(BlockingApi):
 
     def _forked(self) -> None:
         """What other threads held or waited for stays with the parent, too: they do not exist here."""
-        self._condition = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         for connection in (*self._leaving, *filter(None, [self._connection])):
-            connection.leave_to_parent(self._condition)
+            connection.leave_to_parent(self._lock, self._changed)
         self._leaving.clear()
         self._connection, self._connecting = None, False
 

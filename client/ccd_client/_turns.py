@@ -120,12 +120,12 @@ class Connection:
         if self._awaited is stream:
             os.eventfd_write(self._bell, 1)
 
-    def leave_to_parent(self, condition: threading.Condition) -> None:
+    def leave_to_parent(self, lock: threading.Lock, changed: threading.Condition) -> None:
         """In a forked process: only the parent may use the socket, or each would read the other's answers."""
-        self._condition = condition
-        self._reading = False
+        self._lock, self._changed = lock, changed
+        self._reading, self._waiting, self._awaited = False, 0, None
         self.closed = True
-        self._sock.close()
+        self._let_go()
         self._unsent.clear()
         self.link.lost("the connection belongs to the process that this one was forked from")
 
