@@ -78,7 +78,8 @@ class Daemon:
         self._cache = AnswerCache(settings.cache)
         self._remembered = Remembered(self._cache, self._loop.time, with_tools=settings.cache.tools)
         self.pool = Pool(settings, self.mode, self._launch, private_login=self.login in ("api_key", "token"))
-        self.sessions = Sessions(settings, self._launch_session)
+        alone = contextlib.nullcontext if self._private_config() else self.pool.held
+        self.sessions = Sessions(settings, self._launch_session, alone)
         self.housekeeping = Housekeeping(self.pool, self.sessions, settings, self.command, self._round)
         self.server = Server(settings.server, {}, f"ccd/{self.version}", settings.sessions.uids)
         self.server.limit_files(file_room(settings, raise_fd_limit()))

@@ -12,6 +12,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from ccd_protocol.errors import Code, RpcError
 
@@ -33,6 +34,7 @@ class Sessions:
     Args:
         settings: the daemon's.
         launch: starts a session's process; the descriptor is then its to close.
+        alone: a block in which no other process is started that would share a session's configuration.
 
     Attributes:
         running: those with a process, also while it ends.
@@ -40,11 +42,17 @@ class Sessions:
         counters: figures for the status.
     """
 
-    def __init__(self, settings: Settings, launch: Launch) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        launch: Launch,
+        alone: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
         self.on_buried: Callable[[], None] = _nothing
         self.counters = dict.fromkeys(("opened", "refused", "crashed", "idle"), 0)
         self._settings = settings
         self._launch = launch
+        self._alone = alone
         self._known: dict[tuple[str, str], Session] = {}  # also those whose process died by itself
         self.running: set[Session] = set()
         self._loop = asyncio.get_running_loop()
@@ -92,7 +100,7 @@ class Sessions:
         self._known[tenant, session.id] = session
         self.running.add(session)
         try:
-            async with self._starting:
+            async with self._starting, self._alone():
                 await self._start(session, wanted, folder)
             session.check_open()
         except BaseException:

@@ -496,3 +496,24 @@ def test_bypass_where_it_is_allowed(tmp_path: Path) -> None:
         line = Path(f"/proc/{row['pid']}/cmdline").read_text()
         assert "--allow-dangerously-skip-permissions" in line
         assert session.call("get")["state"]["permission_mode"] == "bypassPermissions"
+
+
+def test_processes_that_share_a_configuration_start_one_after_the_other(tmp_path: Path) -> None:
+    login = {"ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": "x", "CCD_POOL__SPARES": "2"}
+    with running_faults(tmp_path, **login) as stack, stack.client() as client, stack.client() as other:
+        stack.quiet()
+        assert client.status()["login"]["kind"] == "oauth"
+        stack.faults(start_ms=700)
+        stack.ask("uses up a process, which is replaced")
+        sessions = [threading.Thread(target=other.call, args=("session.open", {})) for _ in range(2)]
+        for thread in sessions:
+            thread.start()
+        seen = set()
+        while any(thread.is_alive() for thread in sessions):
+            rows = [row for row in client.workers()["workers"] if row["state"] in ("spawning", "warming")]
+            with_process = [row for row in rows if row["pid"] is not None]
+            assert len(with_process) <= 1, rows
+            seen |= {row["profile"] for row in with_process}
+        assert seen == {"chat", "session"}
+        assert len(client.call("session.list", {})["sessions"]) == 2
+        wait_until(lambda: sum(row["state"] == "ready" for row in client.workers()["workers"]) == 2)
