@@ -87,7 +87,7 @@ async def test_a_turn_costs_what_the_sum_has_grown_by(folder: Path) -> None:
 @in_loop
 async def test_turns_of_others_and_messages_in_between_are_not_booked_twice(folder: Path) -> None:
     bench = Bench(folder)
-    await bench.tell(init(), result(0.5))
+    await bench.tell(init(), result(0.5), line(type="command_lifecycle", state="queued"), b"no JSON\n")
     await bench.metered.begin("one")
     await bench.metered.begin("and then")
     await bench.tell(result(0.75), result(2.0))

@@ -83,7 +83,10 @@ class Metered:
         return None
 
     async def _look_at(self, line: bytes) -> None:
-        found = _decode(line)
+        try:
+            found = _decode(line)
+        except msgspec.DecodeError:  # a line of another kind, in which these names mean something else
+            return
         if found.state is not None:
             self._model = found.state.model or self._model
             self._cost_usd = max(self._cost_usd, found.state.total_cost_usd)
