@@ -67,8 +67,8 @@ def _print_status(status: dict[str, Any]) -> None:
     )
     for section in ("cli", "login", "pool", "counters", "memory", "settings"):
         for key, value in status.get(section, {}).items():
-            click.echo(f"  {section}.{key:<22} {_shown(key, value)}")
-    click.echo(f"  socket{'':<25} {status['socket']} ({status['connections']} connections)")
+            click.echo(f"  {section + '.' + key:<31} {_shown(key, value)}")
+    click.echo(f"  {'socket':<31} {status['socket']} ({status['connections']} connections)")
 
 
 def _shown(key: str, value: Any) -> str:
