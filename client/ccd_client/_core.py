@@ -70,7 +70,7 @@ class Exchange:
         self.done = False
         self.result: Any = None
         self.error: RpcError | None = None
-        self.notify: Callable[[], None] = _nothing
+        self.notify: Callable[[], None] = nothing
         self.passage: Callable[[], bool] | None = (
             None  # takes what comes and says so, else `notify` is called
         )
@@ -344,5 +344,5 @@ def deadline_error(timeout_s: float | None) -> RpcError:
     return RpcError(Code.DEADLINE, f"no answer within the {timeout_s} s that the caller allowed")
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """The notification of an exchange that nobody waits for."""

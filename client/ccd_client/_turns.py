@@ -120,6 +120,15 @@ class Connection:
         if self._awaited is stream:
             os.eventfd_write(self._bell, 1)
 
+    def leave_to_parent(self, lock: threading.Lock, changed: threading.Condition) -> None:
+        """In a forked process: only the parent may use the socket, or each would read the other's answers."""
+        self._lock, self._changed = lock, changed
+        self._reading = False
+        self.closed = True
+        self._let_go()
+        self._unsent.clear()
+        self.link.lost("the connection belongs to the process that this one was forked from")
+
     def close(self, why: str) -> None:
         """Close the socket and fail what is in progress."""
         if not self.closed:

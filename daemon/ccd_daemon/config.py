@@ -165,6 +165,17 @@ class Conversations:
 
 
 @dataclass(frozen=True)
+class Cache:
+    """`[cache]`: answers that are given again to whoever asks the same, in memory, per tenant."""
+
+    enabled: bool = setting(False, "give the same answer to the same request that is not streamed")
+    max_entries: int = setting(1000, "answers kept; the oldest goes first", min=0, max=10_000_000)
+    max_bytes: int = setting(64 * MIB, "bytes of all of them together", min=0)
+    ttl_s: float = setting(3600.0, "how long one is given again", min=0)
+    tools: bool = setting(False, "also for requests with tools")
+
+
+@dataclass(frozen=True)
 class Profile:
     """`[profiles.NAME]`: a kind of worker. `chat` always exists: a plain model without any built-in tools."""
 
@@ -186,6 +197,7 @@ SECTIONS: Mapping[str, Any] = {
     "log": Log,
     "data": Data,
     "conversations": Conversations,
+    "cache": Cache,
     "profiles": dict[str, Profile],
     # The gateway reads its own section; here it only has to be a table.
     "gateway": dict[str, Any],
@@ -206,6 +218,7 @@ class Settings:
     log: Log
     data: Data
     conversations: Conversations
+    cache: Cache
     profiles: Mapping[str, Profile]
     socket: Path
     data_dir: Path
