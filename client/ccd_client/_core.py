@@ -178,7 +178,8 @@ class Link:
     def receive(self, data: bytes) -> None:
         """Act on received bytes; `peer.closed` afterwards says that the connection is to be closed."""
         for event in self.peer.receive(data):
-            if type(event) is Item:
+            kind = type(event)
+            if kind is Item:
                 exchange = self.open.get(event.id)
                 if exchange is not None:
                     exchange.items.append(event.payload)
