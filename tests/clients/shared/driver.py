@@ -45,7 +45,6 @@ _api = os.environ["OFFLINE_API_URL"]
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _numbers = count(1)
 _features: list[tuple[str, str, str, Callable[[Case], Any]]] = []
-_without: list[dict[str, str]] = []
 _facts: dict[str, Any] = {}
 
 
@@ -177,11 +176,6 @@ def _using(make: Callable[[], Any], function: Any) -> Callable[[Case], Any]:
     return run
 
 
-def without(api: str, **reasons: str) -> None:
-    """Say which features this client is not shown with, and why."""
-    _without.extend({"api": api, "feature": name, "reason": reason} for name, reason in reasons.items())
-
-
 def fact(name: str, content: Any) -> None:
     """Something else that the tests want to know of the client."""
     _facts[name] = content
@@ -219,7 +213,7 @@ def main(*distributions: str) -> None:
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         results = list(pool.map(_run, _features))
     versions = {name: metadata.version(name) for name in distributions}
-    report = {"versions": versions, "results": results, "without": _without, "facts": _facts}
+    report = {"versions": versions, "results": results, "facts": _facts}
     print("\n" + json.dumps(report), flush=True)
     # Some clients' own threads would keep the process from ending.
     os._exit(0)
