@@ -1,7 +1,7 @@
 """One virtual environment per client, made once from a pinned list and kept in a cache.
 
-A client may want other versions of what another client also wants, so each has its own. The folder's name holds a digest
-of all that it was made from: a changed list is another environment, and an old one is never repaired.
+Clients disagree about the versions of what they need, so each has its own. The folder's name holds a digest of all
+that it was made from: a changed list is another environment, and an old one is never repaired.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ REQUIREMENTS = Path(__file__).parent / "requirements"
 BUILD_TIMEOUT_S = 900.0
 BUILDS_AT_A_TIME = 2
 # What would make the new environment's interpreter or pip look at this one's packages.
-_OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
+_OURS = (
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "__PYVENV_LAUNCHER__",
+    "PIP_TARGET",
+    "PIP_PREFIX",
+    "PIP_USER",
+)
 
 
 class BuildError(Exception):
@@ -37,7 +45,12 @@ def cache_folder() -> Path:
 
 def folder(client: str, requirements: Path = REQUIREMENTS, cache: Path | None = None) -> Path:
     """The environment's folder, whether it has been made or not."""
-    made_from = [(requirements / f"{client}.txt").read_text(), sys.version, platform.machine(), sys.base_prefix]
+    made_from = [
+        (requirements / f"{client}.txt").read_text(),
+        sys.version,
+        platform.machine(),
+        sys.base_prefix,
+    ]
     digest = hashlib.sha256("\0".join(made_from).encode()).hexdigest()[:16]
     return (cache or cache_folder()) / f"{client}-{digest}"
 

@@ -9,13 +9,27 @@ from typing import Any
 import driver
 from driver import ANTHROPIC_URL, CITY, KEY, MODEL, OPENAI_URL, OSLO, PNG_URL, ROME, contains, same
 
-PATHS = {"chat": f"{OPENAI_URL}/chat/completions", "responses": f"{OPENAI_URL}/responses", "messages": f"{ANTHROPIC_URL}/v1/messages"}
+PATHS = {
+    "chat": f"{OPENAI_URL}/chat/completions",
+    "responses": f"{OPENAI_URL}/responses",
+    "messages": f"{ANTHROPIC_URL}/v1/messages",
+}
 CHAT_TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": CITY}}
 
 
 def curl(*arguments: str, body: Any = None) -> str:
     """What curl prints."""
-    command = ["curl", "--silent", "--show-error", "--no-buffer", "--noproxy", "*", "--max-time", "60", *arguments]
+    command = [
+        "curl",
+        "--silent",
+        "--show-error",
+        "--no-buffer",
+        "--noproxy",
+        "*",
+        "--max-time",
+        "60",
+        *arguments,
+    ]
     if body is not None:
         command += ["--data-binary", "@-"]
     done = subprocess.run(
@@ -33,7 +47,9 @@ def asked(api: str, prompt: Any, **fields: Any) -> dict[str, Any]:
 
 def ask(api: str, prompt: Any, **fields: Any) -> Any:
     """The decoded answer; like most people who use curl, it does not say what type the body has."""
-    return json.loads(curl(PATHS[api], "-H", f"Authorization: Bearer {KEY}", body=asked(api, prompt, **fields)))
+    return json.loads(
+        curl(PATHS[api], "-H", f"Authorization: Bearer {KEY}", body=asked(api, prompt, **fields))
+    )
 
 
 def stream(api: str, prompt: Any, **fields: Any) -> list[Any]:
@@ -120,16 +136,27 @@ def _(case: Any, api: str) -> None:
 @each("cancel")
 def _(case: Any, api: str) -> None:
     body = json.dumps(asked(api, case.says("a b c d", deltas=4, hang_after_deltas=2), stream=True))
-    with subprocess.Popen(["curl", "-sN", "--noproxy", "*", PATHS[api], "-d", body], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        ["curl", "-sN", "--noproxy", "*", PATHS[api], "-d", body], stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-    case.wait(lambda found: found[0]["outcome"] == "disconnected", "the turn to be interrupted")
+    case.wait_interrupted()
 
 
 @each("request_id")
 def _(case: Any, api: str) -> None:
-    written = curl(PATHS[api], "-o", os.devnull, "-H", "X-Request-ID: mine", "-w", "%header{x-request-id}", body=asked(api, case.says()))
+    written = curl(
+        PATHS[api],
+        "-o",
+        os.devnull,
+        "-H",
+        "X-Request-ID: mine",
+        "-w",
+        "%header{x-request-id}",
+        body=asked(api, case.says()),
+    )
     same(written, "mine")
 
 
@@ -160,7 +187,10 @@ def _(case: Any) -> None:
 
 @driver.feature("responses", "counting")
 def _(case: Any) -> None:
-    same(json.loads(curl(f"{PATHS['responses']}/input_tokens", body={"input": "hello"}))["input_tokens"] > 0, True)
+    same(
+        json.loads(curl(f"{PATHS['responses']}/input_tokens", body={"input": "hello"}))["input_tokens"] > 0,
+        True,
+    )
 
 
 @driver.feature("responses", "background")

@@ -14,19 +14,23 @@ class Place(BaseModel):
     city: str
 
 
-def ask(mode: Any, prompt: str, **fields: Any) -> Any:
-    """The answer to one prompt, as a `Place`."""
+def fields(found: Any) -> dict[str, Any]:
+    return dict(found.model_dump())
+
+
+def ask(mode: Any, prompt: str) -> Any:
+    """The answer to one prompt, as a `Place` (or a subclass that Instructor made of it)."""
     with openai.OpenAI(max_retries=0, timeout=60) as client:
         made = instructor.from_openai(client, mode=mode).chat.completions
-        turn = [{"role": "user", "content": prompt}]
-        return made.create(**{"model": MODEL, "messages": turn, "response_model": Place, "max_retries": 1, **fields})
+        turn: Any = [{"role": "user", "content": prompt}]
+        return made.create(model=MODEL, messages=turn, response_model=Place, max_retries=1)
 
 
 @driver.feature("chat", "tool")
 @driver.feature("chat", "tool_choice")
 def _(case: Any) -> None:
     for mode in (instructor.Mode.TOOLS, instructor.Mode.TOOLS_STRICT):
-        same(ask(mode, case.calls(ROME, tool="Place")), Place(city="Rome"))
+        same(fields(ask(mode, case.calls(ROME, tool="Place"))), ROME)
         body = case.bodies()[-1]
         same(body["tool_choice"], {"type": "tool", "name": "Place"})
         same(body["tools"][0]["input_schema"]["required"], ["city"])
@@ -34,21 +38,21 @@ def _(case: Any) -> None:
 
 @driver.feature("chat", "json_schema")
 def _(case: Any) -> None:
-    same(ask(instructor.Mode.JSON_SCHEMA, case.says('{"city": "Rome"}')), Place(city="Rome"))
+    same(fields(ask(instructor.Mode.JSON_SCHEMA, case.says('{"city": "Rome"}'))), ROME)
     same(case.body()["output_config"]["format"]["schema"]["required"], ["city"])
 
 
 @driver.feature("chat", "json_object")
 def _(case: Any) -> None:
     driver.script({"text": '{"city": "Rome"}'}, contains=case.mark)
-    same(ask(instructor.Mode.JSON, case.mark), Place(city="Rome"))
+    same(fields(ask(instructor.Mode.JSON, case.mark)), ROME)
 
 
 @driver.feature("chat", "stream")
 def _(case: Any) -> None:
     with openai.OpenAI(max_retries=0, timeout=60) as client:
         made = instructor.from_openai(client, mode=instructor.Mode.TOOLS).chat.completions
-        turn: Any = [{"role": "user", "content": case.calls(ROME, tool="Place")}]
+        turn: Any = [{"role": "user", "content": case.calls(ROME, tool="PartialPlace")}]
         partial = list(made.create_partial(model=MODEL, messages=turn, response_model=Place))
     same(partial[-1].city, "Rome")
 

@@ -1,6 +1,5 @@
 """LangChain: its chat models for OpenAI's two APIs and for Anthropic's."""
 
-import json
 from typing import Any
 
 import anthropic
@@ -143,7 +142,10 @@ def _(case: Any, api: str) -> None:
     if api == "responses":
         asked = {"reasoning": {"effort": "low", "summary": "auto"}}
     answer = model(api, **asked).invoke(case.says("done", thinking="let me think"))
-    same([block["reasoning"] for block in answer.content_blocks if block["type"] == "reasoning"], ["let me think"])
+    same(
+        [block["reasoning"] for block in answer.content_blocks if block["type"] == "reasoning"],
+        ["let me think"],
+    )
 
 
 @each("images")
@@ -210,7 +212,7 @@ def _(case: Any, api: str) -> None:
         if chunk.text:
             break
     stream.close()
-    case.wait(lambda found: found[0]["outcome"] == "disconnected", "the turn to be interrupted")
+    case.wait_interrupted()
 
 
 @each("conversation", "chat")

@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import os
 from typing import Any
-
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the internet for prices
 
 import driver
 import litellm
@@ -19,7 +16,10 @@ WHERE = {
     "chat": {"model": f"openai/{MODEL}", "api_base": driver.OPENAI_URL, "api_key": KEY},
     "messages": {"model": f"anthropic/{MODEL}", "api_base": driver.ANTHROPIC_URL, "api_key": KEY},
 }
-TOOL: Any = {"type": "function", "function": {"name": "get_weather", "description": "now", "parameters": CITY}}
+TOOL: Any = {
+    "type": "function",
+    "function": {"name": "get_weather", "description": "now", "parameters": CITY},
+}
 FLAT_TOOL: Any = {"type": "function", **TOOL["function"]}
 NATIVE = {"name": "get_weather", "description": "now", "input_schema": CITY}
 
@@ -115,7 +115,9 @@ def _(case: Any, api: str) -> None:
 def _(case: Any, api: str) -> None:
     history = user(case.calls(ROME, OSLO))
     said = ask(api, None, messages=history, tools=[TOOL]).choices[0].message
-    history += [said, *({"role": "tool", "tool_call_id": call.id, "content": "it is sunny"} for call in said.tool_calls)]
+    history.append(said)
+    for call in said.tool_calls:
+        history.append({"role": "tool", "tool_call_id": call.id, "content": "it is sunny"})
     contains(ask(api, None, messages=history, tools=[TOOL]).choices[0].message.content, "it is sunny")
     same([block["type"] for block in case.bodies()[-1]["messages"][-1]["content"]], ["tool_result"] * 2)
 
@@ -153,13 +155,15 @@ def _(case: Any, api: str) -> None:
 
 @each("images")
 def _(case: Any, api: str) -> None:
-    ask(api, user([{"type": "image_url", "image_url": {"url": PNG_URL}}, {"type": "text", "text": case.says()}])[0]["content"])
+    image = {"type": "image_url", "image_url": {"url": PNG_URL}}
+    ask(api, [image, {"type": "text", "text": case.says()}])
     same(case.body()["messages"][0]["content"][0]["type"], "image")
 
 
 @each("files")
 def _(case: Any, api: str) -> None:
-    ask(api, [{"type": "file", "file": {"filename": "a.pdf", "file_data": PDF_URL}}, {"type": "text", "text": case.says()}])
+    file = {"type": "file", "file": {"filename": "a.pdf", "file_data": PDF_URL}}
+    ask(api, [file, {"type": "text", "text": case.says()}])
     document = case.body()["messages"][0]["content"][0]
     same((document["type"], document["source"]["data"]), ("document", PDF))
 
@@ -213,7 +217,7 @@ def _(case: Any, api: str) -> None:
             if chunk.choices[0].delta.content:
                 break
         await found.aclose()
-        await asyncio.to_thread(case.wait, lambda seen: seen[0]["outcome"] == "disconnected", "the turn to be interrupted")
+        await asyncio.to_thread(case.wait_interrupted)
 
     asyncio.run(leave())
 
@@ -291,7 +295,9 @@ def _(case: Any) -> None:
 
 @driver.feature("responses", "reasoning")
 def _(case: Any) -> None:
-    answer = respond(case.says("done", thinking="let me think"), reasoning={"effort": "low", "summary": "auto"})
+    answer = respond(
+        case.says("done", thinking="let me think"), reasoning={"effort": "low", "summary": "auto"}
+    )
     same(answer.output[0].summary[0].text, "let me think")
 
 

@@ -34,7 +34,8 @@ def conformance(api: str) -> None:
     """Every check that there is must pass, with no warning but that `compact` is not there."""
     results = check(api)
     driver.same([result for result in results if result["status"] != "passed"], [])
-    driver.same([result for result in results if (result.get("errors") or result.get("warnings")) and "compact" not in result["id"]], [])
+    warned = [result for result in results if result.get("warnings")]
+    driver.same([result for result in warned if "compact" not in result["id"]], [])
     driver.same(len(results) >= LEAST[api], True)
 
 

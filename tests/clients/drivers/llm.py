@@ -1,5 +1,6 @@
 """The `llm` command's library, with its OpenAI model class pointed at another address."""
 
+import base64
 from typing import Any
 
 import driver
@@ -11,7 +12,12 @@ from llm.default_plugins.openai_models import Chat
 def model(name: str = MODEL) -> Any:
     """The model, with all that it can."""
     made = Chat(
-        model_id=f"ccd/{name}", model_name=name, api_base=OPENAI_URL, supports_tools=True, supports_schema=True, vision=True
+        model_id=f"ccd/{name}",
+        model_name=name,
+        api_base=OPENAI_URL,
+        supports_tools=True,
+        supports_schema=True,
+        vision=True,
     )
     made.key = KEY
     return made
@@ -69,8 +75,6 @@ def _(case: Any) -> None:
 
 @driver.feature("chat", "images")
 def _(case: Any) -> None:
-    import base64
-
     image = llm.Attachment(type="image/png", content=base64.b64decode(PNG))
     model().prompt(case.says(), attachments=[image], stream=False).text()
     same([block["type"] for block in case.body()["messages"][0]["content"]], ["text", "image"])

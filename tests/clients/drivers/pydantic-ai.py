@@ -1,5 +1,6 @@
 """Pydantic AI: agents over its models for OpenAI's two APIs and for Anthropic's."""
 
+import base64
 from typing import Any
 
 import driver
@@ -30,7 +31,9 @@ def model(api: str, name: str = MODEL) -> Any:
     return (OpenAIChatModel if api == "chat" else OpenAIResponsesModel)(name, provider=provider)
 
 
-async def run(api: str, prompt: Any, *, name: str = MODEL, history: Any = None, limits: Any = None, **fields: Any) -> Any:
+async def run(
+    api: str, prompt: Any, *, name: str = MODEL, history: Any = None, limits: Any = None, **fields: Any
+) -> Any:
     """One run of an agent."""
     async with Agent(model(api, name), retries=0, **fields) as agent:
         return await agent.run(prompt, message_history=history, usage_limits=limits)
@@ -68,14 +71,14 @@ async def _(case: Any, api: str) -> None:
 async def _(case: Any, api: str) -> None:
     counts = {"input_tokens": 3, "cache_read_input_tokens": 40, "output_tokens": 7}
     usage = (await run(api, case.says("x", usage=counts))).usage
-    usage = usage() if callable(usage) else usage
     same((usage.input_tokens, usage.cache_read_tokens, usage.output_tokens), (43, 40, 7))
 
 
 @each("system")
 async def _(case: Any, api: str) -> None:
     await run(api, case.says(), instructions="Be brief.\n  «Exactly» so.")
-    same([block["text"] for block in case.body()["system"]], ["Be brief.\n  «Exactly» so."])
+    # Pydantic AI puts a note of its own before it for Anthropic's API.
+    same(case.body()["system"][-1]["text"], "Be brief.\n  «Exactly» so.")
 
 
 @each("turns")
@@ -144,8 +147,6 @@ async def _(case: Any, api: str) -> None:
 
 @each("images")
 async def _(case: Any, api: str) -> None:
-    import base64
-
     image = BinaryContent(base64.b64decode(PNG), media_type="image/png")
     await run(api, [image, ImageUrl("https://example.org/a.png"), case.says()])
     sources = [block["source"] for block in case.body()["messages"][0]["content"] if block["type"] == "image"]
@@ -154,8 +155,6 @@ async def _(case: Any, api: str) -> None:
 
 @each("files")
 async def _(case: Any, api: str) -> None:
-    import base64
-
     await run(api, [BinaryContent(base64.b64decode(PDF), media_type="application/pdf"), case.says()])
     same(case.body()["messages"][0]["content"][0]["source"]["data"], PDF)
 
@@ -168,7 +167,9 @@ async def _(case: Any, api: str) -> None:
 
 @each("stop", "chat", "messages")
 async def _(case: Any, api: str) -> None:
-    same((await run(api, case.says("one END two"), model_settings={"stop_sequences": ["END"]})).output, "one ")
+    same(
+        (await run(api, case.says("one END two"), model_settings={"stop_sequences": ["END"]})).output, "one "
+    )
 
 
 @each("length")
@@ -187,7 +188,9 @@ async def _(case: Any, api: str) -> None:
 async def _(case: Any, api: str) -> None:
     with raises(ModelAPIError, "broke off"):
         async with Agent(model(api)) as agent:
-            async with agent.run_stream(case.says("one two three four", deltas=4, error_after_deltas=2)) as stream:
+            async with agent.run_stream(
+                case.says("one two three four", deltas=4, error_after_deltas=2)
+            ) as stream:
                 await stream.get_output()
 
 
@@ -207,7 +210,7 @@ async def _(case: Any, api: str) -> None:
             async for _text in stream.stream_text(delta=True, debounce_by=None):
                 await stream.cancel()
                 break
-    case.wait(lambda found: found[0]["outcome"] == "disconnected", "the turn to be interrupted")
+    case.wait_interrupted()
 
 
 @each("stored", "responses")
@@ -229,7 +232,9 @@ async def _(case: Any, api: str) -> None:
 @each("counting", "messages")
 async def _(case: Any, api: str) -> None:
     with raises(Exception, "input_tokens_limit"):
-        await run(api, case.says(), limits=UsageLimits(input_tokens_limit=1, count_tokens_before_request=True))
+        await run(
+            api, case.says(), limits=UsageLimits(input_tokens_limit=1, count_tokens_before_request=True)
+        )
     same(case.bodies(), [])
 
 

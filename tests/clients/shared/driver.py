@@ -92,9 +92,9 @@ class Case:
         same(len(bodies), 1)
         return bodies[0]
 
-    def wait(self, wanted: Callable[[list[dict[str, Any]]], bool], what: str) -> None:
-        """Until the API's requests are as wanted."""
-        until(lambda: wanted(self.requests()), what)
+    def wait_interrupted(self) -> None:
+        """Until the CLI has hung up on the API, as it does when its turn is interrupted."""
+        until(lambda: self.requests()[0]["outcome"] == "disconnected", "the turn to be interrupted")
 
 
 def script(reply: dict[str, Any], *, contains: str) -> None:
@@ -232,7 +232,14 @@ def _run(entry: tuple[str, str, str, Callable[[Case], Any]]) -> dict[str, Any]:
         detail = traceback.format_exc()[-6000:]
     threading.current_thread().name = "driver"
     took_s = round(time.monotonic() - began, 2)
-    return {"api": api, "feature": name, "variant": variant, "ok": detail is None, "detail": detail, "s": took_s}
+    return {
+        "api": api,
+        "feature": name,
+        "variant": variant,
+        "ok": detail is None,
+        "detail": detail,
+        "s": took_s,
+    }
 
 
 def _last_number() -> int:
