@@ -68,15 +68,7 @@ def text_of(api: str, answer: Any) -> str:
     return str(content[-1]["text"])
 
 
-def each(name: str) -> Any:
-    """Mark a function as the proof of a feature for all three APIs."""
-
-    def mark(function: Any) -> Any:
-        for api in PATHS:
-            driver.feature(api, name)(lambda case, api=api: function(case, api))
-        return function
-
-    return mark
+each = driver.across("chat", "responses", "messages")
 
 
 @each("plain")

@@ -12,8 +12,6 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
-APIS = ("chat", "responses", "messages")
-
 
 class Place(BaseModel):
     """Where something is."""
@@ -35,15 +33,7 @@ def model(api: str, **fields: Any) -> Any:
     return ChatOpenAI(base_url=driver.OPENAI_URL, api_key=KEY, use_responses_api=api == "responses", **fields)
 
 
-def each(name: str, *apis: str) -> Any:
-    """Mark a function as the proof of a feature for every chat model."""
-
-    def mark(function: Any) -> Any:
-        for api in apis or APIS:
-            driver.feature(api, name)(lambda case, api=api: function(case, api))
-        return function
-
-    return mark
+each = driver.across("chat", "responses", "messages")
 
 
 @each("plain")

@@ -44,15 +44,7 @@ def stream(api: str, prompt: Any, **fields: Any) -> Any:
     return chunks, litellm.stream_chunk_builder(chunks)
 
 
-def each(name: str, *apis: str) -> Any:
-    """Mark a function as the proof of a feature over both ways of asking."""
-
-    def mark(function: Any) -> Any:
-        for api in apis or WHERE:
-            driver.feature(api, name)(lambda case, api=api: function(case, api))
-        return function
-
-    return mark
+each = driver.across("chat", "messages")
 
 
 def arguments(message: Any) -> list[Any]:

@@ -51,15 +51,7 @@ async def stream(api: str, prompt: Any, **fields: Any) -> Any:
     return [event async for event in result.stream_events()], result
 
 
-def each(name: str, *apis: str) -> Any:
-    """Mark a function as the proof of a feature over both APIs."""
-
-    def mark(function: Any) -> Any:
-        for api in apis or MODELS:
-            driver.feature(api, name)(lambda case, api=api: function(case, api))
-        return function
-
-    return mark
+each = driver.across("chat", "responses")
 
 
 @each("plain")

@@ -14,8 +14,6 @@ from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 
-APIS = ("chat", "responses", "messages")
-
 
 class Place(BaseModel):
     """Where something is."""
@@ -39,15 +37,7 @@ async def run(
         return await agent.run(prompt, message_history=history, usage_limits=limits)
 
 
-def each(name: str, *apis: str) -> Any:
-    """Mark a function as the proof of a feature for every model."""
-
-    def mark(function: Any) -> Any:
-        for api in apis or APIS:
-            driver.feature(api, name)(lambda case, api=api: function(case, api))
-        return function
-
-    return mark
+each = driver.across("chat", "responses", "messages")
 
 
 def get_weather(city: str) -> str:

@@ -151,6 +151,20 @@ def feature(api: str, name: str) -> Callable[[Any], Any]:
     return mark
 
 
+def across(*apis: str) -> Callable[..., Callable[[Any], Any]]:
+    """Like `feature`, for functions that are the proof for several APIs, or some of them, and take an API as well."""
+
+    def each(name: str, *only: str) -> Callable[[Any], Any]:
+        def mark(function: Any) -> Any:
+            for api in only or apis:
+                feature(api, name)(lambda case, api=api: function(case, api))
+            return function
+
+        return mark
+
+    return each
+
+
 def variants(**clients: Callable[[], Any]) -> Callable[[str, str], Callable[[Any], Any]]:
     """Like `feature`, for async functions that are run once for each of the clients, as `case.client`."""
 
