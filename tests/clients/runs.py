@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ _QUIET = {
     "LANGSMITH_TRACING": "false",
     "NO_PROXY": "*",
 }
-_MARKED = re.compile(r'^@(?:driver\.feature|both|each)\("(\w+)"(?:, "(\w+)")*', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Result:
     variant: str
     ok: bool
     detail: str | None
+    took_s: float
 
 
 @dataclass(frozen=True)
@@ -76,20 +76,26 @@ def environ(stack: Stack, folder: Path) -> dict[str, str]:
 class Runs:
     """The drivers of some clients: each is run once, when its environment is there."""
 
-    def __init__(self, stack: Stack, folder: Path, names: list[str]) -> None:
+    def __init__(self, stack: Stack, folder: Path) -> None:
         self._stack = stack
         self._folder = folder
         self._pool = ThreadPoolExecutor(RUNS_AT_A_TIME)
-        self._runs: dict[str, Future[Report]] = {name: self._pool.submit(self._run, name) for name in names}
+        self._runs: dict[str, Future[Report]] = {}
+
+    def begin(self, clients: Iterable[str]) -> None:
+        """Run the drivers of these clients, unless they have been begun."""
+        for client in clients:
+            if client not in self._runs:
+                self._runs[client] = self._pool.submit(self._run, client)
 
     def report(self, client: str) -> Report:
         """The report of a client's driver, as soon as there is one.
 
         Raises:
             BuildError: there is no environment for it.
+            AssertionError: the driver itself failed.
         """
-        if client not in self._runs:
-            self._runs[client] = self._pool.submit(self._run, client)
+        self.begin([client])
         return self._runs[client].result()
 
     def python(self, client: str) -> Path:

@@ -252,7 +252,7 @@ def _run(entry: tuple[str, str, str, Callable[[Case], Any]]) -> dict[str, Any]:
         "variant": variant,
         "ok": detail is None,
         "detail": detail,
-        "s": took_s,
+        "took_s": took_s,
     }
 
 
