@@ -66,7 +66,7 @@ def make(
         RpcError: BAD_PARAMS, when the call is strict and a parameter would be ignored.
     """
     if chat.get("exact"):
-        return exact.fit(chat, model, mode=mode, refused=list(refused), betas=betas)
+        return exact.fit(chat, model, mode=mode, refused=list(refused), betas=betas, adaptive=able.adaptive)
     fitted: ChatParams = chat.copy()
     ignored = [key for key in refused if key in fitted]
     if BOTH_SAMPLERS in refused and "temperature" in fitted and "top_p" in fitted and "top_p" not in ignored:

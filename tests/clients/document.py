@@ -31,7 +31,7 @@ _HEAD = """\
 # Compatibility
 
 What clients were run with ccd, and what was seen. The tests write this page, and a test fails when it is not what they
-find: each `yes` is a test with the real client, the real gateway and daemon, and the real Claude Code CLI, in front of a
+find: each `yes` is a test with the real client, the real gateway and daemon, and the real Claude Code CLI, before a
 scripted model API on loopback. How to set the clients up: [clients.md](clients.md). To write it again:
 
     python -m pytest tests/clients --write-compatibility
@@ -49,7 +49,7 @@ _PARAMETERS = """
 
 What became of each parameter: it was sent alone, and the request that the model API received was compared with the
 one without it. What is ignored is named in the header `X-CCD-Ignored`, or refused where the request has
-`X-CCD-Strict: true`. A parameter that is only seen in the answer has no effect on the model.
+`X-CCD-Strict: true`.
 """
 
 Fates = Mapping[str, Mapping[int, str]]

@@ -22,6 +22,7 @@ TITLES = {
     "reasoning": "reasoning, shown",
     "images": "images",
     "files": "PDF files",
+    "choices": "several answers at once (`n`)",
     "sampling": "temperature, length limit, end user",
     "stop": "stop texts",
     "length": "answer cut by the length limit, reported",
@@ -39,8 +40,8 @@ TITLES = {
 }
 _ELSEWHERE = {
     "chat": {"counting", "stored", "background"},
-    "responses": {"stop", "models", "conversation"},
-    "messages": {"json_object", "stored", "background", "conversation"},
+    "responses": {"choices", "stop", "models", "conversation"},
+    "messages": {"choices", "json_object", "stored", "background", "conversation"},
 }
 
 

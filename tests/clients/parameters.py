@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.message import Message
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -69,13 +70,12 @@ SAMPLES: dict[str, list[Sample]] = {
     "chat": [
         Sample("model", MODEL, feature="plain"),
         Sample("messages", [], shown="see the features above", feature="turns"),
-        Sample("stream", True),
+        Sample("stream", True, feature="stream"),
         Sample("stream_options", {"include_usage": True}, beside={"stream": True}, feature="usage"),
         Sample("stream_options", {"include_usage": True}, shown='{"include_usage": true}, not streamed'),
         Sample("stream_options", {"include_obfuscation": True}, beside={"stream": True}),
-        *_plain(
-            n=2, max_tokens=77, max_completion_tokens=77, temperature=0.25, top_p=0.5, top_k=7, stop=["END"]
-        ),
+        Sample("n", 2, feature="choices"),
+        *_plain(max_tokens=77, max_completion_tokens=77, temperature=0.25, top_p=0.5, top_k=7, stop=["END"]),
         Sample("max_tokens", 0),
         Sample("temperature", 1.5),
         Sample("temperature", 0.25, beside={"model": NEWEST}, shown="0.25, of the newest models"),
@@ -116,7 +116,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "responses": [
         Sample("model", MODEL, feature="plain"),
         Sample("input", [], shown="see the features above", feature="turns"),
-        Sample("stream", True),
+        Sample("stream", True, feature="stream"),
         Sample("stream_options", {"include_obfuscation": False}, beside={"stream": True}, inert=True),
         Sample("stream_options", {"include_obfuscation": True}, beside={"stream": True}),
         *_plain(
@@ -154,9 +154,8 @@ SAMPLES: dict[str, list[Sample]] = {
     "messages": [
         Sample("model", MODEL, feature="plain"),
         Sample("messages", [], shown="see the features above", feature="turns"),
-        *_plain(
-            stream=True, max_tokens=77, system="Be brief.", stop_sequences=["END"], temperature=0.25, top_k=7
-        ),
+        Sample("stream", True, feature="stream"),
+        *_plain(max_tokens=77, system="Be brief.", stop_sequences=["END"], temperature=0.25, top_k=7),
         *_plain(top_p=0.5),
         Sample("temperature", 0.25, beside={"model": NEWEST}, shown="0.25, of the newest models"),
         Sample("temperature", 1.5),
@@ -191,20 +190,75 @@ class Seen(NamedTuple):
     answer: dict[str, Any]
 
 
-def fate(stack: Stack, api: str, sample: Sample) -> str:
-    """What becomes of a sample, in the document's words.
+class Probe:
+    """Sends samples to one API."""
 
-    Raises:
-        AssertionError: nothing is seen of it, although it asks for something.
-    """
-    if sample.feature is not None:
-        return "honoured"  # its clients' tests say so
-    fields = {} if sample.headers else {sample.name: sample.value}
-    before, after = (
-        _ask(stack, api, sample.beside, {}),
-        _ask(stack, api, {**sample.beside, **fields}, sample.headers),
-    )
-    assert before.status == 200, before
+    def __init__(self, stack: Stack, api: str) -> None:
+        self._stack = stack
+        self._api = api
+        self._plain: dict[str, Seen] = {}  # by what stands beside the sample
+        self._newest = stack.api.newest()
+
+    def fate(self, sample: Sample) -> str:
+        """What becomes of a sample, in the document's words.
+
+        Raises:
+            AssertionError: nothing is seen of it, although it asks for something.
+        """
+        if sample.feature is not None:
+            return "honoured"  # its clients' tests say so
+        beside = json.dumps(sample.beside)
+        if beside not in self._plain:
+            self._plain[beside] = self._ask(sample.beside, {})
+        before = self._plain[beside]
+        fields = {} if sample.headers else {sample.name: sample.value}
+        after = self._ask({**sample.beside, **fields}, sample.headers)
+        assert before.status == 200, before
+        return _judged(sample, before, after)
+
+    def _ask(self, fields: dict[str, Any], headers: dict[str, str]) -> Seen:
+        mark = f"<parameter-{next(_numbers)}>"
+        prompt = {"messages": [{"role": "user", "content": mark}]}
+        body: dict[str, Any] = {"model": MODEL, **({"input": mark} if self._api == "responses" else prompt)}
+        body |= {"max_tokens": 500} if self._api == "messages" else {}
+        status, found, raw = _post(self._stack.url + PATHS[self._api], {**body, **fields}, headers)
+        named = [word for word in (found["x-ccd-ignored"] or "").split(", ") if word]
+        answer = {"stream": True}
+        if found.get_content_type() == "text/event-stream":
+            named += [word for line in _comments(raw) for word in line.split(", ")]
+        else:
+            answer = json.loads(raw.replace(mark, "<mark>"))
+        return Seen(status, named, self._received(mark), answer)
+
+    def _received(self, mark: str) -> dict[str, Any]:
+        requests = self._stack.api.requests(after=self._newest)
+        self._newest = max([self._newest, *(request["seq"] for request in requests)])
+        for request in reversed(requests):
+            text = json.dumps(request["body"])
+            if mark in text:
+                body: dict[str, Any] = json.loads(text.replace(mark, "<mark>"))
+                return {**body, "anthropic-beta": request["headers"].get("anthropic-beta")}
+        return {}
+
+
+def _post(url: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, Message, str]:
+    headers = {"Content-Type": "application/json", **headers}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    try:
+        with _opener.open(request, timeout=60) as response:
+            return response.status, response.headers, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read().decode()
+
+
+def _comments(raw: str) -> Iterator[str]:
+    for line in raw.splitlines():
+        if line.startswith(": x-ccd-ignored: "):
+            yield line.removeprefix(": x-ccd-ignored: ")
+
+
+def _judged(sample: Sample, before: Seen, after: Seen) -> str:
     name = sample.name.replace(" ", "?")
     named = [word for word in after.ignored if word in sample.headers or word.startswith((name, sample.name))]
     if after.status == 400:
@@ -217,50 +271,16 @@ def fate(stack: Stack, api: str, sample: Sample) -> str:
         return f"{shown}; named as ignored in part" if named else shown
     if named:
         return "ignored, and named"
-    answered = sorted(_changed(before.answer, after.answer) - _VOLATILE)
+    answered = _changed(before.answer, after.answer) - _VOLATILE
     if answered:
-        return f"seen in the answer's `{'`, `'.join(answered)}`"
-    assert sample.inert, f"{api}: nothing is seen of {sample.name} = {sample.text}"
+        assert answered == {sample.name}, answered
+        return "repeated in the answer, without effect"
+    assert sample.inert, f"nothing is seen of {sample.name} = {sample.text}"
     return "asks for nothing"
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-
-
-def _ask(stack: Stack, api: str, fields: dict[str, Any], headers: dict[str, str]) -> Seen:
-    mark = f"<parameter-{next(_numbers)}>"
-    prompt = {"input": mark} if api == "responses" else {"messages": [{"role": "user", "content": mark}]}
-    body = {"model": MODEL, **prompt, **({"max_tokens": 500} if api == "messages" else {}), **fields}
-    request = urllib.request.Request(
-        stack.url + PATHS[api], json.dumps(body).encode(), {"Content-Type": "application/json", **headers}
-    )
-    try:
-        with _opener.open(request, timeout=60) as response:
-            status, raw, found = response.status, response.read().decode(), response.headers
-    except urllib.error.HTTPError as error:
-        with error:
-            status, raw, found = error.code, error.read().decode(), error.headers
-    streamed = found.get_content_type() == "text/event-stream"
-    named = [word for word in (found["x-ccd-ignored"] or "").split(", ") if word]
-    named += [word for line in _comments(raw) for word in line.split(", ")] if streamed else []
-    answer = {"stream": True} if streamed else json.loads(raw.replace(mark, "<mark>"))
-    return Seen(status, named, _received(stack, mark), answer)
-
-
-def _comments(raw: str) -> Iterator[str]:
-    for line in raw.splitlines():
-        if line.startswith(": x-ccd-ignored: "):
-            yield line.removeprefix(": x-ccd-ignored: ")
-
-
-def _received(stack: Stack, mark: str) -> dict[str, Any]:
-    for request in reversed(stack.api.requests()):
-        text = json.dumps(request["body"])
-        if mark in text:
-            body: dict[str, Any] = json.loads(text.replace(mark, "<mark>"))
-            return {**body, "anthropic-beta": request["headers"].get("anthropic-beta")}
-    return {}
 
 
 def known_fields(api: str) -> set[str]:

@@ -218,6 +218,13 @@ def test_sampling_that_the_model_no_longer_takes_is_named_or_refused(stack: Stac
         sdk.messages.create(extra_headers={"x-ccd-strict": "true"}, **request)
 
 
+def test_top_p_alone_is_honoured(stack: Stack, sdk: Any) -> None:
+    """The CLI would add a temperature of its own, and the API refuses the two together."""
+    sdk.messages.create(model=SONNET, max_tokens=9, messages=[user("hi")], extra_body={"top_p": 0.5})
+    (body,) = stack.api.bodies()
+    assert body["top_p"] == 0.5 and "temperature" not in body
+
+
 @pytest.mark.parametrize(
     ("fault", "error", "status"),
     [

@@ -124,6 +124,12 @@ def test_models_that_take_one_sampler_get_the_temperature(stack: Stack, http: op
         ask(http, strict=True, temperature=0.5, top_p=0.5)
 
 
+def test_top_p_is_left_out_where_a_model_cannot_be_kept_from_thinking(
+    stack: Stack, http: openai.OpenAI
+) -> None:
+    assert ask(http, model="claude-fable-5", top_p=0.5)[1] == ["top_p"]
+
+
 @pytest.mark.parametrize(
     ("model", "effort", "thinking", "config"),
     [

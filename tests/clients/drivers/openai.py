@@ -209,6 +209,13 @@ async def _(case: Any) -> None:
     same((document["type"], document["source"]["data"], document["title"]), ("document", PDF, "a.pdf"))
 
 
+@both("chat", "choices")
+async def _(case: Any) -> None:
+    answer = await chat(case, case.says("hello"), n=2)
+    same([(choice.index, choice.message.content) for choice in answer.choices], [(0, "hello"), (1, "hello")])
+    same(len(case.bodies()), 2)
+
+
 @both("chat", "sampling")
 async def _(case: Any) -> None:
     await chat(case, case.says(), temperature=0.25, max_completion_tokens=77, user="u-1")
@@ -523,6 +530,9 @@ async def _(case: Any) -> None:
     with raises(openai.BadRequestError) as caught:
         await respond(case, case.says(), previous_response_id=second.id)
     same(caught[0].code, "previous_response_not_found")
+    forgotten = await respond(case, case.says(), store=False)
+    with raises(openai.NotFoundError):
+        await value(responses.retrieve(forgotten.id))
 
 
 @both("responses", "background")

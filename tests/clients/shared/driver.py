@@ -46,6 +46,7 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _numbers = count(1)
 _features: list[tuple[str, str, str, Callable[[Case], Any]]] = []
 _facts: dict[str, Any] = {}
+_newest = [0]  # the number of the newest request that has been seen, so that nobody reads all of them again
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Case:
     """One use of the client: how to script the model, and what the model's API received."""
 
     mark: str
+    after: int  # the number of a request that the API had received before
     client: Any = None
 
     def says(self, text: str | None = None, **directive: Any) -> str:
@@ -78,9 +80,7 @@ class Case:
 
     def requests(self) -> list[dict[str, Any]]:
         """What the model's API received of this case, oldest first."""
-        with _opener.open(f"{_api}/_offline/requests?path=/v1/messages&after={_start}", timeout=30) as answer:
-            found = json.loads(answer.read())["requests"]
-        return [request for request in found if self.mark in json.dumps(request["body"])]
+        return [request for request in _received(self.after) if self.mark in json.dumps(request["body"])]
 
     def bodies(self) -> list[dict[str, Any]]:
         """The bodies of those requests."""
@@ -238,7 +238,7 @@ def _run(entry: tuple[str, str, str, Callable[[Case], Any]]) -> dict[str, Any]:
     mark = f"<{os.path.basename(sys.argv[0]).removesuffix('.py')}-{next(_numbers)}>"
     began = time.monotonic()
     try:
-        found = function(Case(mark))
+        found = function(Case(mark, _newest[0]))
         if inspect.iscoroutine(found):
             asyncio.run(found)
         detail = None
@@ -256,9 +256,12 @@ def _run(entry: tuple[str, str, str, Callable[[Case], Any]]) -> dict[str, Any]:
     }
 
 
-def _last_number() -> int:
-    with _opener.open(f"{_api}/_offline/requests", timeout=30) as answer:
-        return max((request["seq"] for request in json.loads(answer.read())["requests"]), default=0)
+def _received(after: int) -> list[dict[str, Any]]:
+    """What the API received of all its clients after a request."""
+    with _opener.open(f"{_api}/_offline/requests?path=/v1/messages&after={after}", timeout=30) as answer:
+        found: list[dict[str, Any]] = json.loads(answer.read())["requests"]
+    _newest[0] = max([_newest[0], *(request["seq"] for request in found)])
+    return found
 
 
-_start = _last_number()
+_received(0)
