@@ -19,7 +19,7 @@ DRIVERS = HERE / "drivers"
 RUN_TIMEOUT_S = 400.0
 RUNS_AT_A_TIME = 2
 #: Clients that phone home do not, in tests.
-_QUIET = {
+QUIET = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
     "OPENAI_AGENTS_DISABLE_TRACING": "1",
@@ -67,7 +67,7 @@ def environ(stack: Stack, folder: Path) -> dict[str, str]:
         OPENAI_API_KEY="not-needed",
         ANTHROPIC_BASE_URL=stack.url,
         ANTHROPIC_API_KEY="not-needed",
-        **_QUIET,
+        **QUIET,
     )
     found.pop("PYTHONPATH", None)  # the code under test is none of the clients' business
     return found

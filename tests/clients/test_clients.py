@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clients import document, parameters
+from clients import document, parameters, snippets
 from clients.features import APIS, features
-from clients.runs import Report, Runs, clients
-from fakes.stack import Stack, running_api, running_stack
+from clients.runs import QUIET, Report, Runs, clients
+from fakes.stack import Stack, clean_environ, running_api, running_stack
 
 pytestmark = pytest.mark.timeout(1200)  # a fresh machine makes the environments first
 COMMITTED = document.PATH.read_text() if document.PATH.exists() else ""
@@ -96,6 +97,55 @@ def test_every_parameter_has_a_sample(reports: dict[str, Report], api: str) -> N
     sampled = {sample.name for sample in parameters.SAMPLES[api]}
     assert set(sdk) - sampled == set()
     assert parameters.known_fields(api) - sampled == set()
+
+
+@pytest.mark.parametrize("snippet", snippets.snippets(), ids=lambda snippet: snippet.id)
+def test_snippets_of_the_clients_page_run(
+    stack: Stack, runs: Runs, tmp_path: Path, snippet: snippets.Snippet
+) -> None:
+    """As a user would paste them, but for the gateway's port."""
+    call = {"name": "get_weather", "input": {"city": "Rome"}}
+    asked = {"reply": {"tool_calls": [call]}, "match": {"contains": "weather in Rome"}}
+    place = {"reply": {"text": '{"city": "Rome", "country": "Italy"}'}, "match": {"contains": "Colosseum"}}
+    stack.api.script(asked, place)
+    code = snippet.code.replace("http://127.0.0.1:8080", stack.url)
+    command = ["sh", "-eu", "-c", code]
+    if snippet.language == "python":
+        command = [str(runs.python(snippets.CLIENTS[snippet.section])), "-c", code]
+    done = run_snippet(command, stack, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert expected_of(code) in done.stdout.lower()
+
+
+def expected_of(code: str) -> str:
+    """What a snippet prints, in lower case: the scripted model's answer, or the echo of the question."""
+    answers = {
+        "weather in Rome": "it is sunny in rome.",
+        "Colosseum": "italy",
+        "is my name": "name",
+        "/models": "sonnet",
+    }
+    return next((answer for question, answer in answers.items() if question in code), "hello")
+
+
+def run_snippet(command: list[str], stack: Stack, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a snippet in a cleared environment, with Claude Code on the search path."""
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "claude").symlink_to(stack.cli)
+    environ = clean_environ(folder / "home", **QUIET, CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1")
+    environ.pop("PYTHONPATH", None)
+    environ["PATH"] = f"{programs}:{environ['PATH']}"
+    return subprocess.run(
+        command,
+        env=environ,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
 
 
 def test_the_document_is_what_was_found(
