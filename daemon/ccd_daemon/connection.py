@@ -76,7 +76,7 @@ class Host(Protocol):
 class Call:
     """A call that is being served."""
 
-    __slots__ = ("_connection", "_source", "id", "method", "params", "task", "timeout_ms", "window")
+    __slots__ = ("_connection", "_source", "begun", "id", "method", "params", "task", "timeout_ms", "window")
 
     def __init__(self, connection: Connection, event: p.Called) -> None:
         self.id = event.id
@@ -85,6 +85,7 @@ class Call:
         self.timeout_ms = event.timeout_ms
         self.window = event.window
         self.task: asyncio.Task[None] | None = None
+        self.begun = False  # the task has had its first step
         self._connection = connection
         self._source: Source | None = None
 
@@ -261,8 +262,14 @@ class Connection(asyncio.Protocol):
 
     def _on_cancelled(self, event: p.Cancelled) -> None:
         call = self._calls.get(event.id)
-        if call is not None and call.task is not None:
-            call.task.cancel()
+        if call is None or call.task is None:
+            return
+        call.task.cancel()
+        if (
+            not call.begun
+        ):  # a task that is cancelled before its first step never runs: nobody else would answer
+            self._fail(call, RpcError(Code.CANCELLED))
+            self._served(call)
 
     def _on_credited(self, event: p.Credited) -> None:
         call = self._calls.get(event.id)
@@ -282,6 +289,7 @@ class Connection(asyncio.Protocol):
     # --- calls ---
 
     async def _serve(self, call: Call, run: Callable[[Call], Awaitable[Any]]) -> None:
+        call.begun = True
         try:
             async with asyncio.timeout(call.timeout_ms / 1000 if call.timeout_ms else None):
                 result = await run(call)
@@ -291,10 +299,13 @@ class Connection(asyncio.Protocol):
         except Exception as error:
             self._fail(call, error)
         finally:
-            self._calls.pop(call.id, None)
-            self.flush()
-            if self.peer.closed or not self.peer.usable:
-                self._close_if_done()
+            self._served(call)
+
+    def _served(self, call: Call) -> None:
+        self._calls.pop(call.id, None)
+        self.flush()
+        if self.peer.closed or not self.peer.usable:
+            self._close_if_done()
 
     def _fail(self, call: Call, error: Exception) -> None:
         """The one place where an exception becomes a code on the wire."""

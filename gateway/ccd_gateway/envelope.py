@@ -29,6 +29,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _VISIBLE = re.compile(rb"[!-~]{1,200}")
+_STREAM = re.compile(rb"(?:^|&)stream=")
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -38,7 +39,8 @@ class Envelope:
     Args:
         app: what answers admitted requests.
         rules: the browser rules.
-        max_requests: requests with a body that one worker process handles at a time; more are 503.
+        max_requests: requests with a body, and replayed streams, that one worker process handles at a time; more
+            are 503.
         max_body_bytes: a larger Content-Length is 413 here already, as the framework asks for the body first.
         body_timeout_s: longest time for a body.
         door: who may come in.
@@ -94,7 +96,7 @@ class Envelope:
             return
         caller.key = self._door.key_of(scope["path"], scope["query_string"], scope["headers"], _peer(scope))
         admit(scope, caller)
-        if scope["method"] in _BODY_METHODS:
+        if _lasts(scope):
             await self._counted(scope, headers, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -130,6 +132,11 @@ class _Exchange:
             mine = (b"x-request-id", self._caller.request_id.encode())
             message["headers"] = [*message.get("headers", ()), mine, *self._cors, *self._caller.headers]
         await self._send(message)
+
+
+def _lasts(scope: Scope) -> bool:
+    """Whether a request may keep the gateway busy: it has a body, or asks for a stream to be replayed."""
+    return scope["method"] in _BODY_METHODS or _STREAM.search(scope["query_string"]) is not None
 
 
 def _peer(scope: Scope) -> str:
