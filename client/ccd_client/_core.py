@@ -178,8 +178,7 @@ class Link:
     def receive(self, data: bytes) -> None:
         """Act on received bytes; `peer.closed` afterwards says that the connection is to be closed."""
         for event in self.peer.receive(data):
-            kind = type(event)
-            if kind is Item:
+            if type(event) is Item:
                 exchange = self.open.get(event.id)
                 if exchange is not None:
                     exchange.items.append(event.payload)
