@@ -26,6 +26,7 @@ BENCHMARKS = {
     "e": "spawn",
     "f": "engine",
     "g": "gateway",
+    "h": "peers",
 }
 RESULTS = HERE / "results" / "latest.json"
 

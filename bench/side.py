@@ -26,7 +26,11 @@ class Arrived(NamedTuple):
 
 
 class Part:
-    """A script of this folder that takes orders on its stdin."""
+    """A script of this folder that takes orders on its stdin.
+
+    Attributes:
+        ready_line: what it said first.
+    """
 
     def __init__(self, folder: Path, module: str, *arguments: str) -> None:
         with (folder / f"{module}.log").open("ab") as log:
@@ -36,7 +40,7 @@ class Part:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
         self._log = folder / f"{module}.log"
-        self.reply()
+        self.ready_line = self.reply()
 
     def tell(self, order: str) -> None:
         """Give an order; `reply` waits for its answer."""
@@ -56,6 +60,11 @@ class Part:
         """Give an order and wait for its answer."""
         self.tell(order)
         return json.loads(self.reply())
+
+    def stop(self) -> None:
+        """End one that does not look at its stdin."""
+        self._process.terminate()
+        self.close()
 
     def close(self) -> None:
         """End it."""

@@ -90,7 +90,8 @@ class Connection:
             while self._unsent and not self.closed and not _core.send_now(self._sock, self._unsent):
                 self._wait_writable()
         except OSError as error:
-            self._read()  # the daemon's last words, if any
+            if not self._reading:
+                self._read()  # the daemon's last words, if any
             self.close(f"the connection to the daemon was lost: {error}")
 
     def wait(self, deadline_s: float | None, stream: Exchange | None = None) -> None:
@@ -125,7 +126,7 @@ class Connection:
     def leave_to_parent(self, lock: threading.Lock, changed: threading.Condition) -> None:
         """In a forked process: only the parent may use the socket, or each would read the other's answers."""
         self._lock, self._changed = lock, changed
-        self._reading = False
+        self._reading, self._waiting, self._awaited = False, 0, None
         self.closed = True
         self._let_go()
         self._unsent.clear()

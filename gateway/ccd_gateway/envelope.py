@@ -116,7 +116,7 @@ class Envelope:
         await self._app(scope, receive, exchange.send)
 
     async def _counted(self, scope: Scope, headers: dict[bytes, bytes], exchange: Exchange) -> Receive:
-        """Admit a request with a body; returns where its body comes from."""
+        """Admit a request that lasts; returns where its body comes from."""
         if self.open_requests >= self._max_requests:
             raise overloaded("The gateway has as many requests open as it may have. Try again shortly.")
         self.open_requests += 1

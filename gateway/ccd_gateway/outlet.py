@@ -12,7 +12,7 @@ nothing is written at once: backpressure holds as it does for any other body.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, MutableMapping
-from types import coroutine
+from types import CoroutineType, coroutine
 from typing import Any, NamedTuple, TypeAlias
 
 import falcon.asgi
@@ -77,7 +77,9 @@ class Outlet:
 
     def write(self, piece: bytes) -> None:
         """Send a piece of the body at once; only while the body itself waits for its next piece."""
-        sending = _steps(self._send({"type": "http.response.body", "body": piece, "more_body": True}))
+        sending: Any = self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        if type(sending) is not CoroutineType:
+            sending = sending.__await__()
         try:
             waits_for = sending.send(None)
         except StopIteration:
@@ -97,10 +99,6 @@ class Outlet:
         body, self.body = self.body, None
         if body is not None:
             await body.close()
-
-
-def _steps(sending: Awaitable[None]) -> Steps:
-    return sending if isinstance(sending, Coroutine) else sending.__await__()
 
 
 @coroutine
