@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ccd_protocol import frames as f
-from ccd_protocol.calls import ASKED, Act, AskedCall, State
+from ccd_protocol.calls import ASKED, PLAIN_ASKED, Act, AskedCall, State
 from ccd_protocol.calls import Event as On
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.events import Ended, Failed, Item, PeerEvent
@@ -61,17 +61,17 @@ class Asking(Wire):
         self._next_id = next_id = call_id + 2
         if next_id > MAX_U32:
             self._usable = False
-        self._asked[call_id] = AskedCall(window, parent)
+        self._asked[call_id] = AskedCall(window, parent) if window or parent else PLAIN_ASKED
         if parent:
-            self._served[parent].adopt(call_id)
+            self._own_served(parent).adopt(call_id)
         self._out.append(frame)
         return call_id
 
     def cancel(self, call_id: int, reason: str = "") -> None:
         """Stop wanting a call of ours. Its `Failed` or `Ended` still comes; its late ITEMs do not."""
-        call = self._asked.get(call_id)
-        if call is None:
+        if call_id not in self._asked:
             return
+        call = self._own_asked(call_id)
         call.state, act = ASKED[call.state, On.CANCEL]
         if act is Act.PASS:
             self._out.append(self._pack((f.CANCEL, call_id, sendable(reason))))
@@ -126,10 +126,10 @@ class Asking(Wire):
         call = self._asked.get(call_id) if type(call_id) is int else None
         if call is None:
             raise Violation(Code.PROTOCOL, "END for a call that is not open")
-        if call.children or call.parent:
-            self._finish_asked(call_id, call, events)
-        else:
+        if call is PLAIN_ASKED:
             del self._asked[call_id]
+        else:
+            self._finish_asked(call_id, call, events)
         events.append(_tuple(Ended, (call_id, result)))
 
     def _on_fail(self, frame: list[Any], events: list[PeerEvent]) -> None:

@@ -205,7 +205,8 @@ class FrameReader:
             if unpacker.tell() != self._fed_bytes:
                 values.extend(unpacker)  # what was decoded before an error stays in the list
             if self._unfinished_bytes > _KEPT_BYTES and unpacker.tell() == self._fed_bytes:
-                self._unpacker, self._fed_bytes = self._new_unpacker(), 0  # the old one keeps its buffer for ever
+                self._unpacker = self._new_unpacker()  # the old one keeps its buffer for ever
+                self._fed_bytes = 0
             self._unfinished_bytes = size
             self._nodes = 0
         else:
