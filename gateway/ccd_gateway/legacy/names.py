@@ -10,7 +10,7 @@ _SHORT = re.compile(r"(opus|sonnet|haiku)-\d+(?:[.-]\d+)?")
 
 
 def model_name(name: str) -> str:
-    """`opus-4`, `opus-4.1`, `sonnet-4` and the like are the CLI's alias, `claude-3` is sonnet; others are themselves."""
+    """`opus-4`, `sonnet-4.5` and the like are the CLI's alias, `claude-3` is sonnet; others are themselves."""
     if name == _EXAMPLE:
         return _EXAMPLE_MEANS
     match = _SHORT.fullmatch(name)
