@@ -382,7 +382,11 @@ class Worker:
             return
         message = control.assistant_line(line)
         if message.error is None and message.message.model != "<synthetic>":
-            turn.add_content(message.message.id, message.message.content)
+            try:
+                turn.add_content(message.message.id, message.message.content)
+            except RpcError as error:
+                self._end_early(turn, error)
+                return
             keep.append(line)
 
     def _guard(self) -> None:
