@@ -139,6 +139,13 @@ def test_list_get_and_delete(gateway: Gateway, daemon: Daemon) -> None:
     assert daemon.calls[-1] == ("conversation.delete", {"tenant": "local", "conversation_id": "mine"})
 
 
+def test_names_of_the_clients_own_may_have_slashes(gateway: Gateway, daemon: Daemon) -> None:
+    conversations(daemon)
+    for method, path in (("GET", "conversations"), ("DELETE", "conversations"), ("DELETE", "sessions")):
+        assert gateway.request(method, f"/v1/{path}/team%2Fmine/2").status == 200
+        assert daemon.calls[-1][1]["conversation_id"] == "team/mine/2"
+
+
 @pytest.mark.parametrize("name", ["unknown", "a%07b"])
 def test_what_is_not_there(gateway: Gateway, daemon: Daemon, name: str) -> None:
     conversations(daemon)
