@@ -55,7 +55,7 @@ class Exchange:
         self.done = False
         self.result: Any = None
         self.error: RpcError | None = None
-        self.notify: Callable[[], None] = _nothing
+        self.notify: Callable[[], None] = nothing
 
     def settle(self, result: Any, error: RpcError | None) -> None:
         """Nothing more will come."""
@@ -325,5 +325,5 @@ def deadline_error(timeout_s: float | None) -> RpcError:
     return RpcError(Code.DEADLINE, f"no answer within the {timeout_s} s that the caller allowed")
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """The notification of an exchange that nobody waits for."""

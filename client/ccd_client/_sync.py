@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -75,6 +76,8 @@ class Stream(Iterator[bytes]):
 class Client(BlockingApi):
     """The blocking client. Any number of threads may share it; the connection is opened by the first call.
 
+    A forked process gets a connection of its own; what was in progress is in progress in its parent.
+
     Args:
         path: the socket; by default `ccd_protocol.paths.socket_path()`.
         timeout_s: the deadline of calls that name none; None is none.
@@ -96,6 +99,7 @@ class Client(BlockingApi):
         self._leaving: list[Connection] = []  # they finish their calls and take no new ones
         self._connecting = False
         self._failure = RpcError(Code.LOST)
+        _clients.add(self)
 
     def call(
         self, method: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
@@ -156,6 +160,14 @@ class Client(BlockingApi):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _forked(self) -> None:
+        """What other threads held or waited for stays with the parent, too: they do not exist here."""
+        self._condition = threading.Condition(threading.Lock())
+        for connection in (*self._leaving, *filter(None, [self._connection])):
+            connection.leave_to_parent(self._condition)
+        self._leaving.clear()
+        self._connection, self._connecting = None, False
 
     def _start(
         self, exchange: Exchange, method: str, params: Any, timeout_s: float | None, window: int
@@ -232,6 +244,17 @@ class Client(BlockingApi):
                 self._condition.wait(plan.after(error, time.monotonic()))
             else:
                 return connection
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _guard_s(timeout_s: float | None) -> float | None:

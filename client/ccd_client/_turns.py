@@ -85,6 +85,15 @@ class Connection:
             self._poll(self._readable, left_s)
             self.flush()
 
+    def leave_to_parent(self, condition: threading.Condition) -> None:
+        """In a forked process: only the parent may use the socket, or each would read the other's answers."""
+        self._condition = condition
+        self._reading = False
+        self.closed = True
+        self._sock.close()
+        self._unsent.clear()
+        self.link.lost("the connection belongs to the process that this one was forked from")
+
     def close(self, why: str) -> None:
         """Close the socket and fail what is in progress."""
         if not self.closed:

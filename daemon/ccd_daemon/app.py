@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uvloop
 
-from . import argv, cgroup, logs, reaper
+from . import argv, cgroup, logs, memory, reaper
 from .answer_cache import AnswerCache
 from .capability import capabilities
 from .cli_binary import CliBroken, CliNotFound
@@ -73,7 +73,7 @@ class Daemon:
         self.conversations = Conversations(settings.data_dir / "conversations.db", settings.conversations)
         self._cache = AnswerCache(settings.cache)
         self._remembered = Remembered(self._cache, self._loop.time, with_tools=settings.cache.tools)
-        self.pool = Pool(settings, self.mode, self._launch)
+        self.pool = Pool(settings, self.mode, self._launch, private_login=self.login in ("api_key", "token"))
         self.housekeeping = Housekeeping(self.pool, settings, self.command, self._round)
         self.server = Server(settings.server, {}, f"ccd/{self.version}")
         self.server.limit_files(file_room(settings, raise_fd_limit()))
@@ -195,6 +195,7 @@ class Daemon:
         lock = SocketLock(self.settings.socket)
         lock.acquire()
         try:
+            memory.return_large_blocks()
             reaper.become_subreaper()
             self.groups.clear_leftovers()
             reaper.sweep_leftovers(self._owner)
@@ -202,8 +203,7 @@ class Daemon:
             self._home.mkdir(mode=0o700)
             sock = bind(self.settings.socket, self.settings.server.group)
             await self.server.start(sock, self.settings.socket)
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                self._loop.add_signal_handler(signum, self._stopping.set)
+            self._on_signals(self._stopping.set)
             log.info(
                 "serving %s: CLI %s, login %s, mode %s", self._owner, self.cli_version, self.login, self.mode
             )
@@ -243,8 +243,7 @@ class Daemon:
 
     async def _stop(self) -> None:
         log.info("stopping")
-        for signum in (signal.SIGTERM, signal.SIGINT):  # a second one does not wait for running answers
-            self._loop.add_signal_handler(signum, self._hurry)
+        self._on_signals(self.pool.hurry)  # a second one does not wait for running answers
         self.server.drain()
         with contextlib.suppress(TimeoutError):
             await self.pool.stop(self.settings.deadlines.shutdown_s)
@@ -253,8 +252,11 @@ class Daemon:
                 break
             await asyncio.sleep(0.01)
 
-    def _hurry(self) -> None:
-        self.pool.hurry()
+    def _on_signals(self, act: Callable[[], None]) -> None:
+        """SIGHUP, a terminal that is closed, ends it like the others, unless it was started with nohup."""
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+                self._loop.add_signal_handler(signum, act)
 
 
 def raise_fd_limit() -> int:

@@ -61,6 +61,11 @@ class Pool:
     """`[pool]`: how many CLI processes, and how large."""
 
     spares: int = setting(2, "processes kept warm per profile in use", min=0, max=64)
+    rehearse: bool = setting(
+        True,
+        "with an API key or token: a spare practises a turn, which fails before any request is made; its first "
+        "answer then begins in half the time",
+    )
     max_workers: int = setting(
         0, "most CLI processes at once; 0: twice the cores, at least 4", min=0, max=1024
     )
@@ -108,6 +113,7 @@ class Deadlines:
 
     spawn_timeout_s: float = setting(10.0, "starting a process", min=0.1)
     warm_timeout_s: float = setting(60.0, "until a started process answers its first ping", min=0.1)
+    rehearsal_s: float = setting(10.0, "until a spare's rehearsal has ended", min=0.1)
     first_output_s: float = setting(90.0, "from the request to the first output", min=0.1)
     stall_s: float = setting(120.0, "silence in the middle of an answer", min=0.1)
     result_s: float = setting(

@@ -36,6 +36,10 @@ class SocketError(Exception):
     """The socket cannot be had; the message says what to do."""
 
 
+class BadSocketPath(SocketError):
+    """The path itself can never be used."""
+
+
 class SocketLock:
     """Ownership of a socket path, for as long as the process lives."""
 
@@ -76,14 +80,14 @@ def check_path(path: Path) -> None:
     """Refuse paths that cannot be protected or bound.
 
     Raises:
-        SocketError: the path is abstract, relative or too long.
+        BadSocketPath: the path is abstract, relative or too long.
     """
     if str(path).startswith(("@", "\0")):
-        raise SocketError("an abstract socket has no permissions; name a path in a directory instead")
+        raise BadSocketPath("an abstract socket has no permissions; name a path in a directory instead")
     if not path.is_absolute():
-        raise SocketError(f"the socket path must be absolute, not {path}")
+        raise BadSocketPath(f"the socket path must be absolute, not {path}")
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
-        raise SocketError(
+        raise BadSocketPath(
             f"the socket path is longer than {_MAX_PATH_BYTES} bytes; use a shorter one: {path}"
         )
 

@@ -124,7 +124,7 @@ class Chat:
         why = _format_problem(chat, result, turn.text)
         if why is not None:
             text = f"the answer does not have the format asked for: {why}"
-            raise turn.failure(Code.UPSTREAM_ERROR, text, reason="format")
+            raise turn.failed_by(RpcError(Code.UPSTREAM_ERROR, text, {"reason": "format"}))
         return result, turn.content
 
     async def _completed(self, call: Call, chat: ChatParams) -> Answered:
