@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import time
@@ -26,6 +27,7 @@ from ccd_protocol.methods import Conversation, Message
 from .config import Conversations as ConversationSettings
 
 T = TypeVar("T")
+log = logging.getLogger("ccd")
 
 _SCHEMA_VERSION = 2
 _SCHEMA = """
@@ -156,7 +158,10 @@ class Conversations:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, run)
         except (sqlite3.Error, OSError) as error:
-            raise RpcError(Code.STORAGE, f"conversations cannot be stored or read: {error}") from error
+            log.error("%s cannot be used: %s", self._path, error)
+            raise RpcError(
+                Code.STORAGE, "conversations cannot be stored or read; the daemon's log says why"
+            ) from error
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
