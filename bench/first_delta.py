@@ -77,27 +77,28 @@ class FreshWays:
             daemon_stack(folder / "g", bench.cli, api, gateway=True, **_ALWAYS_FRESH)
         )
         self._start = lambda: HandDriven(bench.cli, folder / "home", api)
-        self._hand: HandDriven | None = None
+        self._by_hand: dict[str, HandDriven] = {}
         self.ways: Ways = {
-            "hand-driven, fresh": self._turn_by_hand,
+            "hand-driven, fresh": lambda: self._turn_of("fresh"),
+            "hand-driven, unrehearsed": lambda: self._turn_of("unrehearsed"),
             "socket, fresh spare": _socket_way(held, self._by_socket),
             "gateway, fresh spare": _gateway_way(held, self._by_gateway),
             "cold claude -p": lambda: cold(bench.cli, folder / "home", api),
         }
 
     def prepare(self) -> None:
-        """Start this round's hand-driven process, and wait until the spares are there too."""
-        self._hand = self._start()
-        self._hand.wait_ready()
+        """Start this round's hand-driven processes, and wait until the spares are there too."""
+        for name in ("fresh", "unrehearsed"):
+            self._by_hand[name] = self._start()
+            self._by_hand[name].wait_ready(rehearse=name == "fresh")
         self.wait_settled()
 
     def wait_settled(self) -> None:
         """Wait until both daemons have their spare and nothing else."""
         wait_until(lambda: settled(self._by_socket, 1) and settled(self._by_gateway, 1), what="fresh spares")
 
-    def _turn_by_hand(self) -> Timing:
-        process, self._hand = self._hand, None
-        assert process is not None
+    def _turn_of(self, name: str) -> Timing:
+        process = self._by_hand.pop(name)
         try:
             return process.turn()
         finally:
@@ -137,7 +138,7 @@ def _gateway_way(held: ExitStack, stack: Stack) -> Callable[[], Timing]:
 
 def _figures(samples: dict[str, list[Timing]]) -> list[Figure]:
     cold_ms = statistics.median(timing.delta_ms for timing in samples["cold claude -p"])
-    rows = [_row(samples, "the API itself"), _row(samples, "cold claude -p")]
+    rows = [_row(samples, name) for name in ("the API itself", "cold claude -p", "hand-driven, unrehearsed")]
     for state, spare in (("fresh", "fresh spare"), ("reused", "reused")):
         hand = f"hand-driven, {state}"
         rows.append(_row(samples, hand, cold_ms))

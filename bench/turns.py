@@ -19,6 +19,7 @@ from typing import IO, NamedTuple
 from bench.stage import Endpoint, Stack, clean_environ
 from ccd_client import Client
 from ccd_daemon import argv, control
+from ccd_daemon.controller import Controller
 from ccd_daemon.process import death_wrapper
 
 MODEL = "sonnet"
@@ -104,14 +105,23 @@ class HandDriven:
         self._stdin = self._process.stdin
         self._lines: IO[bytes] = open(self._process.stdout.fileno(), "rb", closefd=False)  # noqa: SIM115
         self._requests = 0
-        self._stdin.write(control.request("r0", "initialize"))
+        self._controller = Controller("spare", "full")
+        self._controller.env = environ
+        self._stdin.write(self._controller.warm_up(None))
 
-    def wait_ready(self) -> None:
-        """Wait for the reply to `initialize`, as the daemon does before it offers a spare."""
+    def wait_ready(self, *, rehearse: bool = True) -> None:
+        """Wait for the reply to `initialize`, and rehearse, as the daemon does before it offers a spare."""
+        self._read_until(b'"control_response"')
+        if rehearse:
+            for lines in (self._controller.rehearse(), self._controller.reset()):
+                self._stdin.write(lines)
+                self._read_until(b'"type":"result"')
+
+    def _read_until(self, mark: bytes) -> None:
         for line in self._lines:
-            if b'"control_response"' in line:
+            if mark in line:
                 return
-        raise RuntimeError("the CLI ended before it was initialised")
+        raise RuntimeError(f"the CLI ended before {mark!r}")
 
     def turn(self) -> Timing:
         """The first turn of a process, or a later one: the same two lines in one write as the daemon's."""

@@ -41,6 +41,8 @@ PURE = {
     "control.py",
     "argv.py",
     "policy.py",
+    "wear.py",
+    "controller.py",
     "errors.py",
     "body.py",
 }

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import os
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -27,6 +30,7 @@ class _Connection(asyncio.Protocol):
         self.now_s = loop.time
         self._loop = loop
         self._transport: asyncio.Transport | None = None
+        self._pid = os.getpid()
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -72,6 +76,16 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
         elif not self.closed.done():
             self.closed.set_result(None)
+
+    def forget(self) -> None:
+        """Its event loop will not run again: fail what is in progress, and hang up unless a parent uses it."""
+        for exchange in self.link.open.values():
+            exchange.notify = _core.nothing
+        self.link.lost("the event loop of the connection has ended")
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        if sock is not None and self._pid == os.getpid():
+            with contextlib.suppress(OSError, TypeError):  # TypeError: uvloop lets nobody do that
+                sock.shutdown(socket.SHUT_RDWR)
 
     def sweep_soon(self) -> None:
         """Cancel the streams that were dropped without being closed."""
@@ -120,13 +134,19 @@ class _Connection(asyncio.Protocol):
 
 
 class AsyncClient(AsyncCalls):
-    """The asyncio client. One connection carries any number of concurrent calls; the first call opens it."""
+    """The asyncio client. One connection carries any number of concurrent calls; the first call opens it.
 
+    It belongs to the event loop that uses it, and may be used in another one when that has ended.
+    """
+
+    _loop: asyncio.AbstractEventLoop | None = None
+    _pid = 0
     _connection: _Connection | None = None
     _connecting: asyncio.Future[_Connection] | None = None
 
     async def close(self) -> None:
         """Close the connection; calls in progress fail LOST. A later call opens a new one."""
+        self._settle_in()
         if self._connecting is not None:
             self._connecting.cancel()
         self._connection = None
@@ -144,6 +164,7 @@ class AsyncClient(AsyncCalls):
 
     async def _connected(self) -> _Connection:
         """A connection that takes new calls and has room for their bytes; callers share one attempt."""
+        self._settle_in()
         connection = self._connection
         if connection is None or not connection.link.usable:
             if self._connecting is None:
@@ -153,6 +174,19 @@ class AsyncClient(AsyncCalls):
         if connection.drained is not None:
             await asyncio.shield(connection.drained)
         return connection
+
+    def _settle_in(self) -> None:
+        """Connections of an event loop that has ended are of no use in this one."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None and self._loop.is_running() and self._pid == os.getpid():
+            raise RuntimeError("this AsyncClient is used in another event loop: make one for each")
+        for connection in self._live:
+            connection.forget()
+        self._live.clear()
+        self._connection, self._connecting = None, None
+        self._loop, self._pid = loop, os.getpid()
 
     async def _shared(self, attempt: asyncio.Future[_Connection]) -> _Connection:
         """Wait for an attempt that other callers wait for, too, so that being cancelled does not end it."""

@@ -70,7 +70,7 @@ class Exchange:
         self.done = False
         self.result: Any = None
         self.error: RpcError | None = None
-        self.notify: Callable[[], None] = _nothing
+        self.notify: Callable[[], None] = nothing
         self.passage: Callable[[], bool] | None = (
             None  # takes what comes and says so, else `notify` is called
         )
@@ -274,21 +274,21 @@ def connected_socket(path: str) -> socket.socket:
     return sock
 
 
-def send_now(sock: socket.socket, unsent: deque[memoryview]) -> bool:
-    """Send what the socket takes without waiting; whether nothing is left.
+def send_now(sock: socket.socket, unsent: deque[bytes | memoryview]) -> bool:
+    """Send what the socket takes without waiting, also if it may block; whether nothing is left.
 
     Raises:
         OSError: the connection is gone.
     """
     while unsent:
         try:
-            sent = sock.send(unsent[0])
+            sent = sock.send(unsent[0], socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         if sent == len(unsent[0]):
             unsent.popleft()
         else:
-            unsent[0] = unsent[0][sent:]
+            unsent[0] = memoryview(unsent[0])[sent:]
     return True
 
 
@@ -343,5 +343,5 @@ def deadline_error(timeout_s: float | None) -> RpcError:
     return RpcError(Code.DEADLINE, f"no answer within the {timeout_s} s that the caller allowed")
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """The notification of an exchange that nobody waits for."""

@@ -12,6 +12,7 @@ _EXTRA_OF = {
     "uvloop": "daemon",
     "msgspec": "daemon",
     "psutil": "daemon",
+    "jsonschema": "daemon",
     "falcon": "gateway",
     "gunicorn": "gateway",
     "trio": "trio",

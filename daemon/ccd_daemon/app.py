@@ -19,7 +19,8 @@ from pathlib import Path
 
 import uvloop
 
-from . import argv, cgroup, logs, reaper
+from . import argv, cgroup, logs, memory, reaper
+from .answer_cache import AnswerCache
 from .capability import capabilities
 from .cli_binary import CliBroken, CliNotFound
 from .cli_binary import find as find_cli
@@ -31,6 +32,7 @@ from .housekeeping import Housekeeping
 from .methods.admin import Admin
 from .methods.chat import Chat
 from .methods.conversation import ConversationMethods
+from .methods.remembered import Remembered
 from .pool import Pool
 from .process import WORKER_MARK
 from .server import Server, SocketLock, bind
@@ -69,7 +71,9 @@ class Daemon:
         places = cgroup.find() if settings.pool.control_groups else cgroup.Places()
         self.groups = cgroup.Groups(self._owner, places)
         self.conversations = Conversations(settings.data_dir / "conversations.db", settings.conversations)
-        self.pool = Pool(settings, self.mode, self._launch)
+        self._cache = AnswerCache(settings.cache)
+        self._remembered = Remembered(self._cache, self._loop.time, with_tools=settings.cache.tools)
+        self.pool = Pool(settings, self.mode, self._launch, private_login=self.login in ("api_key", "token"))
         self.housekeeping = Housekeeping(self.pool, settings, self.command, self._round)
         self.server = Server(settings.server, {}, f"ccd/{self.version}")
         self.server.limit_files(file_room(settings, raise_fd_limit()))
@@ -106,6 +110,7 @@ class Daemon:
             self.server,
             self.settings.profiles,
             self.conversations,
+            self._remembered,
             betas=self.login in ("api_key", "token"),
         )
         named = ConversationMethods(
@@ -120,6 +125,7 @@ class Daemon:
             "conversation.list": Handler(named.list),
             "conversation.messages": Handler(named.messages),
             "conversation.delete": Handler(named.delete),
+            "cache.stats": Handler(lambda call: self._remembered.stats(), at_once=True),
             "daemon.ping": Handler(admin.ping, at_once=True),
             "daemon.health": Handler(admin.health, at_once=True),
             "model.list": Handler(admin.models, at_once=True),
@@ -158,6 +164,7 @@ class Daemon:
         return {
             "socket": str(settings.socket),
             "connections": len(self.server.connections),
+            "cache": self._remembered.stats(),
             "cli": {
                 "command": str(self.command),
                 "version": self.pool.cli_version or self.cli_version,
@@ -188,6 +195,7 @@ class Daemon:
         lock = SocketLock(self.settings.socket)
         lock.acquire()
         try:
+            memory.return_large_blocks()
             reaper.become_subreaper()
             self.groups.clear_leftovers()
             reaper.sweep_leftovers(self._owner)
@@ -195,8 +203,7 @@ class Daemon:
             self._home.mkdir(mode=0o700)
             sock = bind(self.settings.socket, self.settings.server.group)
             await self.server.start(sock, self.settings.socket)
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                self._loop.add_signal_handler(signum, self._stopping.set)
+            self._on_signals(self._stopping.set)
             log.info(
                 "serving %s: CLI %s, login %s, mode %s", self._owner, self.cli_version, self.login, self.mode
             )
@@ -226,6 +233,7 @@ class Daemon:
         ready()
 
     def _round(self) -> None:
+        self._cache.purge(self._loop.time())
         if self.server.lost_socket():
             log.error(
                 "the socket %s was removed or replaced; stopping, so that a supervisor can start afresh",
@@ -235,8 +243,7 @@ class Daemon:
 
     async def _stop(self) -> None:
         log.info("stopping")
-        for signum in (signal.SIGTERM, signal.SIGINT):  # a second one does not wait for running answers
-            self._loop.add_signal_handler(signum, self._hurry)
+        self._on_signals(self.pool.hurry)  # a second one does not wait for running answers
         self.server.drain()
         with contextlib.suppress(TimeoutError):
             await self.pool.stop(self.settings.deadlines.shutdown_s)
@@ -245,8 +252,11 @@ class Daemon:
                 break
             await asyncio.sleep(0.01)
 
-    def _hurry(self) -> None:
-        self.pool.hurry()
+    def _on_signals(self, act: Callable[[], None]) -> None:
+        """SIGHUP, a terminal that is closed, ends it like the others, unless it was started with nohup."""
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+                self._loop.add_signal_handler(signum, act)
 
 
 def raise_fd_limit() -> int:

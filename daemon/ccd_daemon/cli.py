@@ -6,6 +6,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or settings, 69 not available (no d
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -78,14 +79,15 @@ def up(
 @click.option("--with-parent", is_flag=True, help="Stop when the process that started it ends.")
 def daemon(socket: Path | None, config: Path | None, with_parent: bool) -> None:
     """Run the daemon alone, in the foreground; prints one line when it is ready."""
-    parent = os.getppid()
-    from . import app, reaper  # noqa: PLC0415
-    from . import config as settings_module  # noqa: PLC0415
-    from .cli_binary import CliError  # noqa: PLC0415
-    from .server import SocketError  # noqa: PLC0415
+    from ccd_protocol.parent import die_with_parent, starter  # noqa: PLC0415
 
     if with_parent:
-        reaper.die_with_parent(parent)
+        die_with_parent(starter(os.environ), signal.SIGTERM)
+    from . import app  # noqa: PLC0415
+    from . import config as settings_module  # noqa: PLC0415
+    from .cli_binary import CliError  # noqa: PLC0415
+    from .server import BadSocketPath, SocketError  # noqa: PLC0415
+
     environ = _environ(config)
     overrides = {"server.socket": str(socket) if socket else None}
     settings = _checked(lambda: settings_module.read(environ, overrides=overrides))
@@ -96,6 +98,8 @@ def daemon(socket: Path | None, config: Path | None, with_parent: bool) -> None:
 
     try:
         app.serve(settings, environ, ready=ready)
+    except BadSocketPath as error:
+        _stop(str(error), EXIT_USAGE)
     except (CliError, SocketError) as error:
         _stop(str(error), EXIT_UNAVAILABLE)
 

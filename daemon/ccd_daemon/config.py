@@ -43,6 +43,9 @@ class Server:
     max_connections_per_uid: int = setting(64, "open connections per user", min=1, max=10000)
     max_calls_per_connection: int = setting(256, "open calls per connection", min=1, max=100000)
     max_frame_bytes: int = setting(64 * MIB, "largest frame accepted", min=65536, max=1024 * MIB)
+    max_kept_bytes: int = setting(
+        256 * MIB, "bytes of all clients' large requests, unfinished or being served", min=65536
+    )
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ class Pool:
     """`[pool]`: how many CLI processes, and how large."""
 
     spares: int = setting(2, "processes kept warm per profile in use", min=0, max=64)
+    rehearse: bool = setting(
+        True,
+        "with an API key or token: a spare practises a turn, which fails before any request is made; its first "
+        "answer then begins in half the time",
+    )
     max_workers: int = setting(
         0, "most CLI processes at once; 0: twice the cores, at least 4", min=0, max=1024
     )
@@ -108,6 +116,7 @@ class Deadlines:
 
     spawn_timeout_s: float = setting(10.0, "starting a process", min=0.1)
     warm_timeout_s: float = setting(60.0, "until a started process answers its first ping", min=0.1)
+    rehearsal_s: float = setting(10.0, "until a spare's rehearsal has ended", min=0.1)
     first_output_s: float = setting(90.0, "from the request to the first output", min=0.1)
     stall_s: float = setting(120.0, "silence in the middle of an answer", min=0.1)
     result_s: float = setting(
@@ -159,6 +168,17 @@ class Conversations:
 
 
 @dataclass(frozen=True)
+class Cache:
+    """`[cache]`: answers that are given again to whoever asks the same, in memory, per tenant."""
+
+    enabled: bool = setting(False, "give the same answer to the same request that is not streamed")
+    max_entries: int = setting(1000, "answers kept; the oldest goes first", min=0, max=10_000_000)
+    max_bytes: int = setting(64 * MIB, "bytes of all of them together", min=0)
+    ttl_s: float = setting(3600.0, "how long one is given again", min=0)
+    tools: bool = setting(False, "also for requests with tools")
+
+
+@dataclass(frozen=True)
 class Profile:
     """`[profiles.NAME]`: a kind of worker. `chat` always exists: a plain model without any built-in tools."""
 
@@ -180,6 +200,7 @@ SECTIONS: Mapping[str, Any] = {
     "log": Log,
     "data": Data,
     "conversations": Conversations,
+    "cache": Cache,
     "profiles": dict[str, Profile],
     # The gateway reads its own section; here it only has to be a table.
     "gateway": dict[str, Any],
@@ -200,6 +221,7 @@ class Settings:
     log: Log
     data: Data
     conversations: Conversations
+    cache: Cache
     profiles: Mapping[str, Profile]
     socket: Path
     data_dir: Path

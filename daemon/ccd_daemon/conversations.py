@@ -27,7 +27,7 @@ from .config import Conversations as ConversationSettings
 
 T = TypeVar("T")
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS conversation (
     number INTEGER PRIMARY KEY,
@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS conversation (
     updated_at REAL NOT NULL,
     system TEXT,
     metadata TEXT NOT NULL,
+    total_tokens INTEGER NOT NULL DEFAULT 0,
     UNIQUE (tenant, id)
 );
 CREATE INDEX IF NOT EXISTS conversation_by_age ON conversation (updated_at);
@@ -49,6 +50,8 @@ CREATE TABLE IF NOT EXISTS message (
     PRIMARY KEY (conversation, seq)
 );
 """
+#: What a file of an older version lacks, by that version.
+_MISSING = {1: "ALTER TABLE conversation ADD COLUMN total_tokens INTEGER NOT NULL DEFAULT 0"}
 
 
 class History:
@@ -95,12 +98,13 @@ class Conversations:
         messages: list[Message],
         system: Any,
         model: str | None = None,
+        tokens: int = 0,
     ) -> None:
         """Store a finished turn: what was asked and what was answered, or nothing of it.
 
-        `model` is noted as the conversation's own if this turn begins it.
+        `model` is noted as the conversation's own if this turn begins it; `tokens` is what the turn took in all.
         """
-        await self._do(self._append, tenant, conversation_id, messages, system, model)
+        await self._do(self._append, tenant, conversation_id, messages, system, model, tokens)
 
     # --- for the conversation methods ---
 
@@ -194,13 +198,15 @@ class Conversations:
         messages: list[Message],
         system: Any,
         model: str | None,
+        tokens: int,
     ) -> None:
         now = self._clock()
         metadata = json.dumps({} if model is None else {"model": model})
         db.execute(
-            "INSERT INTO conversation (tenant, id, created_at, updated_at, metadata) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (tenant, id) DO UPDATE SET updated_at = excluded.updated_at",
-            (tenant, conversation_id, now, now, metadata),
+            "INSERT INTO conversation (tenant, id, created_at, updated_at, metadata, total_tokens)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO UPDATE SET"
+            " updated_at = excluded.updated_at, total_tokens = total_tokens + excluded.total_tokens",
+            (tenant, conversation_id, now, now, metadata, tokens),
         )
         row = self._find(db, tenant, conversation_id)
         if system is not None:
@@ -297,6 +303,8 @@ def _connected(path: Path) -> sqlite3.Connection:
         found: int = db.execute("PRAGMA user_version").fetchone()[0]
         if found > _SCHEMA_VERSION:
             raise OSError(f"{path} was written by a newer ccd (version {found})")
+        if found in _MISSING:
+            db.execute(_MISSING[found])
         db.executescript(_SCHEMA)
         db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
     except BaseException:
@@ -314,5 +322,6 @@ def _conversation(db: sqlite3.Connection, row: sqlite3.Row) -> Conversation:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         message_count=count,
+        total_tokens=row["total_tokens"],
         metadata=json.loads(row["metadata"]),
     )

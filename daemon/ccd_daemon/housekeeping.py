@@ -73,7 +73,7 @@ class Housekeeping:
         before, self._sizes = self._sizes, {}
         for worker in self._pool.workers:
             since, last = self._sizes[worker] = before.get(worker, (now, 0))
-            if not (worker.group and worker.group.caps_memory):
+            if not worker.tree.caps_memory:
                 wait_s = min(wait_s, _BUSY_POLL_S)
             if worker.pid is None or not (everybody or worker.state is State.BUSY):
                 continue
@@ -89,8 +89,7 @@ class Housekeeping:
         return wait_s
 
     def _processes(self, worker: Worker, pid: int) -> list[int]:
-        found = worker.group.pids() if worker.group is not None else []
-        return found or memory.tree(pid, self._strays.get(worker.mark, ()))
+        return worker.tree.grouped_pids() or memory.tree(pid, self._strays.get(worker.tree.mark, ()))
 
     # --- what workers leave behind ---
 
@@ -98,7 +97,7 @@ class Housekeeping:
         """Reap and kill what workers left behind; how many are still dying."""
         workers = self._pool.workers
         known = {worker.pid for worker in workers if worker.pid is not None}
-        groups = {worker.mark: worker.group.pids if worker.group else _nobody for worker in workers}
+        groups = {worker.tree.mark: worker.tree.grouped_pids for worker in workers}
         dying, self._strays = reaper.sweep_strays(known, groups)
         return dying
 
@@ -111,10 +110,6 @@ class Housekeeping:
         self._sweeping = (
             self._loop.call_later(_SWEEP_AGAIN_S, self._sweep_until_clean) if self.sweep() else None
         )
-
-
-def _nobody() -> list[int]:
-    return []
 
 
 def identity(path: Path) -> tuple[int, ...] | None:

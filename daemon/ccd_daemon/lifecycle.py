@@ -1,10 +1,10 @@
 """The life of one CLI process, as a table: `(state, event) -> (next state, actions)`.
 
-Theory of operation. A worker is spawned and warmed without knowing whom it will serve (SPAWNING, WARMING), waits
-in the pool (READY), is leased (HELD), answers one turn at a time (BUSY), may wait for a client's tool results
-(PARKED) or for an interrupted turn to end (CANCELLING), forgets what it heard (RESETTING), and ends either in
-peace (DRAINING: stdin closed, the CLI finishes and exits) or by force (KILLING: TERM, then KILL, to the whole
-process tree). DEAD is final.
+Theory of operation. A worker is spawned and warmed without knowing whom it will serve (SPAWNING, WARMING), may
+practise a turn that goes nowhere (REHEARSING), waits in the pool (READY), is leased (HELD), answers one turn at a
+time (BUSY), may wait for a client's tool results (PARKED) or for an interrupted turn to end (CANCELLING), forgets
+what it heard (RESETTING), and ends either in peace (DRAINING: stdin closed, the CLI finishes and exits) or by force
+(KILLING: TERM, then KILL, to the whole process tree). DEAD is final.
 
 The table is pure: it knows no clock, process or pool. The worker feeds it events and carries out the actions in
 order. Every state but DEAD has one clock, named in `CLOCK`; when it runs out the worker feeds `TIMEOUT`.
@@ -26,6 +26,7 @@ class State(Enum):
 
     SPAWNING = "spawning"
     WARMING = "warming"
+    REHEARSING = "rehearsing"
     READY = "ready"
     HELD = "held"
     BUSY = "busy"
@@ -43,6 +44,7 @@ class Event(Enum):
     SPAWNED = auto()
     SPAWN_FAILED = auto()
     WARMED = auto()  # the control ping was answered
+    REHEARSE = auto()  # it was answered, and nobody waits: there is time for a rehearsal
     LEASE = auto()
     TURN = auto()
     RESULT = auto()  # the CLI's result line: the end of a turn
@@ -67,6 +69,7 @@ class Action(Enum):
     """What the worker must do, in the order given."""
 
     PING = auto()
+    REHEARSE = auto()
     OFFER = auto()
     WITHDRAW = auto()
     WRITE_TURN = auto()
@@ -95,6 +98,7 @@ Step = tuple[State, tuple[Action, ...]]
 CLOCK: Mapping[State, str] = {
     S.SPAWNING: "spawn_timeout_s",
     S.WARMING: "warm_timeout_s",
+    S.REHEARSING: "rehearsal_s",
     S.READY: "max_idle_s",
     S.HELD: "hold_timeout_s",
     S.BUSY: "turn_s",
@@ -122,12 +126,20 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.SPAWNING, E.TIMEOUT): TERM,
     (S.SPAWNING, E.EXITED): BURIED,
     (S.WARMING, E.WARMED): (S.READY, (A.OFFER,)),
+    (S.WARMING, E.REHEARSE): (S.REHEARSING, (A.REHEARSE,)),
     (S.WARMING, E.EOF): DRAIN,
     (S.WARMING, E.STOP): DRAIN,
     (S.WARMING, E.TIMEOUT): TERM,
     (S.WARMING, E.BAD_FRAME): TERM,
     (S.WARMING, E.RSS_HARD): TERM,
     (S.WARMING, E.EXITED): BURIED,
+    (S.REHEARSING, E.RESULT): (S.RESETTING, (A.RESET,)),
+    (S.REHEARSING, E.EOF): DRAIN,
+    (S.REHEARSING, E.STOP): DRAIN,
+    (S.REHEARSING, E.TIMEOUT): TERM,
+    (S.REHEARSING, E.BAD_FRAME): TERM,
+    (S.REHEARSING, E.RSS_HARD): TERM,
+    (S.REHEARSING, E.EXITED): BURIED,
     (S.READY, E.LEASE): (S.HELD, (A.WITHDRAW,)),
     (S.READY, E.REKEY): (S.RESETTING, (A.WITHDRAW, A.RESET)),
     (S.READY, E.TIMEOUT): (S.DRAINING, (A.WITHDRAW, A.CLOSE_STDIN)),
@@ -195,15 +207,15 @@ TABLE: Mapping[tuple[State, Event], Step] = {
 }
 
 _GIVEN_BACK = (E.RELEASE, E.RELEASE_RESET, E.RELEASE_RETIRE)
-_ENDING = (*_GIVEN_BACK, E.STOP, E.EOF, E.CANCEL, E.RESULT, E.WARMED, E.RESET_OK, E.RSS_SOFT, E.PARK)
+_ENDING = (
+    *_GIVEN_BACK,
+    *(E.STOP, E.EOF, E.CANCEL, E.RESULT, E.WARMED, E.REHEARSE, E.RESET_OK, E.RSS_SOFT, E.PARK),
+)
 
 #: Late, duplicate or remembered elsewhere: nothing happens. A soft memory limit is noted by the worker and acted
 #: on when it is released; a cancel may cross the result; whatever a process still says while it ends is moot.
 IGNORED: frozenset[tuple[State, Event]] = frozenset(
-    {
-        (state, E.RSS_SOFT)
-        for state in (S.SPAWNING, S.WARMING, S.HELD, S.BUSY, S.PARKED, S.CANCELLING, S.RESETTING)
-    }
+    {(state, E.RSS_SOFT) for state in set(S) - {S.READY, S.DRAINING, S.KILLING, S.DEAD}}
     | {(state, E.CANCEL) for state in (S.READY, S.HELD, S.CANCELLING, S.RESETTING)}
     | {(S.DRAINING, event) for event in _ENDING}
     | {(S.KILLING, event) for event in (*_ENDING, E.RSS_HARD, E.BAD_FRAME)}

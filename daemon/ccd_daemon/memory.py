@@ -6,6 +6,7 @@ And what protects the daemon from them: the kernel takes a worker first, and no 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from .process import descendants
 
 MIN_POLL_S = 0.02
 _LEAST_DATA_BYTES = 2 << 30
+_LARGE_BLOCK_BYTES = 1 << 20
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -45,6 +48,16 @@ def next_poll_s(poll_s: float, rss_bytes: int, grown_bytes_s: float, hard_bytes:
     if grown_bytes_s <= 0:
         return poll_s
     return min(poll_s, max(MIN_POLL_S, (hard_bytes - rss_bytes) / grown_bytes_s / 2))
+
+
+def return_large_blocks() -> None:
+    """Give large blocks of this process back to the kernel as soon as they are freed.
+
+    By itself the allocator stops doing so once a few of them have been freed, and what one giant line took then stays
+    taken, or is cut up by what was allocated meanwhile.
+    """
+    with contextlib.suppress(AttributeError):  # a C library that has no such setting
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
 
 
 def take_workers_first(pid: int) -> None:

@@ -1,6 +1,6 @@
 """The pool's decisions, pure: they take the time as `now` and never read a clock.
 
-What happens to a worker that is given back; when spawning must pause; whose turn it is in the queue; how many
+When spawning must pause; whether the login is worth another try; whose turn it is in the queue; how many
 processes to start.
 """
 
@@ -8,47 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable
-from dataclasses import dataclass
 from random import Random
 from typing import Generic, TypeVar
 
-from .lifecycle import Event
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Wear:
-    """What a worker has been through when it is given back."""
-
-    turns: int  # since it was spawned
-    turns_since_reset: int
-    input_tokens_since_reset: int
-    age_s: float
-    over_soft_limit: bool
-    tainted: bool  # its last turn failed, was cancelled, or made surplus calls
-
-
-@dataclass(frozen=True)
-class WearLimits:
-    """When a worker must forget (reset) and when it must go (retire)."""
-
-    reset_turns: int
-    reset_input_tokens: int
-    max_turns: int
-    max_age_s: float
-
-
-def release_event(wear: Wear, limits: WearLimits, *, reusable: bool) -> Event:
-    """What giving a worker back means for it."""
-    worn_out = wear.turns >= limits.max_turns or wear.age_s >= limits.max_age_s
-    if not reusable or wear.over_soft_limit or worn_out:
-        return Event.RELEASE_RETIRE
-    forget = (
-        wear.turns_since_reset >= limits.reset_turns
-        or wear.input_tokens_since_reset >= limits.reset_input_tokens
-    )
-    return Event.RELEASE_RESET if wear.tainted or forget else Event.RELEASE
 
 
 def jittered(seconds: float, random: Random, spread: float = 0.1) -> float:
@@ -95,6 +58,62 @@ class Breaker:
     def wait_s(self, now: float) -> float:
         """Seconds until the next spawn may be tried; 0 when it may be tried now."""
         return max(0.0, self._open_until - now) if self.is_open else 0.0
+
+
+class Login:
+    """Whether the API accepts the login; while it does not, one caller at a time finds out again."""
+
+    def __init__(self, probe_s: float) -> None:
+        self.refusal: str | None = None  # what the API said, when it has not worked since
+        self._probe_s = probe_s
+        self._probe_at = 0.0
+
+    def refused(self, now: float, why: str) -> None:
+        """The API does not accept it."""
+        self.refusal = why
+        self._probe_at = now + self._probe_s
+
+    def worked(self) -> None:
+        """The API has answered."""
+        self.refusal = None
+
+    def may_try(self, now: float) -> bool:
+        """Whether it is worth a try; when it was refused, true once in a while."""
+        if self.refusal is None:
+            return True
+        if now < self._probe_at:
+            return False
+        self._probe_at = now + self._probe_s
+        return True
+
+
+class Rehearsals:
+    """Whether spares rehearse. One that ends in another way than it should, or two lost in a row, were the last."""
+
+    MOST_LOST = 2
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+        self.done = 0
+        self.fault: str | None = None  # why there are no more
+        self._lost = 0
+
+    @property
+    def allowed(self) -> bool:
+        """Whether another may begin."""
+        return self.wanted and self.fault is None
+
+    def ended(self, fault: str | None) -> None:
+        """One was of use, or what was wrong with it."""
+        self.fault = self.fault or fault
+        self.done += 1
+        self._lost = 0
+
+    def lost(self, why: str) -> None:
+        """A spare ended instead."""
+        self._lost += 1
+        if self._lost >= self.MOST_LOST:
+            self.fault = self.fault or why
 
 
 class FairQueue(Generic[T]):

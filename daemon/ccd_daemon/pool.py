@@ -2,37 +2,38 @@
 
 Spares are generic: warm processes that have heard nobody. A lease takes the tenant's own idle worker first (it is
 warmest), then a spare, then an idle worker of somebody else after a confirmed reset; LIFO each time, so that surplus
-ages out. Otherwise the caller queues, and processes are started for the queue and for the spares, at most one per
-core at a time.
+ages out. Otherwise the caller queues, and `spawner` starts processes for the queue and for the spares.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 
 from ccd_protocol.errors import Code, RpcError
 
 from .config import Settings
 from .lifecycle import Event, State
-from .policy import Breaker, FairQueue, WearLimits, refused_retry_ms, release_event, spawns_wanted
+from .policy import Breaker, FairQueue, Login, Rehearsals, refused_retry_ms
 from .shelf import Shelf, Waiter, Want
+from .spawner import Orders, Spawner
+from .wear import release_event
 from .worker import Worker
 
 log = logging.getLogger("ccd.pool")
 
 Launch = Callable[[Worker], None]
 _TURN_GUESS_S = 2.0  # before any turn was measured
-_AUTH_PROBE_S = 5.0
+_LOGIN_PROBE_S = 5.0
 _REFILL_DELAY_S = 0.25  # a start costs a core for 0.3 s, which the turn just begun needs more
 
 
 class Pool:
     """All workers of the daemon."""
 
-    def __init__(self, settings: Settings, mode: str, launch: Launch) -> None:
+    def __init__(self, settings: Settings, mode: str, launch: Launch, *, private_login: bool = False) -> None:
         self.mode = mode
         self.draining = False
         self._hurried = False
@@ -44,7 +45,6 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._random = Random()
         self._next_id = 0
-        self._wake: asyncio.TimerHandle | None = None
         self._turn_s = _TURN_GUESS_S
         self._all_gone = asyncio.Event()
         self.pressed = False  # the host is short of memory: no spares are started
@@ -55,9 +55,11 @@ class Pool:
         self.last_death: str | None = None
         self.refused_modes: dict[str, str] = {}
         self.proven_modes: set[str] = set()  # those in which an answer has come
-        self.auth_error: str | None = None  # the login was refused, and has not worked since
-        self._auth_probe_at = 0.0
+        self.login = Login(_LOGIN_PROBE_S)
+        self.rehearsals = Rehearsals(settings.pool.rehearse and mode == "full" and private_login)
+        self._rehearsing: set[Worker] = set()
         self.shelves = {name: self._shelf(name) for name in settings.profiles}
+        self._spawner = Spawner(self.shelves, settings, self._orders, self._spawn)
 
     def _shelf(self, name: str) -> Shelf:
         profile, limits = self._settings.profiles[name], self._settings.breaker
@@ -101,8 +103,10 @@ class Pool:
                 {"param": "model"},
             )
         if self.draining:
-            raise RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})
-        self._refuse_unauthorized()
+            raise _shutting_down()
+        # With one process per request, a refused login must not cost a process each time.
+        if self.mode == "replay" and not self.login.may_try(self._loop.time()):
+            raise RpcError(Code.UPSTREAM_AUTH, self.login.refusal or "")
         self.counters["leases"] += 1
         shelf.in_use = True
         shelf.saw(want.binding)
@@ -110,7 +114,7 @@ class Pool:
         if worker is None:
             return await self._wait(shelf, want)
         self._hand_over(worker, want)
-        self._wake_in(_REFILL_DELAY_S)
+        self._spawner.refill_in(_REFILL_DELAY_S)
         return worker
 
     def _hand_over(self, worker: Worker, want: Want) -> None:
@@ -157,15 +161,8 @@ class Pool:
     def give_back(self, worker: Worker) -> None:
         """End a lease. A worker whose turn is still being interrupted comes back by itself when that is done."""
         if worker.state is State.HELD:
-            limits = self._settings.engine
-            wear_limits = WearLimits(
-                limits.reset_turns,
-                limits.reset_input_tokens,
-                int(limits.max_turns * worker.lifetime_factor),
-                limits.max_age_s * worker.lifetime_factor,
-            )
-            reusable = worker.mode == self.mode and worker.mode != "replay"
-            event = release_event(worker.wear(), wear_limits, reusable=reusable)
+            reusable = worker.mode == self.mode and worker.mode != "replay" and not worker.stale
+            event = release_event(worker.wear, worker.wear_limits, age_s=worker.age_s, reusable=reusable)
             self.counters["resets"] += event is Event.RELEASE_RESET
             worker.feed(event)
         elif worker.turn is not None:
@@ -173,27 +170,32 @@ class Pool:
 
     def login_refused(self, why: str) -> None:
         """The API does not accept the login: start no spares, and let only one caller at a time find out again."""
-        if self.auth_error is None:
+        if self.login.refusal is None:
             log.warning("the login is refused; no spares are started until it works again")
-        self.auth_error = why
-        self._auth_probe_at = self._loop.time() + _AUTH_PROBE_S
-
-    def _refuse_unauthorized(self) -> None:
-        """With one process per request, a refused login must not cost a process each time."""
-        if self.auth_error is None or self.mode != "replay":
-            return
-        now = self._loop.time()
-        if now < self._auth_probe_at:
-            raise RpcError(Code.UPSTREAM_AUTH, self.auth_error)
-        self._auth_probe_at = now + _AUTH_PROBE_S
+        self.login.refused(self._loop.time(), why)
 
     def turn_took(self, seconds: float) -> None:
         """A turn was answered: learn how long turns take, for `retry_after_ms`; the login works."""
-        self.auth_error = None
+        self.login.worked()
         self.counters["turns"] += 1
         self._turn_s += 0.1 * (seconds - self._turn_s)
 
     # --- what workers tell (see `worker.Owner`) ---
+
+    def may_rehearse(self, worker: Worker) -> bool:
+        """Nobody waits, and rehearsals are of use."""
+        shelf = self.shelves[worker.profile]
+        fit = worker.mode == self.mode == "full" and not (worker.stale or self.draining or self.pressed)
+        if not fit or len(shelf.queue) or not self.rehearsals.allowed:
+            return False
+        self._rehearsing.add(worker)
+        return True
+
+    def rehearsed(self, worker: Worker, fault: str | None) -> None:
+        """A rehearsal has ended; what remains is to forget it."""
+        if fault is not None:
+            log.warning("spares rehearse no more: %s", fault)
+        self.rehearsals.ended(fault)
 
     def offer(self, worker: Worker) -> None:
         """A worker is READY: for a waiter, else for the shelf."""
@@ -201,7 +203,8 @@ class Pool:
             worker.feed(Event.STOP)
             return
         shelf = self.shelves[worker.profile]
-        if worker.turns == 0:
+        self._rehearsing.discard(worker)
+        if worker.wear.turns == 0:
             shelf.breaker.warmed()
             self.models = list(worker.models) or self.models
             self.announced = worker.announced or self.announced
@@ -224,11 +227,14 @@ class Pool:
         """A worker has ended: replace it, unless starting does not work."""
         shelf = self.shelves[worker.profile]
         shelf.workers.discard(worker)
-        self.counters["surplus_calls"] += worker.surplus_calls
+        self.counters["surplus_calls"] += worker.wear.surplus_calls
         self.last_death = f"{worker.id}: {worker.death}"
-        log.info("worker %s ended: %s (turns %d)", worker.id, worker.death, worker.turns)
+        log.info("worker %s ended: %s (turns %d)", worker.id, worker.death, worker.wear.turns)
         if not worker.was_ready and not worker.stale and not self.draining:
             self._died_unready(shelf, worker)
+        if worker in self._rehearsing:
+            self._rehearsing.discard(worker)
+            self.rehearsals.lost(f"a spare ended in its rehearsal: {worker.death}")
         if self.draining and not self.workers:
             self._all_gone.set()
         self.on_buried()
@@ -241,12 +247,9 @@ class Pool:
         log.warning("worker %s ended before it was ready: %s", worker.id, reason)
         wait_s = shelf.breaker.wait_s(self._loop.time())
         if wait_s and not shelf.workers:
-            while len(shelf.queue):
-                waiter = shelf.queue.pop()
-                if not waiter.future.done():
-                    waiter.future.set_exception(self._cannot_spawn(shelf, wait_s))
+            shelf.refuse_waiting(lambda: self._cannot_spawn(shelf, wait_s))
 
-    # --- serving the queue, starting processes ---
+    # --- serving the queue ---
 
     def _serve(self, shelf: Shelf) -> None:
         """Give idle workers to waiters, fetch one from another tenant if there is none, then start what is missing."""
@@ -260,7 +263,7 @@ class Pool:
             shelf.queue.pop()
             self._hand_over(worker, waiter.want)
             waiter.future.set_result(worker)
-        self._refill()
+        self._spawner.refill()
         if len(shelf.queue):
             self._borrow(shelf)
 
@@ -281,66 +284,17 @@ class Pool:
         """End the idle worker that was used longest ago, of those that nobody waits for; one at a time."""
         if any(worker.state is State.DRAINING for worker in self.workers):
             return
-        idle = [
-            worker
-            for other in self.shelves.values()
-            if other is shelf or not len(other.queue)
-            for worker in other.idle()
-        ]
-        if idle:
-            min(idle, key=lambda worker: worker.last_used).feed(Event.STOP)
+        _end_one(other for other in self.shelves.values() if other is shelf or not len(other.queue))
 
-    def _refill(self) -> None:
+    # --- starting processes ---
+
+    def _orders(self) -> Orders | None:
         if self.draining:
-            return
-        starting = sum(shelf.starting() for shelf in self.shelves.values())
-        slots = self._settings.spawn_concurrency - starting
-        for shelf in self.shelves.values():
-            wanted = spawns_wanted(
-                waiting=len(shelf.queue),
-                spares=shelf.generic_spares(),
-                spare_target=shelf.spare_target if shelf.in_use and self._may_prepare() else 0,
-                starting=shelf.starting(),
-                alive=len(self.workers),
-                max_workers=self._settings.max_workers,
-            )
-            slots -= self._start(shelf, min(wanted, slots))
-            slots -= self._start_favourite(shelf, slots)
+            return None
+        prepare = self.login.refusal is None and not self.pressed
+        return Orders(spares=prepare, favourites=prepare and self.mode == "keep_system")
 
-    def _start(self, shelf: Shelf, count: int) -> int:
-        now = self._loop.time()
-        if count <= 0:
-            return 0
-        wait_s = shelf.breaker.wait_s(now)
-        if wait_s:
-            self._wake_in(wait_s)
-            return 0
-        count = 1 if shelf.breaker.is_open else count  # one probe
-        if shelf.breaker.is_open and shelf.starting():
-            return 0
-        for _ in range(count):
-            self._spawn(shelf)
-        return count
-
-    def _start_favourite(self, shelf: Shelf, slots: int) -> int:
-        """A spare that already has a system prompt that recurs: its first token comes sooner."""
-        if slots <= 0 or self.mode != "keep_system" or len(self.workers) >= self._settings.max_workers:
-            return 0
-        binding = shelf.missing_favourite()
-        if binding is None or shelf.breaker.is_open or self.pressed:
-            return 0
-        self._spawn(shelf, binding)
-        return 1
-
-    def _wake_in(self, wait_s: float) -> None:
-        """Refill later; a wake-up that comes sooner stays."""
-        when = self._loop.time() + wait_s + 0.01
-        if self._wake is None or self._wake.cancelled() or not self._loop.time() < self._wake.when() <= when:
-            if self._wake is not None:
-                self._wake.cancel()
-            self._wake = self._loop.call_at(when, self._refill)
-
-    def _spawn(self, shelf: Shelf, binding: str | None = None) -> None:
+    def _spawn(self, shelf: Shelf, binding: str | None) -> None:
         self._next_id += 1
         worker = Worker(f"w{self._next_id}", shelf.profile, self.mode, self._settings, self)
         worker.binding = binding
@@ -350,7 +304,7 @@ class Pool:
 
     def start(self) -> None:
         """Begin to warm the spares of the preforked profiles."""
-        self._refill()
+        self._spawner.refill()
 
     # --- what housekeeping finds ---
 
@@ -361,21 +315,15 @@ class Pool:
         """
         relieved, self.pressed = self.pressed and not pressed, pressed
         if pressed and not self.waiting:
-            idle = [worker for shelf in self.shelves.values() for worker in shelf.idle()]
-            if idle:
-                min(idle, key=lambda worker: worker.last_used).feed(Event.STOP)
+            _end_one(self.shelves.values())
         elif relieved:
-            self._refill()
-
-    def _may_prepare(self) -> bool:
-        """Whether processes may be started that nobody waits for."""
-        return self.auth_error is None and not self.pressed
+            self._spawner.refill()
 
     def roll(self) -> None:
         """The CLI was replaced: idle processes end now, those in use when they are given back."""
         for worker in self.workers:
             worker.stale = True
-            if worker.state in (State.SPAWNING, State.WARMING, State.READY):
+            if worker.state in (State.SPAWNING, State.WARMING, State.REHEARSING, State.READY):
                 worker.feed(Event.STOP)
         self.models, self.announced, self.cli_version = [], [], None
 
@@ -387,7 +335,7 @@ class Pool:
         for shelf in self.shelves.values():
             for worker in list(shelf.idle()):
                 worker.feed(Event.STOP)
-        self._refill()
+        self._spawner.refill()
 
     # --- stopping ---
 
@@ -399,12 +347,7 @@ class Pool:
         """Take no more leases, let running turns end within `grace_s`, then end every process and wait for it."""
         self.draining = True
         for shelf in self.shelves.values():
-            while len(shelf.queue):
-                waiter = shelf.queue.pop()
-                if not waiter.future.done():
-                    waiter.future.set_exception(
-                        RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})
-                    )
+            shelf.refuse_waiting(_shutting_down)
         deadline = self._loop.time() + grace_s
         while any(worker.turn is not None and not worker.turn.over for worker in self.workers):
             if self._hurried or self._loop.time() >= deadline:
@@ -420,3 +363,14 @@ class Pool:
 
 def _nothing() -> None:
     """Nobody listens for burials yet."""
+
+
+def _shutting_down() -> RpcError:
+    return RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})
+
+
+def _end_one(shelves: Iterable[Shelf]) -> None:
+    """End the idle worker that was used longest ago."""
+    idle = [worker for shelf in shelves for worker in shelf.idle()]
+    if idle:
+        min(idle, key=lambda worker: worker.last_used).feed(Event.STOP)

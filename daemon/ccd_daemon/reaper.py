@@ -22,20 +22,12 @@ log = logging.getLogger("ccd.reaper")
 
 DAEMON_MARK = "CCD_OWNER"  # =<socket path>: which daemon started it
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def become_subreaper() -> None:
     """Orphans of this process's descendants become its own children."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def die_with_parent(expected_parent: int) -> None:
-    """Have the kernel kill this process when its parent ends; at once, when that has already happened."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != expected_parent:
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def sweep_leftovers(owner: str, *, grace_s: float = 2.0) -> int:

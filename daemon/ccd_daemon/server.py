@@ -36,6 +36,10 @@ class SocketError(Exception):
     """The socket cannot be had; the message says what to do."""
 
 
+class BadSocketPath(SocketError):
+    """The path itself can never be used."""
+
+
 class SocketLock:
     """Ownership of a socket path, for as long as the process lives."""
 
@@ -76,14 +80,14 @@ def check_path(path: Path) -> None:
     """Refuse paths that cannot be protected or bound.
 
     Raises:
-        SocketError: the path is abstract, relative or too long.
+        BadSocketPath: the path is abstract, relative or too long.
     """
     if str(path).startswith(("@", "\0")):
-        raise SocketError("an abstract socket has no permissions; name a path in a directory instead")
+        raise BadSocketPath("an abstract socket has no permissions; name a path in a directory instead")
     if not path.is_absolute():
-        raise SocketError(f"the socket path must be absolute, not {path}")
+        raise BadSocketPath(f"the socket path must be absolute, not {path}")
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
-        raise SocketError(
+        raise BadSocketPath(
             f"the socket path is longer than {_MAX_PATH_BYTES} bytes; use a shorter one: {path}"
         )
 
@@ -185,6 +189,7 @@ class Server:
         self._own = {0, os.getuid()}
         self._group = _group_id(settings.group) if settings.group is not None else None
         self._draining = False
+        self._kept_bytes = 0
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
         self._inode = 0
@@ -242,6 +247,11 @@ class Server:
         if connection in self.connections:
             self.connections.discard(connection)
             self._per_uid[connection.identity.uid] -= 1
+
+    def keep(self, nbytes: int) -> bool:
+        """So many more bytes are kept for a client, or fewer; whether that is all right."""
+        self._kept_bytes += nbytes
+        return self._kept_bytes <= self._settings.max_kept_bytes
 
     def may_administer(self, identity: Identity) -> bool:
         """The daemon's user, root and the listed ones, but nothing that a worker started: tools may run there."""

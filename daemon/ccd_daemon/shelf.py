@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+
+from ccd_protocol.errors import RpcError
 
 from .lifecycle import State
 from .policy import Breaker, FairQueue
 from .worker import Worker
 
-_STARTING = (State.SPAWNING, State.WARMING)
+_STARTING = (State.SPAWNING, State.WARMING, State.REHEARSING)
 _MAX_SEEN = 256
 _FAVOURITES = 2
 _RECURS = 2  # a system prompt that came so often is worth a spare of its own
@@ -27,9 +29,7 @@ class Want:
     """What a caller needs a worker for."""
 
     tenant: str
-    binding: str | None = (
-        None  # the system prompt that the worker must have, or take on; None: any worker will do
-    )
+    binding: str | None = None  # the system prompt it must have, or take on; None: any worker will do
 
 
 @dataclass(eq=False)
@@ -56,7 +56,7 @@ class Shelf:
 
     def starting(self, binding: str | None = None) -> int:
         """Workers on their way to READY: all of them, or those that start with a system prompt."""
-        return sum(worker.state in _STARTING and binding in (None, worker.binding) for worker in self.workers)
+        return sum(_is_starting(worker) and binding in (None, worker.binding) for worker in self.workers)
 
     def put(self, worker: Worker) -> None:
         """An idle worker comes back."""
@@ -106,6 +106,13 @@ class Shelf:
         """Spares that could serve anybody."""
         return sum(worker.binding is None for worker in self.spares)
 
+    def refuse_waiting(self, error: Callable[[], RpcError]) -> None:
+        """Every caller in the queue gets an error."""
+        while len(self.queue):
+            waiter = self.queue.pop()
+            if not waiter.future.done():
+                waiter.future.set_exception(error())
+
     # --- learning which system prompts recur ---
 
     def saw(self, binding: str | None) -> None:
@@ -123,3 +130,8 @@ class Shelf:
             if count >= _RECURS and not have and not self.starting(binding):
                 return binding
         return None
+
+
+def _is_starting(worker: Worker) -> bool:
+    """A spare that forgets its rehearsal is on its way, too."""
+    return worker.state in _STARTING or (worker.state is State.RESETTING and not worker.wear.turns)

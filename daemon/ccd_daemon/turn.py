@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from ccd_protocol.errors import Code, RpcError
+from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatResult, Usage
 
 from . import control, errors
@@ -74,9 +74,14 @@ class Turn:
     def saw_event(self, event: control.StreamEvent) -> bool:
         """Note the start or end of a message; True when the CLI must be kept from continuing by itself.
 
+        The first message that ends is the answer: one that the CLI asks for by itself after that is counted, but
+        changes nothing.
+
         Raises:
             RpcError: the CLI began the answer again after part of it had been passed on.
         """
+        if self.message_done:
+            return False
         if event.type == "message_start":
             self._begin(event.message or {})
         elif event.type == "message_delta":
@@ -89,11 +94,8 @@ class Turn:
         return False
 
     def _begin(self, message: dict[str, Any]) -> None:
-        if self.message_done:
-            return  # a surplus call of the CLI's: counted, never passed on
         if self.output_started:
-            error = errors.broke_off()
-            raise self.failure(error.code, error.message, **error.data)
+            raise self.failed_by(errors.broke_off())
         self.begun = True
         self.model = message.get("model") or self.model
         self.usage.update(message.get("usage") or {})
@@ -138,9 +140,9 @@ class Turn:
             ignored=list(self.script.ignored),
         )
 
-    def failure(self, code: Code, message: str, **data: Any) -> RpcError:
+    def failed_by(self, error: RpcError) -> RpcError:
         """A failure of this turn, saying whether part of the answer has already been passed on."""
-        return RpcError(code, message, {**data, "output_started": self.output_started})
+        return RpcError(error.code, error.message, {**error.data, "output_started": self.output_started})
 
     def resolve(self, result: ChatResult) -> None:
         """Hand the result over, unless the turn has already ended another way."""

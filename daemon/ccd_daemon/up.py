@@ -1,8 +1,9 @@
 """`ccd up`: daemon and gateway (and the offline API) as one unit in the foreground.
 
 Each part is a child process in a session of its own, so that Ctrl-C reaches only this process and the parts end in
-order: gateway, daemon, offline API. A part that ends by itself is started again with growing pauses; one that keeps
-ending, or cannot start at all, ends the unit. When this process is killed, the kernel ends the parts.
+order: gateway, daemon, offline API; so does a terminal that is closed. A part that ends by itself is started again
+with growing pauses; one that keeps ending, or cannot start at all, ends the unit. When this process is killed, the
+kernel ends the parts.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from pathlib import Path
 
 import click
 
+from ccd_protocol.parent import STARTED_BY
+
 from . import argv
 from . import config as settings_module
 from .first_answer import show_first_answer
+from .gateway import gateway_settings
 
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _STEADY_S = 30.0  # after this long a part counts as well again
@@ -51,6 +55,7 @@ class Plan:
             SettingsError: naming the key.
         """
         settings = settings_module.read(environ, overrides={"server.socket": str(socket) if socket else None})
+        gateway_settings(environ, {"gateway.bind": bind})
         if try_it and not offline and login_of(settings, environ) == "none":
             click.echo(
                 "No Claude login is configured, so ccd runs offline: answers come from an echo, not from a model."
@@ -83,7 +88,7 @@ class Part:
         self.ready.clear()
         self.process = await asyncio.create_subprocess_exec(
             *self.command,
-            env=self.environ,
+            env={**self.environ, STARTED_BY: str(os.getpid())},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
@@ -126,6 +131,7 @@ class Unit:
         self.plan = plan
         self.parts: list[Part] = []
         self.failed = asyncio.Event()
+        self.exit_status = 0
         self.stopping = asyncio.Event()
         self.hurry = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -133,14 +139,15 @@ class Unit:
     async def run(self) -> int:
         """Start all parts, say so, and wait until told to stop or a part gives up."""
         loop = asyncio.get_running_loop()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self._on_signal)
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:  # nohup is obeyed
+                loop.add_signal_handler(signum, self._on_signal)
         try:
             if await self._start() and not self.stopping.is_set():
                 await self._either(self.stopping, self.failed)
         finally:
             await self._stop()
-        return 1 if self.failed.is_set() else 0
+        return self.exit_status
 
     def _on_signal(self) -> None:
         (self.hurry if self.stopping.is_set() else self.stopping).set()
@@ -189,7 +196,7 @@ class Unit:
             failures = 0 if loop.time() - started > _STEADY_S else failures + 1
             if status in _EXIT_FATAL or failures > len(_BACKOFF_S) or not part.was_ready:
                 click.echo(f"ccd: the {part.name} ended (exit status {status}); giving up", err=True)
-                self.failed.set()
+                self._give_up(status if status in _EXIT_FATAL else 1)
                 return
             pause_s = _BACKOFF_S[failures - 1] if failures else 0
             click.echo(
@@ -202,8 +209,13 @@ class Unit:
         await self._either(part.ready, self.failed, self.stopping, timeout_s=_READY_TIMEOUT_S)
         if not part.ready.is_set() and not self.stopping.is_set() and not self.failed.is_set():
             click.echo(f"ccd: the {part.name} was not ready within {_READY_TIMEOUT_S:g} s", err=True)
-            self.failed.set()
+            self._give_up(1)
         return part.ready.is_set() and not self.stopping.is_set()
+
+    def _give_up(self, status: int) -> None:
+        if not self.failed.is_set():
+            self.exit_status = status
+            self.failed.set()
 
     async def _either(self, *events: asyncio.Event, timeout_s: float | None = None) -> None:
         waits = [asyncio.create_task(event.wait()) for event in events]

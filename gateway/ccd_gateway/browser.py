@@ -18,7 +18,8 @@ Headers = Mapping[bytes, bytes]
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<name>[A-Za-z0-9_.-]+))(?::\d{1,5})?")
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})
 _EXPOSED = (
-    "x-request-id, request-id, x-ccd-ignored, x-ccd-estimated, retry-after, retry-after-ms, "
+    "x-request-id, request-id, x-ccd-ignored, x-ccd-estimated, x-cache, x-conversation-id, "
+    "retry-after, retry-after-ms, "
     "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )

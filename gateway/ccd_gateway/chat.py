@@ -17,12 +17,14 @@ import msgspec
 from ccd_gateway import choices
 from ccd_gateway.backend import Backend
 from ccd_gateway.body import read_body
+from ccd_gateway.caching import cache_use, name_cache
 from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.legacy.confined import Confined
 from ccd_gateway.legacy.images import inline_local_images
 from ccd_gateway.legacy.named import conversation_params, header_text
 from ccd_gateway.outlet import Body, Express, Outlet, outlet_of, stream_events
 from ccd_gateway.parameters import header_value, ignored_names, refuse_ignored, refuse_unsupported
+from ccd_gateway.remote_images import RemoteImages
 from ccd_gateway.schema import ChatRequest, Decoded, decode_chat
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.sse import DONE, KEEPALIVE, ChunkWriter, error_event, ignored_comment
@@ -77,11 +79,13 @@ class ChatCompletions:
         self._backend = backend
         self._settings = settings
         self._files = Confined(settings.allowed_roots)
+        self._images = RemoteImages(settings)
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer a chat, streamed or whole."""
         decoded = decode_chat(await read_body(req, self._settings.max_body_bytes))
         await inline_local_images(decoded.request.messages, self._files)
+        await self._images.inline(decoded.request.messages)
         job = read_job(req, decoded, self._settings)
         if job.conversation_id is not None:
             resp.set_header("x-conversation-id", header_text(job.conversation_id))
@@ -106,6 +110,7 @@ class ChatCompletions:
         if job.conversation_id is not None:
             body["conversation_id"] = job.conversation_id
         _name_ignored(resp, job.ignored + ignored_by_daemon(answers))
+        name_cache(resp, answers)
         resp.content_type = JSON
         resp.data = msgspec.json.encode(body)
 
@@ -124,7 +129,7 @@ def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettin
         ApiError: 400, naming the parameter.
         RpcError: BAD_PARAMS, for messages and tools.
     """
-    request, unknown = decoded
+    request, unknown, fields = decoded
     refuse_unsupported(request)
     call = to_call(request)
     ignored = ignored_names(request, unknown) + call.ignored
@@ -137,6 +142,8 @@ def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettin
         if value is not None:
             params[name] = value
     params |= conversation_params(req, request, settings)
+    if not request.stream:
+        params["cache"] = cache_use(req, fields)
     return Job(request, params, ignored)  # type: ignore[arg-type]  # built by key; the daemon checks it
 
 

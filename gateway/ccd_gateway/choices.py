@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from ccd_gateway.backend import Backend
+from ccd_gateway.caching import numbered
 from ccd_gateway.lines import Delta
 from ccd_gateway.turn import ChatTurn
 from ccd_protocol.methods import ChatAnswer, ChatParams
@@ -22,7 +23,8 @@ async def complete_all(backend: Backend, params: ChatParams, count: int) -> list
     """
     if count == 1:
         return [await backend.complete(params)]
-    return await _all_or_none([backend.complete(params) for _ in range(count)], lambda answer: None)
+    calls = [backend.complete(numbered(params, number)) for number in range(count)]
+    return await _all_or_none(calls, lambda answer: None)
 
 
 async def start_all(backend: Backend, params: ChatParams, count: int, silence_s: float) -> list[ChatTurn]:

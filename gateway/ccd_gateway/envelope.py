@@ -30,6 +30,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _VISIBLE = re.compile(rb"[!-~]{1,200}")
+_STREAM = re.compile(rb"(?:^|&)stream=")
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -39,7 +40,8 @@ class Envelope:
     Args:
         app: what answers admitted requests.
         rules: the browser rules.
-        max_requests: requests with a body that one worker process handles at a time; more are 503.
+        max_requests: requests with a body, and replayed streams, that one worker process handles at a time; more
+            are 503.
         max_body_bytes: a larger Content-Length is 413 here already, as the framework asks for the body first.
         body_timeout_s: longest time for a body.
         door: who may come in.
@@ -110,12 +112,12 @@ class Envelope:
         admit(scope, caller)
         outlet.admit(scope, exchange.outlet)
         receive = exchange.receive
-        if scope["method"] in _BODY_METHODS:
+        if _lasts(scope):
             receive = await self._counted(scope, headers, exchange)
         await self._app(scope, receive, exchange.send)
 
     async def _counted(self, scope: Scope, headers: dict[bytes, bytes], exchange: Exchange) -> Receive:
-        """Admit a request with a body; returns where its body comes from."""
+        """Admit a request that lasts; returns where its body comes from."""
         if self.open_requests >= self._max_requests:
             raise overloaded("The gateway has as many requests open as it may have. Try again shortly.")
         self.open_requests += 1
@@ -167,6 +169,11 @@ class Exchange:
     async def close(self) -> None:
         """The answer is over, however it ended."""
         await self.outlet.close()
+
+
+def _lasts(scope: Scope) -> bool:
+    """Whether a request may keep the gateway busy: it has a body, or asks for a stream to be replayed."""
+    return scope["method"] in _BODY_METHODS or _STREAM.search(scope["query_string"]) is not None
 
 
 def _peer(scope: Scope) -> str:

@@ -162,7 +162,8 @@ class Run:
         if self._ended:
             return
         self._ended = True
-        tokens = _Tokens.of(result["usage"])
+        # Nobody was asked for an answer from the cache; its usage is that of the first who asked.
+        tokens = _Tokens() if result.get("cache") == "hit" else _Tokens.of(result["usage"])
         used = tokens.used(result["model"] or self._model(), result["cost_usd"])
         self._note(used)
         await self._books.end(self._key, used)

@@ -18,6 +18,7 @@ from ccd_gateway.anthropic import description
 from ccd_gateway.anthropic.schema import MessagesRequest, Prompt
 from ccd_gateway.errors import JSON
 from ccd_gateway.legacy import openapi as legacy
+from ccd_gateway.legacy.openapi import cache_control, cache_headers
 from ccd_gateway.responses.schema import ResponsesRequest
 from ccd_gateway.schema import ChatRequest
 
@@ -98,11 +99,13 @@ def _paths() -> Json:
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
     }
     strict = {"name": "X-CCD-Strict", "in": "header", "schema": {"enum": ["true", "false"]}}
+    control = cache_control()
     chat = {
         "requestBody": {"required": True, "content": {JSON: {"schema": _ref("ChatRequest")}}},
-        "parameters": [profile, strict],
+        "parameters": [profile, strict, control],
         "responses": {
             "200": {
+                "headers": cache_headers(),
                 "description": "The answer; a stream of chat.completion.chunk events when `stream` is true.",
                 "content": {JSON: {"schema": _ref("ChatCompletion")}, "text/event-stream": {"schema": _TEXT}},
             },
@@ -111,7 +114,7 @@ def _paths() -> Json:
     }
     return {
         "/v1/chat/completions": {"post": {"operationId": "chat", **chat}},
-        **_responses(profile, strict),
+        **_responses(profile, strict, control),
         "/v1/models": {
             "get": _get(
                 "models", "ModelList", {500: _ANSWERING[500], 502: _ANSWERING[502], 504: _ANSWERING[504]}
@@ -145,7 +148,9 @@ def _responses(*headers: Json) -> Json:
         _query("before", _TEXT),
     ]
     return {
-        "/v1/responses": {"post": {**asked, **_operation("response", _ref("Response"), _ANSWERING, True)}},
+        "/v1/responses": {
+            "post": {**asked, **_operation("response", _ref("Response"), _ANSWERING, True, cached=True)}
+        },
         "/v1/responses/input_tokens": {
             "post": {**asked, **_operation("inputTokens", _ref("InputTokens"), _ANSWERING)}
         },
@@ -171,11 +176,15 @@ def _stored(operation: str, answer: str, query: list[Json], *, streams: bool = F
     }
 
 
-def _operation(operation: str, answer: Json, refusals: dict[int, str], streams: bool = False) -> Json:
+def _operation(
+    operation: str, answer: Json, refusals: dict[int, str], streams: bool = False, *, cached: bool = False
+) -> Json:
     content: Json = {JSON: {"schema": answer}}
     if streams:
         content["text/event-stream"] = {"schema": _TEXT}
-    ok = {"description": "Done; a stream of events where one was asked for.", "content": content}
+    ok: Json = {"description": "Done; a stream of events where one was asked for.", "content": content}
+    if cached:
+        ok["headers"] = cache_headers()
     return {"operationId": operation, "responses": {"200": ok, **_refusals(refusals)}}
 
 

@@ -81,10 +81,11 @@ _MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
 
 
 class Decoded(NamedTuple):
-    """A request, and the names of the fields in it that the API does not have."""
+    """A request, the names of the fields in it that the API does not have, and all fields as they came."""
 
     request: ChatRequest
     unknown: list[str]
+    fields: dict[str, Any]
 
 
 def decode_chat(body: bytes) -> Decoded:
@@ -98,7 +99,7 @@ def decode_chat(body: bytes) -> Decoded:
         request = msgspec.convert(fields, ChatRequest)
     except msgspec.ValidationError as error:
         raise wrong_field(str(error)) from error
-    return Decoded(request, [name for name in fields if name not in FIELDS])
+    return Decoded(request, [name for name in fields if name not in FIELDS], fields)
 
 
 def decode_object(body: bytes) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from ccd_gateway.app import create_app
 from ccd_gateway.auth import why_not
 from ccd_gateway.envelope import App
 from ccd_gateway.keyfile import KeyFileError
-from ccd_gateway.parent import die_with_parent
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.worker import GatewayWorker
+from ccd_protocol.parent import die_with_parent, starter
 
 _BACKLOG = 4096
 
@@ -38,7 +38,7 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
         The exit status; 1 when the address cannot be used, 2 when it must not be used without keys.
     """
     if settings.die_with_parent:
-        die_with_parent(os.getppid(), signal.SIGTERM)
+        die_with_parent(starter(os.environ), signal.SIGTERM)
     try:
         listener = listen(settings.bind)
     except OSError as error:

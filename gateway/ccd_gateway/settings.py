@@ -104,6 +104,16 @@ class GatewaySettings:
     allowed_roots: list[Path] = field(
         default_factory=list, metadata={"help": "directories whose files requests may name; default: none"}
     )
+    fetch_images: bool = field(
+        default=False,
+        metadata={
+            "help": "fetch images that chats name by http and https URLs, instead of leaving https to the API"
+        },
+    )
+    fetch_networks: list[str] = field(
+        default_factory=list,
+        metadata={"help": "addresses and networks to fetch from although they are not public"},
+    )
     always_conversations: bool = field(
         default=False,
         metadata={"help": "begin a conversation for every chat that names none, and answer with its id"},
@@ -119,7 +129,14 @@ class GatewaySettings:
     )
 
     def __post_init__(self) -> None:
-        """Refuse an address that cannot be meant; the loader puts the section's name before the message."""
+        """Refuse addresses that cannot be meant; the loader puts the section's name before the message."""
+        for network in self.fetch_networks:
+            try:
+                ipaddress.ip_network(network, strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"fetch_networks: expected addresses such as 127.0.0.1 or 10.0.0.0/8, got {network!r}"
+                ) from None
         if re.fullmatch(r"fd://\d{1,6}", self.bind):
             return
         match = _BIND.fullmatch(self.bind)

@@ -172,7 +172,10 @@ def _tokens(work: _Translation, given: Given) -> None:
     work.set(given, "conversations.max_bytes", int(_number(given) * 4), why="4 bytes for a token, as there")
 
 
-_NO_CACHE = "ccd has no cache of answers"
+def _cache(work: _Translation, given: Given) -> None:
+    work.set(given, "cache.enabled", _boolean(given))
+
+
 _RULES: Mapping[str, _Rule] = {
     "claude.command": _command,
     "claude.timeout_seconds": _timeout,
@@ -190,9 +193,9 @@ _RULES: Mapping[str, _Rule] = {
     "mcp.config_json": _kept,
     "mcp.strict": _skip_permissions,
     "mcp.debug": _skip_permissions,
-    "cache.enabled": _nothing(_NO_CACHE),
-    "cache.max_entries": _nothing(_NO_CACHE),
-    "cache.ttl_seconds": _nothing(_NO_CACHE),
+    "cache.enabled": _cache,
+    "cache.max_entries": _to("cache.max_entries"),
+    "cache.ttl_seconds": _to("cache.ttl_s"),
     "conversation.max_history_messages": _to("conversations.max_messages"),
     "conversation.session_timeout_minutes": _minutes,
     "conversation.max_context_tokens": _tokens,

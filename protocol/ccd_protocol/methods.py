@@ -20,6 +20,16 @@ class Message(TypedDict):
     content: str | list[dict[str, Any]]
 
 
+class CacheUse(TypedDict, total=False):
+    """How `chat.complete` may use the cache of answers, where the daemon has one (`cache.enabled`)."""
+
+    key: Required[
+        str
+    ]  # what else the answer depends on, as the caller sees it; all other parameters count anyway
+    max_age_s: float  # an older answer will not do; 0 asks the model in any case
+    store: bool  # False does not keep the answer
+
+
 class ChatParams(TypedDict, total=False):
     """Parameters of `chat.stream` and `chat.complete`. Absent keys mean the profile's or model's default."""
 
@@ -50,6 +60,7 @@ class ChatParams(TypedDict, total=False):
     strict: bool  # refuse the call instead of ignoring a parameter
     conversation_id: str  # continue this stored conversation; created at first use
     tenant: str  # only peers that may speak for others (the gateway) can set it
+    cache: CacheUse  # chat.complete only; without it an answer is neither taken from the cache nor kept
 
 
 class Usage(TypedDict, total=False):
@@ -77,6 +88,10 @@ class ChatResult(TypedDict):
     worker: str
     mode: str  # full or replay: how the request reached the CLI
     ignored: list[str]  # parameters that this mode cannot honour
+    fallback: NotRequired[bool]  # True when the fallback model answered
+    cache: NotRequired[
+        str
+    ]  # where there is a cache and the call has `cache`: hit, miss, or bypass (not looked at)
 
 
 class ConversationParams(TypedDict, total=False):
@@ -94,6 +109,7 @@ class Conversation(TypedDict):
     created_at: float  # seconds since the epoch
     updated_at: float
     message_count: int
+    total_tokens: int  # of all its answers: what was read, from the cache too, and what was written
     metadata: dict[str, Any]
 
 
@@ -114,6 +130,15 @@ class ChatAnswer(ChatResult):
 
     content: list[dict[str, Any]]  # content blocks of the Messages API
     text: str  # the text blocks, joined
+
+
+class CacheStats(TypedDict):
+    """Result of `cache.stats`."""
+
+    enabled: bool
+    total_entries: int
+    total_hits: int  # since the daemon started
+    total_bytes: int
 
 
 class PingResult(TypedDict):
@@ -184,6 +209,7 @@ class StatusResult(TypedDict):
     pool: dict[str, Any]
     counters: dict[str, int]
     memory: dict[str, Any]
+    cache: CacheStats
     connections: int
 
 
@@ -224,6 +250,7 @@ METHODS: Mapping[str, Method] = {
         ConversationParams, MessagesResult, False, False, "What was said in one."
     ),
     "conversation.delete": Method(ConversationParams, NoResult, False, False, "Forget one."),
+    "cache.stats": Method(NoParams, CacheStats, False, False, "What the cache of answers holds."),
     "daemon.ping": Method(NoParams, PingResult, False, False, "Answers at once."),
     "daemon.health": Method(
         NoParams, HealthResult, False, False, "Whether a chat sent now would be accepted."

@@ -16,51 +16,22 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
-import math
 import tomllib
-import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
-PREFIX = "CCD_"
+from .setting_values import PREFIX, SettingsError, Text, Where, convert, from_json, shown
+
+__all__ = ["MAX_FILE_BYTES", "PREFIX", "SPECIAL", "SettingsError", "config_path", "load"]
+
 # Variables that belong to no section: where the socket is, and where the settings file is.
 SPECIAL = frozenset({"CCD_SOCKET", "CCD_CONFIG"})
 MAX_FILE_BYTES = 1 << 20
 
-_N = TypeVar("_N", int, float)
-_TRUE = frozenset({"true", "1", "yes", "on"})
-_FALSE = frozenset({"false", "0", "no", "off"})
-
-
-class SettingsError(ValueError):
-    """A setting that cannot be used; the message names the file, variable or flag, and what is expected."""
-
-
-class _Text(str):
-    """A value that came as text, so numbers and lists have to be parsed out of it."""
-
 
 class _Table(dict[str, Any]):
     """A table of settings, not a setting whose value is a dict: tables of two sources are merged."""
-
-
-class _Where(NamedTuple):
-    """Where a value came from, for messages."""
-
-    source: str  # "env", "flag" or the file's path
-    path: tuple[str, ...]
-
-    def child(self, name: str) -> _Where:
-        return self._replace(path=(*self.path, name))
-
-    def __str__(self) -> str:
-        if self.source == "env":
-            return PREFIX + "__".join(self.path).upper()
-        if self.source == "flag":
-            return f"the flag for {'.'.join(self.path)}"
-        return f"{self.source}: {'.'.join(self.path)}" if self.path else self.source
 
 
 def config_path(environ: Mapping[str, str]) -> Path | None:
@@ -113,14 +84,14 @@ def load(
 # --- the sources, each as trees of plain values ---
 
 
-def _below_trees(below: Iterable[tuple[str, str, object]]) -> Iterable[tuple[_Where, dict[str, Any]]]:
+def _below_trees(below: Iterable[tuple[str, str, object]]) -> Iterable[tuple[Where, dict[str, Any]]]:
     for source, key, value in below:
-        yield _Where(source, ()), _nest(key.split("."), _Text(value) if isinstance(value, str) else value)
+        yield Where(source, ()), _dotted(key, value)
 
 
-def _file_trees(path: Path | None) -> Iterable[tuple[_Where, dict[str, Any]]]:
+def _file_trees(path: Path | None) -> Iterable[tuple[Where, dict[str, Any]]]:
     if path is not None:
-        yield _Where(str(path), ()), _parse_file(path)
+        yield Where(str(path), ()), _parse_file(path)
 
 
 def _parse_file(path: Path) -> dict[str, Any]:
@@ -138,13 +109,13 @@ def _parse_file(path: Path) -> dict[str, Any]:
 
 def _env_trees(
     environ: Mapping[str, str], sections: Mapping[str, Any]
-) -> Iterable[tuple[_Where, dict[str, Any]]]:
+) -> Iterable[tuple[Where, dict[str, Any]]]:
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in SPECIAL:
             continue
         path = name.removeprefix(PREFIX).lower().split("__")
         if len(path) > 1:
-            yield _Where("env", ()), _nest(path, _Text(environ[name]))
+            yield Where("env", ()), _nest(path, Text(environ[name]))
         else:
             _refuse_single_underscore(name, sections)
 
@@ -158,10 +129,14 @@ def _refuse_single_underscore(name: str, sections: Mapping[str, Any]) -> None:
             raise SettingsError(f"{name}: not a setting; did you mean {wanted} (two underscores)?")
 
 
-def _flag_trees(overrides: Mapping[str, object]) -> Iterable[tuple[_Where, dict[str, Any]]]:
+def _flag_trees(overrides: Mapping[str, object]) -> Iterable[tuple[Where, dict[str, Any]]]:
     for key, value in overrides.items():
         if value is not None:
-            yield _Where("flag", ()), _nest(key.split("."), _Text(value) if isinstance(value, str) else value)
+            yield Where("flag", ()), _dotted(key, value)
+
+
+def _dotted(key: str, value: object) -> dict[str, Any]:
+    return _nest(key.split("."), Text(value) if isinstance(value, str) else value)
 
 
 def _nest(path: list[str], value: object) -> dict[str, Any]:
@@ -172,7 +147,7 @@ def _nest(path: list[str], value: object) -> dict[str, Any]:
 
 
 def _read_sections(
-    sections: Mapping[str, Any], tree: Mapping[str, Any], where: _Where, others_allowed: bool
+    sections: Mapping[str, Any], tree: Mapping[str, Any], where: Where, others_allowed: bool
 ) -> _Table:
     table = _Table()
     for name, value in tree.items():
@@ -183,17 +158,17 @@ def _read_sections(
     return table
 
 
-def _read(kind: Any, value: Any, where: _Where, meta: Mapping[str, Any]) -> Any:
+def _read(kind: Any, value: Any, where: Where, meta: Mapping[str, Any]) -> Any:
     if dataclasses.is_dataclass(kind):
         return _read_table(kind, value, where)
     entry = _entry_dataclass(kind)
     if entry is None:
-        return _convert(kind, value, where, meta)
+        return convert(kind, value, where, meta)
     names = _as_dict(value, where)
     return _Table({name: _read_table(entry, item, where.child(name)) for name, item in names.items()})
 
 
-def _read_table(kind: Any, value: Any, where: _Where) -> _Table:
+def _read_table(kind: Any, value: Any, where: Where) -> _Table:
     hints, fields = get_type_hints(kind), {field.name: field for field in dataclasses.fields(kind)}
     table = _Table()
     for name, item in _as_dict(value, where).items():
@@ -203,15 +178,15 @@ def _read_table(kind: Any, value: Any, where: _Where) -> _Table:
     return table
 
 
-def _as_dict(value: Any, where: _Where) -> Mapping[str, Any]:
-    if isinstance(value, _Text):
-        value = _from_json(value)
+def _as_dict(value: Any, where: Where) -> Mapping[str, Any]:
+    if isinstance(value, Text):
+        value = from_json(value)
     if not isinstance(value, dict):
-        raise SettingsError(f"{where}: expected a table of settings, got {_shown(value)}")
+        raise SettingsError(f"{where}: expected a table of settings, got {shown(value)}")
     return value
 
 
-def _unknown(what: str, name: str, known: Iterable[str], where: _Where) -> str:
+def _unknown(what: str, name: str, known: Iterable[str], where: Where) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     if not close:
         return f"unknown {what}"
@@ -224,153 +199,6 @@ def _entry_dataclass(kind: Any) -> Any:
     if get_origin(kind) is dict and dataclasses.is_dataclass(get_args(kind)[1]):
         return get_args(kind)[1]
     return None
-
-
-# --- single values ---
-
-
-def _convert(kind: Any, value: Any, where: _Where, meta: Mapping[str, Any]) -> Any:
-    """`value` as a `kind`, or a SettingsError that says what was expected."""
-    inner = _without_none(kind)
-    if inner is not None:
-        if value is None or (isinstance(value, _Text) and not value):
-            return None
-        return _convert(inner, value, where, meta)
-    try:
-        return _parse(kind, value, meta)
-    except (ValueError, TypeError, OverflowError):
-        got = "" if meta.get("secret") else f", got {_shown(value)}"
-    raise SettingsError(f"{where}: expected {_expected(kind, meta)}{got}")
-
-
-def _parse(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
-    origin = get_origin(kind)
-    if origin is Literal:
-        return _plain(value) if isinstance(value, str) and value in get_args(kind) else _fail(value)
-    if origin in (list, tuple):
-        items = [_parse(get_args(kind)[0], item, meta) for item in _items(value)]
-        return items if origin is list else tuple(items)
-    if origin is dict:
-        return _parse_dict(kind, _from_json(value) if isinstance(value, _Text) else value, meta)
-    return _PARSERS[kind](value, meta)
-
-
-def _items(value: Any) -> list[Any]:
-    if isinstance(value, _Text):
-        text = value.strip()
-        value = _from_json(text) if text.startswith("[") else [_Text(x.strip()) for x in text.split(",") if x]
-    return value if isinstance(value, list) else _fail(value)
-
-
-def _parse_dict(kind: Any, value: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError
-    item_kind = get_args(kind)[1]
-    return {key: item if item_kind is Any else _parse(item_kind, item, meta) for key, item in value.items()}
-
-
-def _parse_bool(value: Any, meta: Mapping[str, Any]) -> bool:
-    if isinstance(value, _Text):
-        word = value.strip().lower()
-        return word in _TRUE if word in _TRUE | _FALSE else _fail(value)
-    return value if isinstance(value, bool) else _fail(value)
-
-
-def _parse_int(value: Any, meta: Mapping[str, Any]) -> int:
-    number = int(value) if isinstance(value, _Text) else value
-    return _in_range(number, meta) if type(number) is int else _fail(value)  # a bool is an int to isinstance
-
-
-def _parse_float(value: Any, meta: Mapping[str, Any]) -> float:
-    number = float(value) if isinstance(value, _Text) or type(value) is int else value
-    if type(number) is not float or not math.isfinite(number):
-        raise ValueError(value)
-    return _in_range(number, meta)
-
-
-def _parse_str(value: Any, meta: Mapping[str, Any]) -> str:
-    return _plain(value) if isinstance(value, str) else _fail(value)
-
-
-def _parse_path(value: Any, meta: Mapping[str, Any]) -> Path:
-    if isinstance(value, Path):
-        return value
-    text = value if isinstance(value, str) and value and "\0" not in value else _fail(value)
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:  # no home directory for this user
-        raise ValueError(text) from error
-
-
-_PARSERS: Mapping[Any, Callable[[Any, Mapping[str, Any]], Any]] = {
-    bool: _parse_bool,
-    int: _parse_int,
-    float: _parse_float,
-    str: _parse_str,
-    Path: _parse_path,
-}
-
-
-def _in_range(number: _N, meta: Mapping[str, Any]) -> _N:
-    low, high = meta.get("min", number), meta.get("max", number)
-    return number if low <= number <= high else _fail(number)
-
-
-def _plain(value: str) -> str:
-    return str.__str__(value)
-
-
-def _from_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _fail(value: object) -> NoReturn:
-    raise ValueError(value)
-
-
-# --- messages ---
-
-_NAMES: Mapping[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    Path: "a path",
-}
-
-
-def _expected(kind: Any, meta: Mapping[str, Any]) -> str:
-    origin = get_origin(kind)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, get_args(kind)))
-    if origin in (list, tuple):
-        return f"a list, each item {_expected(get_args(kind)[0], meta)}"
-    if origin is dict:
-        return "a table"
-    return _NAMES[kind] + (_range(meta) if kind in (int, float) else "")
-
-
-def _range(meta: Mapping[str, Any]) -> str:
-    if "min" in meta and "max" in meta:
-        return f" from {meta['min']} to {meta['max']}"
-    if "min" in meta:
-        return f" of at least {meta['min']}"
-    return f" of at most {meta['max']}" if "max" in meta else ""
-
-
-def _shown(value: Any) -> str:
-    text = repr(_plain(value)) if isinstance(value, str) else repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
-def _without_none(kind: Any) -> Any:
-    """X for `X | None`, else None."""
-    if get_origin(kind) not in (Union, types.UnionType):
-        return None
-    return next((arg for arg in get_args(kind) if arg is not types.NoneType), None)
 
 
 # --- checked tables to dataclasses ---

@@ -854,7 +854,7 @@ def test_a_fault_of_the_callers_own_cancels_the_batch(driver: Any, server: PeerS
         raise LookupError("mine")
 
     with pytest.raises(LookupError, match="mine"):
-        driver.batch(["quick", "stuck", "stuck", "never"], concurrency=3, progress=progress)
+        driver.batch(["hold", "hold stuck", "hold stuck", "never"], concurrency=3, progress=progress)
     server.wait_for(lambda: len(server.cancelled) == 2)
     assert [called.params["messages"][0]["content"] for called in server.calls].count("never") == 0
 

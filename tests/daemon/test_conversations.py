@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,3 +175,36 @@ def test_a_broken_file_is_put_aside_and_a_newer_one_is_refused(path: Path, clock
         asyncio.run(newer.append("a", "x", said("q", "a"), None))
     assert caught.value.code is Code.STORAGE
     newer.close()
+
+
+def test_tokens_are_summed(store: Conversations) -> None:
+    async def main() -> None:
+        assert (await store.create("a", {}, "mine"))["total_tokens"] == 0
+        await store.append("a", "mine", said("q", "a"), None, None, 12)
+        await store.append("a", "mine", said("q", "a"), None, None, 30)
+        await store.append("a", "new", said("q", "a"), None, None, 5)
+        assert (await store.get("a", "mine"))["total_tokens"] == 42
+        assert (await store.get("a", "new"))["total_tokens"] == 5
+
+    asyncio.run(main())
+
+
+def test_a_file_of_the_version_before_is_used_as_it_is(path: Path) -> None:
+    async def begin(store: Conversations) -> None:
+        await store.append("a", "mine", said("q", "a"), None, None, 12)
+
+    async def go_on(store: Conversations) -> None:
+        await store.append("a", "mine", said("q", "a"), None, None, 30)
+        found = await store.get("a", "mine")
+        assert (found["message_count"], found["total_tokens"]) == (4, 30)
+
+    store = Conversations(path, Settings())
+    asyncio.run(begin(store))
+    store.close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE conversation DROP COLUMN total_tokens")
+        db.execute("PRAGMA user_version = 1")
+        db.commit()
+    store = Conversations(path, Settings())
+    asyncio.run(go_on(store))
+    store.close()

@@ -4,36 +4,24 @@ import pytest
 
 from ccd_daemon.lifecycle import CLOCK, IGNORED, TABLE, Action, Event, IllegalTransition, State, step
 
+ENDING = {State.DRAINING, State.KILLING, State.DEAD}
+
 #: Pairs that cannot occur. Everything else must be decided by the table or ignored on purpose.
 ILLEGAL = {
     *product(set(State) - {State.SPAWNING, State.KILLING}, (Event.SPAWNED, Event.SPAWN_FAILED)),
     *product(set(State) - {State.READY}, (Event.LEASE, Event.REKEY)),
     *product(set(State) - {State.HELD}, (Event.TURN,)),
     *product(set(State) - {State.PARKED}, (Event.TOOL_RESULTS,)),
-    *product(
-        {
-            State.SPAWNING,
-            State.READY,
-            State.HELD,
-            State.BUSY,
-            State.PARKED,
-            State.CANCELLING,
-            State.RESETTING,
-        },
-        (Event.WARMED,),
-    ),
-    *product(
-        {State.SPAWNING, State.WARMING, State.READY, State.HELD, State.BUSY, State.PARKED, State.CANCELLING},
-        (Event.RESET_OK,),
-    ),
+    *product(set(State) - {State.WARMING, *ENDING}, (Event.WARMED, Event.REHEARSE)),
+    *product(set(State) - {State.RESETTING, *ENDING}, (Event.RESET_OK,)),
     *product(set(State) - {State.BUSY, State.DRAINING, State.KILLING, State.DEAD}, (Event.PARK,)),
     *product(
-        {State.SPAWNING, State.WARMING, State.READY, State.RESETTING},
+        {State.SPAWNING, State.WARMING, State.REHEARSING, State.READY, State.RESETTING},
         (Event.RELEASE, Event.RELEASE_RESET, Event.RELEASE_RETIRE),
     ),
     *product({State.BUSY, State.PARKED, State.CANCELLING}, (Event.RELEASE, Event.RELEASE_RESET)),
     *product({State.SPAWNING, State.WARMING, State.READY, State.HELD, State.PARKED}, (Event.RESULT,)),
-    *product({State.SPAWNING, State.WARMING}, (Event.CANCEL,)),
+    *product({State.SPAWNING, State.WARMING, State.REHEARSING}, (Event.CANCEL,)),
     *product({State.SPAWNING}, (Event.EOF, Event.BAD_FRAME, Event.RSS_HARD)),
 }
 

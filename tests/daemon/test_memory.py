@@ -48,3 +48,21 @@ def test_a_worker_is_taken_first_and_its_heap_is_bounded() -> None:
             child.kill()
     memory.take_workers_first(child.pid)  # gone: nothing happens
     memory.limit_data(child.pid, 100 * MIB)
+
+
+def test_what_large_blocks_took_is_given_back() -> None:
+    """A block of each size is freed before the larger one: by itself the allocator would then keep the next ones."""
+    script = """
+import os
+from ccd_daemon import memory
+memory.return_large_blocks()
+before, fence = memory.rss_bytes(os.getpid()), []
+for mib in (1, 4, 20, 24, 24, 24):
+    block = bytearray(mib << 20)
+    block[:: 4096] = b"x" * len(block[:: 4096])
+    fence.append(bytes(5000))  # behind the block: the heap cannot shrink
+    del block
+print(memory.rss_bytes(os.getpid()) - before)
+"""
+    said = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True, text=True)
+    assert int(said.stdout) < 8 * MIB

@@ -83,8 +83,15 @@ def test_token_lines_are_told_by_their_prefix(lines: bytes, tokens: bool) -> Non
     assert all(line.startswith(TOKEN_PREFIX) for line in each(lines)) or not tokens
 
 
-def test_each_leaves_blank_lines_out() -> None:
-    assert list(each(TEXT)) == [line + b"\n" for line in TEXT.split(b"\n") if line]
+@pytest.mark.parametrize("giant", [b"", b"x" * (2 << 20) + b"\n"])
+def test_each_leaves_blank_lines_out(giant: bytes) -> None:
+    text = giant + TEXT + b" \n" + giant + TEXT
+    assert list(each(text)) == [line + b"\n" for line in text.split(b"\n") if line.strip()]
+
+
+def test_a_giant_line_that_comes_alone_is_not_copied() -> None:
+    giant = b"x" * (2 << 20) + b"\n"
+    assert [line is giant for line in each(giant)] == [True]
 
 
 @given(st.text())

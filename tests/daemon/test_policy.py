@@ -2,42 +2,14 @@ from random import Random
 
 import pytest
 
-from ccd_daemon.lifecycle import Event
 from ccd_daemon.policy import (
     Breaker,
     FairQueue,
-    Wear,
-    WearLimits,
+    Login,
     jittered,
     refused_retry_ms,
-    release_event,
     spawns_wanted,
 )
-
-LIMITS = WearLimits(reset_turns=20, reset_input_tokens=1000, max_turns=100, max_age_s=3600)
-FRESH = Wear(1, 1, 10, 1.0, over_soft_limit=False, tainted=False)
-
-
-@pytest.mark.parametrize(
-    ("change", "event"),
-    [
-        ({}, Event.RELEASE),
-        ({"turns_since_reset": 20}, Event.RELEASE_RESET),
-        ({"input_tokens_since_reset": 1000}, Event.RELEASE_RESET),
-        ({"tainted": True}, Event.RELEASE_RESET),
-        ({"over_soft_limit": True}, Event.RELEASE_RETIRE),
-        ({"turns": 100}, Event.RELEASE_RETIRE),
-        ({"age_s": 3600.0}, Event.RELEASE_RETIRE),
-        ({"tainted": True, "over_soft_limit": True}, Event.RELEASE_RETIRE),
-    ],
-)
-def test_what_giving_back_means(change: dict[str, object], event: Event) -> None:
-    assert release_event(_with(change), LIMITS, reusable=True) is event
-    assert release_event(_with(change), LIMITS, reusable=False) is Event.RELEASE_RETIRE
-
-
-def _with(change: dict[str, object]) -> Wear:
-    return Wear(**{**FRESH.__dict__, **change})  # type: ignore[arg-type]
 
 
 def test_the_breaker_opens_after_deaths_in_the_window_and_closes_with_a_success() -> None:
@@ -63,6 +35,19 @@ def test_the_breaker_backs_off_further_with_every_failed_probe_up_to_a_limit() -
         waits.append(breaker.wait_s(0.0))
     assert [round(wait) for wait in waits] == pytest.approx([1, 2, 4, 8, 8, 8], abs=1)
     assert max(waits) <= 8.8
+
+
+def test_a_refused_login_is_tried_once_in_a_while_until_it_works() -> None:
+    login = Login(5)
+    assert login.may_try(0.0)
+    login.refused(0.0, "revoked")
+    assert not login.may_try(4.9)
+    assert login.may_try(5.0)
+    assert not login.may_try(5.0), "one caller finds out for all"
+    assert login.refusal == "revoked"
+    login.worked()
+    assert login.may_try(5.0)
+    assert login.refusal is None
 
 
 def test_tenants_take_turns() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
@@ -15,6 +13,7 @@ from ccd_daemon.pool import Pool
 from ccd_daemon.shelf import Want
 from ccd_daemon.worker import Worker
 from ccd_protocol.errors import Code, RpcError
+from fakes.in_loop import in_loop
 
 
 class Bench:
@@ -36,33 +35,35 @@ class Bench:
             if worker.state is State.SPAWNING:
                 self.warm(worker)
 
+    def warmed(self) -> Bench:
+        """With its spares."""
+        self.pool.start()
+        self.warm_all()
+        return self
+
     def fail(self, worker: Worker) -> None:
         worker.feed(Event.SPAWN_FAILED)
 
-    def asking(self, tenant: str = "t") -> asyncio.Task[Worker]:
-        return asyncio.get_running_loop().create_task(self.pool.lease("chat", Want(tenant)))
-
     def forgotten(self, worker: Worker) -> None:
         """The process has confirmed a reset."""
-        worker._forget()
-        worker.feed(Event.RESET_OK)
+        worker.on_stdout(RESET)
+
+    async def wanted_by(self, tenant: str) -> asyncio.Task[Worker]:
+        """Somebody who waits for a worker by now."""
+        asking = asyncio.get_running_loop().create_task(self.pool.lease("chat", Want(tenant)))
+        await asyncio.sleep(0)
+        return asking
 
     @property
     def starting(self) -> list[Worker]:
         return [worker for worker in self.launched if worker.state is State.SPAWNING]
 
 
-def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run the coroutine; whatever workers are left end with it."""
-
-    def run(**arguments: Any) -> None:
-        asyncio.run(asyncio.wait_for(test(**arguments), 20))
-
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
-    return run
-
-
+RESET = (
+    b'{"type":"conversation_reset"}\n'
+    b'{"type":"result","subtype":"success","is_error":false,"local_command":"clear"}\n'
+)
+ONE = {"CCD_POOL__SPARES": "0", "CCD_POOL__MAX_WORKERS": "1", "CCD_POOL__SPAWN_CONCURRENCY": "1"}
 SMALL = {"CCD_POOL__SPARES": "2", "CCD_POOL__MAX_WORKERS": "4", "CCD_POOL__SPAWN_CONCURRENCY": "4"}
 
 
@@ -82,9 +83,7 @@ async def test_the_warmest_worker_is_leased_first() -> None:
 
 @in_loop
 async def test_a_tenant_gets_its_own_worker_and_a_stranger_a_fresh_one() -> None:
-    bench = Bench(**SMALL)
-    bench.pool.start()
-    bench.warm_all()
+    bench = Bench(**SMALL).warmed()
     mine = await bench.pool.lease("chat", Want("a"))
     bench.pool.give_back(mine)
     theirs = await bench.pool.lease("chat", Want("b"))
@@ -96,8 +95,7 @@ async def test_a_tenant_gets_its_own_worker_and_a_stranger_a_fresh_one() -> None
 async def test_a_waiter_cancelled_in_the_moment_of_the_hand_over_loses_no_worker() -> None:
     bench = Bench(**SMALL)
     bench.pool.start()
-    asking = bench.asking()
-    await asyncio.sleep(0)
+    asking = await bench.wanted_by("t")
     bench.warm(bench.launched[0])  # handed over now …
     asking.cancel()  # … and cancelled before the waiter runs
     with pytest.raises(asyncio.CancelledError):
@@ -111,8 +109,7 @@ async def test_a_waiter_cancelled_in_the_moment_of_the_hand_over_loses_no_worker
 async def test_a_worker_handed_to_a_cancelled_waiter_goes_to_the_next_in_line() -> None:
     bench = Bench(**SMALL)
     bench.pool.start()
-    first, second = bench.asking(), bench.asking()
-    await asyncio.sleep(0)
+    first, second = await bench.wanted_by("t"), await bench.wanted_by("t")
     bench.warm(bench.launched[0])
     first.cancel()
     assert await second is bench.launched[0]
@@ -123,8 +120,7 @@ async def test_a_worker_handed_to_a_cancelled_waiter_goes_to_the_next_in_line() 
 async def test_a_cancelled_waiter_leaves_the_queue() -> None:
     bench = Bench(**SMALL)
     bench.pool.start()
-    asking = bench.asking()
-    await asyncio.sleep(0)
+    asking = await bench.wanted_by("t")
     assert bench.pool.waiting == 1
     asking.cancel()
     await asyncio.sleep(0)
@@ -162,8 +158,7 @@ async def test_an_open_breaker_fails_fast_and_lets_one_probe_through() -> None:
     backoff = {"CCD_BREAKER__DEATHS": "2", "CCD_BREAKER__BACKOFF_S": "0.1", "CCD_BREAKER__WINDOW_S": "10"}
     bench = Bench(**SMALL, **backoff)
     bench.pool.start()
-    waiting = bench.asking()
-    await asyncio.sleep(0)
+    waiting = await bench.wanted_by("t")
     while bench.starting:
         bench.starting[0].death = "no such file"
         bench.fail(bench.starting[0])
@@ -202,16 +197,19 @@ async def test_a_failing_probe_waits_longer() -> None:
     assert bench.pool.counters["died_unready"] == 3
 
 
-@in_loop
-async def test_an_idle_worker_of_another_tenant_is_taken_after_a_confirmed_reset() -> None:
-    bench = Bench(CCD_POOL__SPARES="0", CCD_POOL__MAX_WORKERS="1", CCD_POOL__SPAWN_CONCURRENCY="1")
-    first = bench.asking("a")
-    await asyncio.sleep(0)
+async def lent_and_wanted_by_a_stranger() -> tuple[Bench, Worker, asyncio.Task[Worker]]:
+    """The only worker has heard somebody, is idle again, and another tenant waits."""
+    bench = Bench(**ONE)
+    first = await bench.wanted_by("a")
     bench.warm_all()
     worker = await first
     bench.pool.give_back(worker)
-    second = bench.asking("b")
-    await asyncio.sleep(0)
+    return bench, worker, await bench.wanted_by("b")
+
+
+@in_loop
+async def test_an_idle_worker_of_another_tenant_is_taken_after_a_confirmed_reset() -> None:
+    bench, worker, second = await lent_and_wanted_by_a_stranger()
     assert worker.state is State.RESETTING
     assert not second.done()
     bench.forgotten(worker)
@@ -222,14 +220,7 @@ async def test_an_idle_worker_of_another_tenant_is_taken_after_a_confirmed_reset
 
 @in_loop
 async def test_an_unconfirmed_reset_ends_the_worker_and_the_waiter_gets_another() -> None:
-    bench = Bench(CCD_POOL__SPARES="0", CCD_POOL__MAX_WORKERS="1", CCD_POOL__SPAWN_CONCURRENCY="1")
-    first = bench.asking("a")
-    await asyncio.sleep(0)
-    bench.warm_all()
-    worker = await first
-    bench.pool.give_back(worker)
-    second = bench.asking("b")
-    await asyncio.sleep(0)
+    bench, worker, second = await lent_and_wanted_by_a_stranger()
     worker.feed(Event.RESULT)  # a result, but not the one of a reset
     assert worker.state is State.KILLING
     assert not second.done()
@@ -242,9 +233,7 @@ async def test_an_unconfirmed_reset_ends_the_worker_and_the_waiter_gets_another(
 
 @in_loop
 async def test_a_worker_that_dies_while_idle_is_replaced() -> None:
-    bench = Bench(**SMALL)
-    bench.pool.start()
-    bench.warm_all()
+    bench = Bench(**SMALL).warmed()
     gone = bench.launched[0]
     gone.feed(Event.EXITED)
     assert gone not in bench.pool.workers
@@ -254,16 +243,13 @@ async def test_a_worker_that_dies_while_idle_is_replaced() -> None:
 
 @in_loop
 async def test_under_pressure_no_spares_are_started_but_waiters_are_served() -> None:
-    bench = Bench(**SMALL)
-    bench.pool.start()
-    bench.warm_all()
+    bench = Bench(**SMALL).warmed()
     bench.pool.under_pressure(True)
     assert [worker.state for worker in bench.launched] == [State.DRAINING, State.READY]
     bench.launched[0].feed(Event.EXITED)
     assert not bench.starting
     assert await bench.pool.lease("chat", Want("t")) is bench.launched[1]
-    asking = bench.asking()
-    await asyncio.sleep(0)
+    asking = await bench.wanted_by("t")
     assert len(bench.starting) == 1, "one for the waiter, none besides"
     bench.warm_all()
     await asking
@@ -273,11 +259,9 @@ async def test_under_pressure_no_spares_are_started_but_waiters_are_served() -> 
 
 @in_loop
 async def test_a_replaced_cli_is_rolled_out_without_touching_running_turns() -> None:
-    bench = Bench(**SMALL)
-    bench.pool.start()
-    bench.warm_all()
+    bench = Bench(**SMALL).warmed()
     busy = await bench.pool.lease("chat", Want("t"))
-    bench.pool._refill()
+    bench.pool._spawner.refill()
     (warming,) = bench.starting
     idle = next(worker for worker in bench.launched if worker.state is State.READY)
     bench.pool.roll()
@@ -297,13 +281,10 @@ async def test_a_replaced_cli_is_rolled_out_without_touching_running_turns() -> 
 
 @in_loop
 async def test_draining_refuses_the_waiting_and_lets_the_running_end() -> None:
-    bench = Bench(**{**SMALL, "CCD_POOL__MAX_WORKERS": "1", "CCD_POOL__SPARES": "1"})
-    bench.pool.start()
-    bench.warm_all()
+    bench = Bench(**{**SMALL, "CCD_POOL__MAX_WORKERS": "1", "CCD_POOL__SPARES": "1"}).warmed()
     running = await bench.pool.lease("chat", Want("t"))
     turn = running.begin(Script(b""), "m", None)
-    waiting = bench.asking()
-    await asyncio.sleep(0)
+    waiting = await bench.wanted_by("t")
     stopping = asyncio.get_running_loop().create_task(bench.pool.stop(10))
     with pytest.raises(RpcError) as caught:
         await waiting
@@ -311,7 +292,7 @@ async def test_draining_refuses_the_waiting_and_lets_the_running_end() -> None:
     with pytest.raises(RpcError):
         await bench.pool.lease("chat", Want("t"))
     assert running.state is State.BUSY
-    running._slow_lines(b'{"type":"result","subtype":"success","is_error":false,"result":"x"}\n')
+    running.on_stdout(b'{"type":"result","subtype":"success","is_error":false,"result":"x"}\n')
     assert (await turn.future)["worker"] == running.id
     bench.pool.give_back(running)
     async with asyncio.timeout(5):

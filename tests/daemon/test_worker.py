@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from ccd_daemon.lifecycle import Event, State
 from ccd_daemon.turn import Turn
 from ccd_daemon.worker import Worker
 from ccd_protocol.errors import Code, RpcError
+from fakes.in_loop import in_loop
 
 MIB = 1 << 20
 
@@ -81,7 +81,7 @@ def held(**overrides: str) -> tuple[Worker, Pipe, Owner]:
     owner = Owner()
     worker = Worker("w1", "chat", "full", settings, owner)
     pipe = Pipe()
-    worker.process = pipe  # type: ignore[assignment]
+    worker.tree.process = pipe  # type: ignore[assignment]
     for event in (Event.SPAWNED, Event.WARMED, Event.LEASE):
         worker.feed(event)
     return worker, pipe, owner
@@ -99,14 +99,6 @@ DELTA = event("content_block_delta", index=0, delta={"type": "text_delta", "text
 START = event("message_start", message={"model": "m", "usage": {"input_tokens": 3}})
 DONE = event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 4})
 RESULT = line(type="result", subtype="success", is_error=False, result="hi")
-
-
-def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 20))
-
-    run.__name__ = test.__name__
-    return run
 
 
 def begin(worker: Worker, sink: Callable[[bytes], None] | None = None) -> Turn:
@@ -166,7 +158,7 @@ async def test_a_missing_result_line_is_waited_for_only_briefly() -> None:
 @in_loop
 async def test_a_kill_by_the_kernel_at_the_memory_limit_is_told_as_such() -> None:
     worker, _, _ = held()
-    worker.group = OomGroup()
+    worker.tree.group = OomGroup()
     turn = begin(worker)
     worker.on_exit(-9)
     with pytest.raises(RpcError) as caught:
@@ -202,7 +194,7 @@ async def test_over_the_soft_limit_ends_when_it_is_given_back() -> None:
     worker, _, _ = held()
     worker.measured(1 << 30, 1)
     assert worker.state is State.HELD
-    assert worker.wear().over_soft_limit
+    assert worker.wear.over_soft_limit
     worker.feed(Event.RELEASE)
     worker.measured(1 << 30, 1)
     assert worker.state is State.DRAINING
@@ -211,7 +203,7 @@ async def test_over_the_soft_limit_ends_when_it_is_given_back() -> None:
 @in_loop
 async def test_an_oversized_line_is_let_go_of() -> None:
     worker, pipe, _ = held()
-    worker._cutter.max_line_bytes = 1000
+    worker._reader._cutter.max_line_bytes = 1000
     turn = begin(worker)
     worker.on_stdout(b"x" * 999)
     worker.on_stdout(b"x" * 999)
@@ -219,7 +211,7 @@ async def test_an_oversized_line_is_let_go_of() -> None:
         await turn.future
     assert caught.value.code is Code.WORKER_CRASHED
     worker.on_stdout(b"x" * 999)
-    assert worker._cutter.held_bytes == 0
+    assert worker._reader._cutter.held_bytes == 0
     assert pipe.signals == ["term"]
 
 

@@ -16,6 +16,8 @@ from ccd_protocol.errors import Code, RpcError
 from fakes.stack import Api, Stack, alive, running_stack, wait_until
 
 SLOW = '[[offline: {"text": "one two three four five six seven eight", "deltas": 8, "delta_ms": 200}]]'
+#: Goes on for longer than it takes to stop the process in the middle of it.
+STEADY = '[[offline: {"text": "' + "word " * 60 + '", "deltas": 60, "delta_ms": 200}]]'
 HANG = '[[offline: {"hang": true}]]'
 
 
@@ -74,7 +76,7 @@ def test_a_stopped_worker_is_found_out_and_killed(tmp_path: Path, cli: Path, api
     with running_stack(
         tmp_path, cli, api, CCD_DEADLINES__STALL_S="1", CCD_DEADLINES__KILL_GRACE_S="0.3"
     ) as stack:
-        asking = Asking(stack, SLOW)
+        asking = Asking(stack, STEADY)
         assert asking.first.wait(10)
         (victim,) = busy(stack)
         os.kill(victim["pid"], signal.SIGSTOP)

@@ -83,6 +83,8 @@ def test_openai_client_with_conversations(rust: tuple[Stack, str, int], api: Api
         first = chat("first words")
         name = first.conversation_id
         second = chat("second words", extra_body={"conversation_id": name})
+        counted = ask(url, "GET", f"/v1/conversations/{name}").json["metadata"]["total_tokens"]
+        assert counted == first.usage.total_tokens + second.usage.total_tokens
         assert second.conversation_id == name
         texts = said(api.bodies()[-1])
         assert [texts[0], texts[-1]] == ["first words", "second words"] and len(texts) == 3

@@ -143,6 +143,20 @@ def test_stop_sequence_and_max_tokens(sdk: Any) -> None:
     assert (cut.stop_reason, cut.usage.output_tokens) == ("max_tokens", 3)
 
 
+REFUSED = {"type": "refusal", "category": "cyber", "explanation": "This cannot be helped with."}
+
+
+def test_why_the_model_refused(sdk: Any) -> None:
+    text = directive(text="", stop_reason="refusal", stop_details=REFUSED)
+    asked: Any = {"model": "claude-sonnet-4-5", "max_tokens": 100, "messages": [user(text)]}
+    whole = sdk.messages.create(**asked)
+    with sdk.messages.stream(**asked) as stream:
+        streamed = stream.get_final_message()
+    for answer in (whole, streamed):
+        assert answer.stop_reason == "refusal"
+        assert answer.stop_details.model_dump(exclude_none=True) == REFUSED
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_thinking_and_tools_over_two_turns(stack: Stack, sdk: Any, streamed: bool) -> None:
     calls = [{"name": "get_weather", "input": {"city": city}} for city in ("Paris", "Oslo")]

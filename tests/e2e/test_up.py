@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,7 +85,7 @@ def _answers(up: Up) -> bool:
         return False
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopping_it_leaves_nothing(up: Up, signum: signal.Signals) -> None:
     up.ask("hello")
     assert len(up.processes()) >= 5
@@ -100,42 +102,77 @@ def test_killing_it_leaves_nothing(up: Up) -> None:
     wait_until(lambda: not up.processes(), timeout_s=10, what="every process of the unit to be gone")
 
 
-def test_a_wrong_setting_is_reported_before_anything_starts(tmp_path: Path, cli: Path) -> None:
-    import subprocess
-    import sys
+PARTS = {
+    "offline API": (["ccd_gateway.offline"], signal.SIGKILL),
+    "daemon": (["ccd_daemon", "daemon", "--with-parent"], signal.SIGTERM),
+    "gateway": (["ccd_daemon", "gateway", "--bind", "127.0.0.1:0"], signal.SIGTERM),
+}
 
-    environ = clean_environ(tmp_path / "home", CCD_CLI__COMMAND=str(cli), CCD_POOL__SPARES="many")
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_whose_unit_was_killed_while_it_started_ends(part: str, tmp_path: Path, cli: Path) -> None:
+    """It learns too late who its parent was, so the unit tells it."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    arguments, signum = PARTS[part]
+    environ = clean_environ(
+        tmp_path,
+        CCD_SOCKET=str(tmp_path / "run" / "s"),
+        CCD_CLI__COMMAND=str(cli),
+        CCD_STARTED_BY=str(gone.pid),
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "ccd_daemon", "up", "--offline"],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
+        [sys.executable, "-m", *arguments], env=environ, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == -signum
+    assert not done.stdout
+
+
+def up_that_fails(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ccd_daemon", "up", "--offline", *arguments]
+    clean = clean_environ(folder / "other-home", **environ)
+    done = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in done.stderr
+    assert not marked_processes(f"HOME={folder / 'other-home'}")
+    return done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "named"),
+    [
+        ((), {"CCD_POOL__SPARES": "many"}, "CCD_POOL__SPARES"),
+        (("--bind", "nowhere"), {}, "gateway: bind"),
+        ((), {"CCD_GATEWAY__WORKERS": "0"}, "CCD_GATEWAY__WORKERS"),
+    ],
+)
+def test_a_wrong_setting_is_reported_before_anything_starts(
+    tmp_path: Path, cli: Path, arguments: tuple[str, ...], environ: dict[str, str], named: str
+) -> None:
+    done = up_that_fails(
+        tmp_path, *arguments, "--socket", str(tmp_path / "run" / "s"), CCD_CLI__COMMAND=str(cli), **environ
     )
     assert done.returncode == 2
-    assert "CCD_POOL__SPARES" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert named in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_its_exit_status_says_why_it_could_not_start(up: Up, tmp_path: Path, cli: Path) -> None:
+    bind = ("--bind", f"127.0.0.1:{free_port()}")
+    second = up_that_fails(tmp_path, *bind, "--socket", str(up.socket), CCD_CLI__COMMAND=str(cli))
+    assert second.returncode == 69
+    assert "another ccd daemon" in second.stderr
+    socket = str(tmp_path / "second" / "s")
+    no_cli = up_that_fails(tmp_path, *bind, "--socket", socket, CCD_CLI__COMMAND=str(tmp_path / "claude"))
+    assert no_cli.returncode == 69
+    relative = up_that_fails(tmp_path, *bind, "--socket", "ccd.sock", CCD_CLI__COMMAND=str(cli))
+    assert relative.returncode == 2
+    assert "must be absolute" in relative.stderr
+    assert "hello" in up.ask("hello")
 
 
 def test_a_port_in_use_ends_it_with_a_readable_line(up: Up, tmp_path: Path, cli: Path) -> None:
-    import subprocess
-    import sys
-
-    environ = clean_environ(tmp_path / "home2", CCD_CLI__COMMAND=str(cli))
-    second = [
-        "-m",
-        "ccd_daemon",
-        "up",
-        "--offline",
-        "--bind",
-        up.bind,
-        "--socket",
-        str(tmp_path / "other" / "ccd.sock"),
-    ]
-    done = subprocess.run(
-        [sys.executable, *second], env=environ, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode != 0
-    assert up.bind in done.stderr or "in use" in done.stderr.lower()
+    socket = str(tmp_path / "other" / "ccd.sock")
+    done = up_that_fails(tmp_path, "--bind", up.bind, "--socket", socket, CCD_CLI__COMMAND=str(cli))
+    assert done.returncode == 1
+    assert f"cannot listen on {up.bind}: Address already in use" in done.stderr
     assert alive(up.running.pid)

@@ -149,6 +149,7 @@ class Cli:
         self.body: dict = {}
         self.turn = None  # the running turn: a generator of seconds to wait
         self.turn_faults: dict = {}
+        self.headers = ""
         self.said = ""
         self.message_id = ""
         self.buffer = b""
@@ -247,6 +248,7 @@ class Cli:
 
     def apply(self, settings: dict) -> None:
         self.model = settings.get("model") or self.model
+        self.headers = settings.get("env", {}).get("ANTHROPIC_CUSTOM_HEADERS", self.headers)
         extra = settings.get("env", {}).get("CLAUDE_CODE_EXTRA_BODY")
         if extra is not None:
             try:
@@ -264,6 +266,11 @@ class Cli:
             self.result(num_turns=0)
             return
         if text == "/clear" and not message.get("client_composed") and self.clear():
+            return
+        if not self.headers.isascii():
+            self.init()
+            self.line({"type": "system", "subtype": "status", "status": "requesting"})
+            self.result(is_error=True, result="Invalid ANTHROPIC_CUSTOM_HEADERS", terminal_reason="api_error")
             return
         spoken = [item for item in self.body.get("messages", []) if item.get("role") == "user"]
         if spoken:

@@ -42,8 +42,10 @@ CONVERSATION = {
     "created_at": 1767225600.25,
     "updated_at": 1767225601.5,
     "message_count": 4,
+    "total_tokens": 77,
     "metadata": {"model": "sonnet"},
 }
+CACHE = {"enabled": False, "total_entries": 0, "total_hits": 0, "total_bytes": 0}
 HEALTHY = {"ready": True, "state": "ready", "reason": None, "version": "0.1.0", "cli_version": "2.1.330"}
 
 
@@ -269,6 +271,7 @@ class Daemon:
             "conversation.get": CONVERSATION,
             "conversation.list": {"conversations": [CONVERSATION]},
             "conversation.delete": {},
+            "cache.stats": CACHE,
         }
         if call.method not in answers:
             raise RpcError(Code.NO_METHOD)

@@ -122,6 +122,7 @@ class _Connection(asyncio.Protocol):
         self.server = server
         self.peer = Peer("accepting", "peer-server/1", limits=server.limits)
         self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.begun: set[int] = set()
         self.waiting: dict[int, asyncio.Future[Any]] = {}
         self.gone = asyncio.get_running_loop().create_future()
 
@@ -162,13 +163,18 @@ class _Connection(asyncio.Protocol):
                 self.tasks[event.id] = asyncio.get_running_loop().create_task(self.serve(event))
             case Cancelled():
                 self.server.cancelled.append(event.id)
-                self.tasks[event.id].cancel()
+                if event.id in self.begun:
+                    self.tasks[event.id].cancel()
+                else:  # a task that is cancelled before its first step never runs
+                    self.tasks.pop(event.id).cancel()
+                    self.peer.fail(event.id, Code.CANCELLED)
             case Credited() | Ended() | Failed():
                 if not self.waiting.get(event.id, self.gone).done():
                     self.waiting.pop(event.id).set_result(event)
         self.server.noted()
 
     async def serve(self, called: Called) -> None:
+        self.begun.add(called.id)
         method = _METHODS.get(called.method)
         try:
             if method is None:
@@ -322,12 +328,12 @@ async def _chat_stream(connection: _Connection, called: Called) -> Any:
 
 
 async def _chat_complete(connection: _Connection, called: Called) -> Any:
-    """Echoes the last message; "stuck" is never answered, "hold" only when three are held."""
+    """Echoes the last message: "hold…" only when three are held, "…stuck" never."""
     text = _said(called)
-    if text == "stuck":
-        await asyncio.shield(connection.gone)
     if text.startswith("hold"):
         await connection.server.hold(3)
+    if text.endswith("stuck"):
+        await asyncio.shield(connection.gone)
     return {**CHAT_RESULT, "content": [{"type": "text", "text": text}], "text": text}
 
 

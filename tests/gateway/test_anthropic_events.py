@@ -143,3 +143,16 @@ def test_blocks_count_up() -> None:
     assert {json.loads(event.data)["index"] for event in block_events(7, {"type": "text", "text": "x"})} == {
         7
     }
+
+
+def test_why_the_model_refused_survives_an_answer_that_was_not_streamed() -> None:
+    details = {"type": "refusal", "category": "cyber", "explanation": None}
+    message = {"id": "msg_1", "content": [{"type": "text", "text": "no"}], "stop_details": details}
+    reader = EventReader()
+    reader.feed(json.dumps({"type": "assistant", "message": message}).encode() + b"\n")
+    ended, _ = reader.finish({**RESULT, "stop_reason": "refusal"})
+    assert json.loads(ended.data)["delta"] == {
+        "stop_reason": "refusal",
+        "stop_sequence": None,
+        "stop_details": details,
+    }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -38,6 +39,7 @@ def test_what_reaches_the_daemon(gateway: Gateway, daemon: Daemon) -> None:
     assert gateway.chat(messages=messages, **more).status == 200
     method, params = daemon.calls[0]
     assert method == "chat.complete"
+    assert re.fullmatch("[0-9a-f]{64}", params.pop("cache")["key"])
     assert params == {
         "model": "sonnet",
         "system": "be brief\n\nin Spanish",

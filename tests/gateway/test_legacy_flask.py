@@ -63,6 +63,7 @@ def test_an_answer(gateway: Gateway, daemon: Daemon) -> None:
             "success": True,
         },
     }
+    assert daemon.calls[0][1].pop("cache")["key"]
     assert daemon.calls == [
         (
             "chat.complete",

@@ -15,7 +15,7 @@ import pytest
 
 from ccd_protocol.errors import Code, RpcError
 from fakes.gateway_daemon import Call, Daemon, Gate, line, start, text, thinking
-from fakes.gateway_process import Answer, Gateway
+from fakes.gateway_process import Answer, Gateway, read_until
 from fakes.stack import wait_until
 
 FIXTURE_KEYS = {
@@ -485,6 +485,61 @@ def _result() -> dict[str, Any]:
     from fakes.gateway_daemon import RESULT
 
     return RESULT
+
+
+def test_what_a_background_response_ignored_is_told_where_it_is_read(
+    gateway: Gateway, daemon: Daemon
+) -> None:
+    daemon.chat(start() + text("x"), ignored=["temperature"])
+    created = ask(gateway, background=True, truncation="auto", temperature=0.5)
+    assert created.headers["x-ccd-ignored"] == "truncation"
+    assert created.json["ccd_ignored"] == ["truncation"]
+    done = poll(gateway, created.json["id"], "completed")
+    assert done["ccd_ignored"] == ["truncation", "temperature"]
+    path = f"/v1/responses/{done['id']}"
+    for query in ("", "?stream=true"):
+        answer = gateway.request("GET", path + query)
+        assert answer.headers["x-ccd-ignored"] == "truncation, temperature"
+    assert sse(answer.body)[-1]["response"] == done
+    plain = ask(gateway, background=True).json
+    assert "ccd_ignored" not in plain
+    daemon.chat(start() + text("x"))
+    other = ask(gateway, background=True).json
+    poll(gateway, other["id"], "completed")
+    assert "x-ccd-ignored" not in gateway.request("GET", f"/v1/responses/{other['id']}").headers
+
+
+def test_replayed_streams_count_as_open_requests(daemon: Daemon) -> None:
+    gate = Gate()
+
+    async def slow(call: Call) -> Any:
+        await call.send(start() + text("x"))
+        await gate.passed()
+        return {**_result(), "stop_reason": "end_turn"}
+
+    daemon.scripts["chat.stream"] = slow
+    with Gateway(daemon.path, max_streams=2) as gateway:
+        response_id = ask(gateway, background=True).json["id"]
+        replays = [gateway.connect() for _ in range(2)]
+        for replay in replays:
+            replay.sendall(
+                f"GET /v1/responses/{response_id}?stream=true HTTP/1.1\r\nHost: a.localhost\r\n\r\n".encode()
+            )
+            read_until(replay, b"event: response.created")
+        third = gateway.request("GET", f"/v1/responses/{response_id}?stream=true")
+        assert (third.status, third.error["code"]) == (503, "overloaded")
+        assert gateway.request("GET", f"/v1/responses/{response_id}").status == 200
+        replays[0].close()  # whoever leaves makes room, though nothing is being sent
+
+        def room() -> bool:
+            status = ask(gateway, background=True).status
+            assert status in (200, 503)
+            return status == 200
+
+        wait_until(room, what="room for another request")
+        gate.open()
+        read_until(replays[1], b"event: response.completed")
+        replays[1].close()
 
 
 def test_background_streamed_at_once(gateway: Gateway, daemon: Daemon) -> None:

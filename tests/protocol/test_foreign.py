@@ -54,9 +54,9 @@ RUST: dict[str, tuple[str, dict[str, Any]]] = {
     "process_pool.size": ("5", {"pool.spares": 5}),
     "process_pool.min_idle": ("2", {"pool.spares": 2}),
     "process_pool.max_idle": ("5", {}),
-    "cache.enabled": ("true", {}),
-    "cache.max_entries": ("1000", {}),
-    "cache.ttl_seconds": ("3600", {}),
+    "cache.enabled": ("true", {"cache.enabled": True}),
+    "cache.max_entries": ("500", {"cache.max_entries": "500"}),
+    "cache.ttl_seconds": ("600", {"cache.ttl_s": "600"}),
     "conversation.max_history_messages": ("20", {"conversations.max_messages": "20"}),
     "conversation.session_timeout_minutes": ("45", {"conversations.retention_s": 2700}),
     "conversation.max_context_tokens": ("100000", {"conversations.max_bytes": 400000}),
@@ -94,6 +94,7 @@ def test_everything_at_once_is_good_for_daemon_and_gateway(
     settings, gateway = config.read(environ), load_settings(environ, {})
     assert (settings.cli.command, settings.pool.max_workers, settings.pool.spares) == ("/opt/claude", 10, 5)
     assert (settings.deadlines.turn_s, settings.conversations.max_messages) == (600, 20)
+    assert (settings.cache.enabled, settings.cache.max_entries, settings.cache.ttl_s) == (True, 500, 600)
     assert (gateway.bind, gateway.always_conversations) == ("0.0.0.0:9090", True)
     assert any("cli.command" in note.text for note in settings.foreign_notes)
     assert not any("gateway.bind" in note.text for note in settings.foreign_notes)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ccd_daemon.connection import Call
 from ccd_daemon.memory import host_memory, rss_bytes
+from ccd_daemon.policy import Rehearsals
 from ccd_daemon.pool import Pool
 from ccd_daemon.worker import Worker
 from ccd_protocol.methods import (
@@ -99,6 +100,7 @@ class Admin:
             pool={
                 "mode": pool.mode,
                 "refused_modes": dict(pool.refused_modes),
+                "rehearsals": _rehearsals(pool.rehearsals),
                 "workers": len(workers),
                 "waiting": pool.waiting,
                 "spares": {name: len(shelf.spares) for name, shelf in pool.shelves.items()},
@@ -118,15 +120,15 @@ class Admin:
 
 def surplus(pool: Pool) -> int:
     """API calls that the CLI made beyond one per turn."""
-    return pool.counters["surplus_calls"] + sum(worker.surplus_calls for worker in pool.workers)
+    return pool.counters["surplus_calls"] + sum(worker.wear.surplus_calls for worker in pool.workers)
 
 
 def pool_state(pool: Pool) -> tuple[str, str | None]:
     """The daemon's state in a word, and why."""
     if pool.draining:
         return "draining", "ccd is shutting down"
-    if pool.auth_error is not None:
-        return "degraded", pool.auth_error
+    if pool.login.refusal is not None:
+        return "degraded", pool.login.refusal
     broken = pool.broken()
     if broken is not None:
         return "degraded", f"the CLI cannot be started: {broken.breaker.reason}"
@@ -144,7 +146,11 @@ def _row(worker: Worker) -> WorkerRow:
         state=worker.state.value,
         pid=worker.pid,
         age_s=round(worker.age_s, 1),
-        turns=worker.turns,
+        turns=worker.wear.turns,
         rss_bytes=worker.rss_bytes,
         cli_version=worker.cli_version,
     )
+
+
+def _rehearsals(rehearsals: Rehearsals) -> dict[str, object]:
+    return {"on": rehearsals.allowed, "done": rehearsals.done, "fault": rehearsals.fault}

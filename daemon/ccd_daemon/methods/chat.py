@@ -8,11 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 from ccd_daemon import body, exact, structured, wish
+from ccd_daemon.answer_cache import key_of
 from ccd_daemon.body import Wish
 from ccd_daemon.config import Profile
 from ccd_daemon.connection import Call
 from ccd_daemon.conversations import Conversations
+from ccd_daemon.methods import remembered
 from ccd_daemon.methods.conversation import check_id
+from ccd_daemon.methods.remembered import Answered, Remembered
 from ccd_daemon.pool import Pool
 from ccd_daemon.server import Server
 from ccd_daemon.shelf import Want
@@ -23,11 +26,11 @@ from ccd_daemon.worker import Worker
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult, Message
 
-Answered: TypeAlias = tuple[ChatResult, list[dict[str, Any]]]
 Answering: TypeAlias = Callable[[Call, ChatParams], Awaitable[Answered]]
 
 _LEASE_TRIES = 3  # a worker may end between the lease and the write; nothing was sent then
 _MAX_LEARNED = 1000
+_COUNTED = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 #: How a backend says that it takes a login only from the CLI's own requests.
 _REFUSED_CREDENTIAL = re.compile(
     r"only authorized for use with claude code|system prompt.*not allowed", re.IGNORECASE
@@ -51,10 +54,12 @@ class Chat:
         server: Server,
         profiles: Mapping[str, Profile],
         conversations: Conversations,
+        remembered: Remembered,
         *,
         betas: bool,
     ) -> None:
         self._pool = pool
+        self._remembered = remembered
         self._conversations = conversations
         self._server = server
         self._profiles = profiles
@@ -69,7 +74,7 @@ class Chat:
 
     async def complete(self, call: Call) -> ChatAnswer:
         """The whole answer at once; one that has the wrong format is sent back once to be corrected."""
-        result, content = await self._in_conversation(call, self._completed)
+        result, content = await self._in_conversation(call, self._recalled)
         return _answer(result, content)
 
     async def _in_conversation(self, call: Call, answer: Answering) -> Answered:
@@ -86,15 +91,40 @@ class Chat:
                 whole["system"] = history.system
             result, content = await answer(call, whole)
             said = [*asked, Message(role="assistant", content=content)] if content else asked
-            await self._conversations.append(tenant, name, said, chat.get("system"), chat.get("model"))
+            tokens = sum(result["usage"].get(key, 0) for key in _COUNTED)  # type: ignore[misc]
+            await self._conversations.append(
+                tenant, name, said, chat.get("system"), chat.get("model"), tokens
+            )
         return result, content
 
+    async def _recalled(self, call: Call, chat: ChatParams) -> Answered:
+        """From the cache where there is one and the call allows it, else from the model."""
+        return await self._remembered.answer(
+            chat, lambda: self._cache_key(call, chat), lambda: self._completed(call, chat)
+        )
+
+    def _cache_key(self, call: Call, chat: ChatParams) -> bytes | None:
+        profile, model = self._resolve(chat)
+        scene = (
+            profile,
+            model,
+            self._profiles[profile].fallback_model,
+            self._pool.mode,
+            self._pool.cli_version,
+        )
+        try:
+            return key_of(self._tenant(call, chat), scene, chat)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise body.bad("messages", f"the request has a value that cannot be encoded: {error}") from None
+
     async def _streamed(self, call: Call, chat: ChatParams) -> Answered:
+        if "cache" in chat:
+            raise body.bad("cache", "cache is for chat.complete")
         result, turn = await self._ask(call, chat, streaming=True)
         why = _format_problem(chat, result, turn.text)
         if why is not None:
             text = f"the answer does not have the format asked for: {why}"
-            raise turn.failure(Code.UPSTREAM_ERROR, text, reason="format")
+            raise turn.failed_by(RpcError(Code.UPSTREAM_ERROR, text, {"reason": "format"}))
         return result, turn.content
 
     async def _completed(self, call: Call, chat: ChatParams) -> Answered:
@@ -114,6 +144,7 @@ class Chat:
     def _validated(self, call: Call) -> ChatParams:
         chat = body.validate(call.params)
         exact.check(chat)
+        remembered.check(chat)
         wanted = chat.get("format", {})
         if wanted.get("type") == "json_schema":
             error = structured.schema_error(wanted["schema"])
@@ -129,6 +160,7 @@ class Chat:
         dropped: set[str] = set()
         tries = _LEASE_TRIES
         fallback = chat.get("fallback_model") or self._profiles[profile].fallback_model
+        fell_back = False
         while True:
             asked = self._wish(chat, model, thoughtless=thoughtless)
             dropped.update(asked.ignored)
@@ -137,6 +169,8 @@ class Chat:
             try:
                 result, turn = await self._turn(call, worker, asked, streaming=streaming)
                 result["ignored"] = sorted(dropped)
+                if fell_back:
+                    result["fallback"] = True
                 self._pool.proven_modes.add(worker.mode)
                 self._thoughts.keep(tenant, turn.tool_call_ids, turn.thoughts)
                 return result, turn
@@ -150,7 +184,7 @@ class Chat:
                 if error.data.get("output_started"):
                     raise
                 if fallback and error.code in _FALL_BACK_ON:
-                    model, fallback = fallback, None
+                    model, fallback, fell_back = fallback, None, True
                 elif not (self._learn(chat, model, error) or self._slower_mode(mode, error)):
                     raise
             finally:

@@ -40,6 +40,7 @@ class _Message(Struct):
     content: list[dict[str, Any]] = []
     id: str | None = None
     usage: dict[str, Any] | None = None
+    stop_details: dict[str, Any] | None = None
 
 
 _decode_line = msgspec.json.Decoder(_Line).decode
@@ -60,7 +61,7 @@ class EventReader:
         started: the model's answer has begun.
     """
 
-    __slots__ = ("_blocks", "_ended", "_rest", "_streamed", "started")
+    __slots__ = ("_blocks", "_ended", "_rest", "_stop_details", "_streamed", "started")
 
     def __init__(self) -> None:
         self.started = False
@@ -68,6 +69,7 @@ class EventReader:
         self._streamed = False  # blocks came as events, so `assistant` lines only repeat them
         self._blocks = 0  # blocks made of `assistant` lines
         self._ended = False
+        self._stop_details: dict[str, Any] | None = None  # of a message that came whole
 
     def feed(self, payload: bytes) -> list[Event]:
         """The events in a payload, in order. A line that is not complete waits for the next payload."""
@@ -89,7 +91,8 @@ class EventReader:
         if not self.started:
             self._start(_Message(usage=result.get("usage")), found)
         if not self._ended:
-            delta = {"stop_reason": result.get("stop_reason"), "stop_sequence": result.get("stop_sequence")}
+            delta = {name: result.get(name) for name in ("stop_reason", "stop_sequence")}
+            delta["stop_details"] = self._stop_details
             found.append(event("message_delta", delta=delta, usage=dict(result.get("usage") or {})))
         found.append(event("message_stop"))
         return found
@@ -122,6 +125,7 @@ class EventReader:
     def _take_whole(self, message: _Message, found: list[Event]) -> None:
         if not self.started:
             self._start(message, found)
+        self._stop_details = message.stop_details or self._stop_details
         for block in message.content:
             found += block_events(self._blocks, block)
             self._blocks += 1

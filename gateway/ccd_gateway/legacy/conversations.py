@@ -87,7 +87,7 @@ class Conversations:
 
 
 def shown(found: Conversation) -> dict[str, object]:
-    """The older project's form; its `turn_count` counts messages, and it has never counted tokens."""
+    """The older project's form; its `turn_count` counts messages."""
     kept = found["metadata"]
     return {
         "id": found["id"],
@@ -96,7 +96,7 @@ def shown(found: Conversation) -> dict[str, object]:
         "message_count": found["message_count"],
         "metadata": {
             "model": kept.get("model"),
-            "total_tokens": 0,
+            "total_tokens": found["total_tokens"],
             "turn_count": found["message_count"],
             "project_path": kept.get("project_path"),
         },

@@ -11,6 +11,11 @@ _NULLABLE = {"type": ["string", "null"]}
 _COUNT = {"type": "integer", "minimum": 0}
 _TRUE = {"const": True}
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+_CACHE = {
+    "type": "object",
+    "properties": {"enabled": {"type": "boolean"}, "total_entries": _COUNT, "total_hits": _COUNT},
+    "required": ["enabled", "total_entries", "total_hits"],
+}
 _AWAY = (401, 403, 408, 415, 429, 500, 502, 503, 504, 507)
 
 
@@ -39,17 +44,33 @@ def paths() -> Json:
                 other={"404": _object({"error": {"type": ["string", "object"]}})},
             ),
         },
-        "/stats": {
-            "get": _operation("stats", _object({"cache": {"type": "object"}, "version": _TEXT}), (400,))
-        },
+        "/stats": {"get": _operation("stats", _object({"cache": _CACHE, "version": _TEXT}), (400,))},
         "/version": {"get": _operation("version", version, (400,), error="FlaskError")},
         "/api/claude-code": {
             "post": {
-                **_operation("claudeCode", _ref("FlaskAnswer"), (400, 404, 413), error="FlaskError"),
+                **_cached(_operation("claudeCode", _ref("FlaskAnswer"), (400, 404, 413), error="FlaskError")),
                 **_body(_ref("FlaskTask")),
+                "parameters": [cache_control()],
             }
         },
     }
+
+
+def cache_control() -> Json:
+    """The request header that decides about cached answers."""
+    said = {"type": "string", "pattern": "^(no-cache|no-store|max-age=[0-9]{1,9})$"}
+    return {"name": "Cache-Control", "in": "header", "schema": said}
+
+
+def cache_headers() -> Json:
+    """What an answer says about them, where there is a cache."""
+    text = "Where the answer comes from; absent where there is no cache."
+    return {"X-Cache": {"description": text, "schema": {"enum": ["HIT", "MISS", "BYPASS"]}}}
+
+
+def _cached(operation: Json) -> Json:
+    operation["responses"]["200"]["headers"] = cache_headers()
+    return operation
 
 
 def schemas() -> Json:

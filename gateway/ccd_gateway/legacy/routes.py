@@ -22,6 +22,6 @@ def add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
     app.add_route("/v1/conversations", conversations)
     app.add_route("/v1/conversations/{name}", conversations, suffix="one")
     app.add_route("/v1/sessions/{name}", conversations, suffix="session")
-    app.add_route("/stats", Stats())
+    app.add_route("/stats", Stats(backend))
     app.add_route("/version", Version(backend))
     app.add_route("/api/claude-code", Run(backend, settings, SharedLimit(settings.flask_requests_per_minute)))

@@ -12,6 +12,7 @@ import falcon.asgi
 
 from ccd_gateway.backend import Backend
 from ccd_gateway.body import read_body
+from ccd_gateway.caching import cache_use, name_cache
 from ccd_gateway.caller import caller_of
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.legacy import confined
@@ -64,18 +65,21 @@ class Run:
         """A failure of the model or the CLI is a result, with status 200; everything else is an error."""
         caller = caller_of(req)
         self._count(caller.name or req.remote_addr)
-        task = read_task(decode_object(await read_body(req, self._settings.max_body_bytes)))
+        fields = decode_object(await read_body(req, self._settings.max_body_bytes))
+        task = read_task(fields)
         files = await asyncio.to_thread(self._open, task.options)
         wanted = task.options.model
         chosen = target(self._settings.model_for(wanted), None) if wanted else None
         params = chat_params(task, chosen and chosen.model, files.context, caller.tenant)
         if chosen and chosen.profile:
             params["profile"] = chosen.profile
+        params["cache"] = cache_use(req, fields)
         started_s = time.monotonic()
         ignored = list(task.unknown)
         try:
             answer = await self._ask(params, task)
             ignored += answer["ignored"]
+            name_cache(resp, [answer])
             outcome = await self._finish(task, files, answer["text"], time.monotonic() - started_s)
         except RpcError as error:
             if error.code not in RESULTS:

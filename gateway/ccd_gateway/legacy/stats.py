@@ -7,13 +7,17 @@ from importlib import metadata
 import falcon
 import falcon.asgi
 
+from ccd_gateway.backend import Backend
 from ccd_gateway.legacy.conversations import send
 
 
 class Stats:
-    """claude-code-api's numbers. ccd has no cache of answers, so there is nothing in it, and it is off."""
+    """claude-code-api's numbers; the cache is the daemon's, so they are those of all processes of the gateway."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """The same for everybody."""
-        cache = {"total_entries": 0, "total_hits": 0, "enabled": False}
+        cache = await self._backend.call("cache.stats", timeout_s=5.0)
         send(resp, {"cache": cache, "version": metadata.version("ccdaemon")})

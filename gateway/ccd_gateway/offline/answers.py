@@ -28,6 +28,7 @@ class Answer(NamedTuple):
     blocks: list[dict[str, Any]]
     stop_reason: str
     stop_sequence: str | None
+    stop_details: dict[str, Any] | None
     usage: dict[str, Any]
 
     def message(self) -> dict[str, Any]:
@@ -40,7 +41,7 @@ class Answer(NamedTuple):
             "content": self.blocks,
             "stop_reason": self.stop_reason,
             "stop_sequence": self.stop_sequence,
-            "stop_details": None,
+            "stop_details": self.stop_details,
             "usage": self.usage,
         }
 
@@ -72,7 +73,9 @@ def compose(body: dict[str, Any], directive: Directive, text: str, split: Split 
     blocks = _thinking(body, directive) + ([{"type": "text", "text": said}] if said else []) + calls
     usage = {**_usage(body, blocks, directive, split), **directive.usage}
     reason = directive.stop_reason or stop
-    return Answer(f"msg_{secrets.token_hex(12)}", body["model"], blocks, reason, sequence, usage)
+    return Answer(
+        f"msg_{secrets.token_hex(12)}", body["model"], blocks, reason, sequence, directive.stop_details, usage
+    )
 
 
 def _said(body: dict[str, Any], directive: Directive, text: str) -> str:

@@ -48,6 +48,7 @@ class Directive(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     thinking: _Text | None = None  # said first, in a request that has thinking on
     tool_calls: Annotated[list[ToolCall], Meta(max_length=1000)] = []
     stop_reason: str | None = None
+    stop_details: dict[str, Any] | None = None
     usage: dict[str, Any] = {}  # replaces single figures
 
     delay_ms: _Milliseconds = 0  # before the first byte

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import ipaddress
 import json
 import os
@@ -18,7 +17,8 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
-_PR_SET_PDEATHSIG = 1
+from ccd_protocol.parent import die_with_parent, starter
+
 _BACKLOG = 4096
 
 
@@ -54,11 +54,6 @@ def url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
 class _Log(Logger):
     """Gunicorn's log without the one line that a script's cut connection would cause each time."""
 
@@ -91,7 +86,7 @@ class Server(BaseApplication):
             "logger_class": _Log,
             "proc_name": "ccd-offline",
             "control_socket_disable": True,  # else gunicorn puts a socket into the user's runtime directory
-            "post_fork": lambda server, worker: die_with_parent(),
+            "post_fork": lambda server, worker: die_with_parent(worker.ppid, signal.SIGKILL),
             "post_worker_init": self._announce,
         }
         for name, value in settings.items():
@@ -120,5 +115,5 @@ class Server(BaseApplication):
 
 def serve(bind: str, port_file: Path | None = None) -> None:
     """Serve until stopped by SIGTERM or SIGINT, or until the parent process ends."""
-    die_with_parent()
+    die_with_parent(starter(os.environ), signal.SIGKILL)
     Server(listen(bind), port_file).run()

@@ -13,11 +13,20 @@ import msgspec
 from ccd_client.messages import chat_request
 from ccd_gateway.anthropic.schema import Prompt
 from ccd_gateway.anthropic.tokens import estimate
+from ccd_gateway.caching import cache_use
 from ccd_gateway.caller import tenant_of
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.parameters import refuse_ignored
+from ccd_gateway.remote_images import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents
-from ccd_gateway.responses.items import Item, in_words_of_items, missing_reference, own_items, to_messages
+from ccd_gateway.responses.items import (
+    Item,
+    Messages,
+    in_words_of_items,
+    missing_reference,
+    own_items,
+    to_messages,
+)
 from ccd_gateway.responses.resource import Response, new_response
 from ccd_gateway.responses.schema import Decoded, ResponsesRequest
 from ccd_gateway.responses.store import ResponseStore
@@ -107,7 +116,11 @@ class Job(NamedTuple):
 
 
 async def read_job(
-    req: falcon.asgi.Request, decoded: Decoded, store: ResponseStore, settings: GatewaySettings
+    req: falcon.asgi.Request,
+    decoded: Decoded,
+    store: ResponseStore,
+    images: RemoteImages,
+    settings: GatewaySettings,
 ) -> Job:
     """Check a request, fetch what it refers to, and make the call's parameters of it.
 
@@ -115,16 +128,23 @@ async def read_job(
         ApiError: 400, naming the parameter.
         RpcError: BAD_PARAMS for the content; STORAGE when what it refers to cannot be read.
     """
-    request, ignored = decoded
+    request, ignored, fields = decoded
     tenant = tenant_of(req)
     history = await _history(tenant, request.previous_response_id, store)
     items = await _resolved(tenant, own_items(request.input or ""), store)
     chosen = target(settings.model_for(request.model), req.get_header("x-ccd-profile"))
-    params, more = _params(chosen, request, history, items)
+    made = to_messages(history, items)
+    try:
+        await images.inline(made.messages)
+    except RpcError as error:
+        raise in_words_of_items(error, made.origins) from None
+    params, more = _params(chosen, request, made)
     ignored = ignored + more
     if (req.get_header("x-ccd-strict") or "").lower() == "true":
         refuse_ignored(ignored)
         params["strict"] = True
+    if not (request.stream or request.background):
+        params["cache"] = cache_use(req, fields)
     response = new_response(request, created_at=int(time.time()), store=request.store is not False)
     return Job(tenant, request, params, response, items, ignored)
 
@@ -186,10 +206,8 @@ async def _referred(tenant: str, item_id: str, path: str, store: ResponseStore) 
     raise missing_reference(path, item_id)
 
 
-def _params(
-    chosen: Target, request: ResponsesRequest, history: list[Item], items: list[Item]
-) -> tuple[ChatParams, list[str]]:
-    messages, origins = to_messages(history, items)
+def _params(chosen: Target, request: ResponsesRequest, made: Messages) -> tuple[ChatParams, list[str]]:
+    messages, origins = made
     user = request.user or request.safety_identifier or (request.metadata or {}).get("user_id")
     try:
         params, ignored = chat_request(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ccd_gateway.responses.schema import ResponsesRequest
 
 Response = dict[str, Any]
+IGNORED = "ccd_ignored"
 
 _ERROR_CODES = frozenset({"server_error", "rate_limit_exceeded", "invalid_prompt"})
 
@@ -101,6 +102,13 @@ def usage(counts: Mapping[str, Any]) -> dict[str, Any]:
         "output_tokens_details": {"reasoning_tokens": counts.get("thinking_tokens") or 0},
         "total_tokens": given + made,
     }
+
+
+def note_ignored(response: Response, names: Iterable[str]) -> None:
+    """Write into the response itself what had no effect: one that is made in the background has no header for it."""
+    noted = list(dict.fromkeys([*response.get(IGNORED, ()), *names]))
+    if noted:
+        response[IGNORED] = noted
 
 
 def failed(response: Response, error: Mapping[str, Any]) -> Response:

@@ -13,10 +13,12 @@ import msgspec
 
 from ccd_gateway.backend import Backend
 from ccd_gateway.body import read_body
+from ccd_gateway.caching import name_cache
 from ccd_gateway.caller import tenant_of
 from ccd_gateway.errors import JSON, ApiError, bad_request, from_rpc
 from ccd_gateway.outlet import Body, Express, Outlet, outlet_of, stream_events
 from ccd_gateway.parameters import header_value
+from ccd_gateway.remote_images import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents, complete
 from ccd_gateway.responses.items import Item
 from ccd_gateway.responses.job import (
@@ -54,6 +56,7 @@ class Responses:
     def __init__(self, backend: Backend, settings: GatewaySettings, environ: dict[str, str]) -> None:
         self._backend = backend
         self._settings = settings
+        self._images = RemoteImages(settings)
         bounds = Bounds(settings.stored_responses, settings.stored_bytes, settings.stored_s)
         self._store = ResponseStore(settings.responses_path(environ), bounds, obituary)
         self._runs = BackgroundRuns(backend, self._store)
@@ -68,7 +71,7 @@ class Responses:
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Make a response: whole, streamed, or in the background."""
         decoded = decode(await read_body(req, self._settings.max_body_bytes))
-        job = await read_job(req, decoded, self._store, self._settings)
+        job = await read_job(req, decoded, self._store, self._images, self._settings)
         await self._check_store(job)
         answer = self._complete
         if job.request.background:
@@ -99,6 +102,7 @@ class Responses:
         )
         response["store"] = await self._keep(job, response)
         _name_ignored(resp, job.ignored + ignored_by_daemon(answer))
+        name_cache(resp, [answer])
         _answer(resp, response)
 
     async def _stream(self, job: Job, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
@@ -155,7 +159,7 @@ class Responses:
     async def on_post_tokens(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Estimate the tokens of a request's input: instructions, tools and all that came before included."""
         decoded = decode(await read_body(req, self._settings.max_body_bytes), model_needed=False)
-        job = await read_job(req, decoded, self._store, self._settings)
+        job = await read_job(req, decoded, self._store, self._images, self._settings)
         resp.set_header("x-ccd-estimated", "true")
         _answer(resp, {"object": "response.input_tokens", "input_tokens": job.input_tokens})
 
@@ -166,6 +170,7 @@ class Responses:
     ) -> None:
         """A stored response, or the events of one that was made in the background."""
         row = await self._found(req, response_id)
+        _name_ignored(resp, msgspec.json.decode(row.body, type=_Noted).ccd_ignored)
         if req.get_param_as_bool("stream"):
             if not row.background:
                 raise bad_request("Only a background response can be streamed again.", "stream")
@@ -225,6 +230,12 @@ class Responses:
         if row is None:
             raise not_found(response_id)
         return row
+
+
+class _Noted(msgspec.Struct):
+    """What a stored response says that had no effect."""
+
+    ccd_ignored: list[str] = []
 
 
 def _page(req: falcon.asgi.Request, items: list[Item]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from ccd_gateway.backend import Backend
 from ccd_gateway.errors import ApiError, from_rpc, overloaded
 from ccd_gateway.lines import Delta
 from ccd_gateway.responses.events import ResponseEvents
-from ccd_gateway.responses.job import Job, in_clients_words
-from ccd_gateway.responses.resource import failed
+from ccd_gateway.responses.job import Job, ignored_by_daemon, in_clients_words
+from ccd_gateway.responses.resource import failed, note_ignored
 from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import ResponseTable
 from ccd_gateway.sse import KEEPALIVE
@@ -95,6 +95,7 @@ class BackgroundRuns:
                 "There are as many background responses as this gateway takes. Try again later.", 10
             )
         job.response["status"] = "queued"
+        note_ignored(job.response, job.ignored)
         run = _Run(job)
         response_id = job.response["id"]
         self._runs[response_id] = run
@@ -188,6 +189,7 @@ class BackgroundRuns:
                 if made:
                     await self._write(run, made)
                 deltas = await turn.deltas(_SILENCE_S)
+            note_ignored(events.response, ignored_by_daemon(turn.result))
             made = events.finish(turn.result, int(time.time()))
         finally:
             turn.close()

@@ -88,10 +88,11 @@ FIELDS = frozenset(ResponsesRequest.__struct_fields__)
 
 
 class Decoded(NamedTuple):
-    """A request, and the parameters in it that have no effect."""
+    """A request, the parameters in it that have no effect, and all fields as they came."""
 
     request: ResponsesRequest
     ignored: list[str]
+    fields: dict[str, Any]
 
 
 def decode(body: bytes, *, model_needed: bool = True) -> Decoded:
@@ -113,7 +114,7 @@ def decode(body: bytes, *, model_needed: bool = True) -> Decoded:
         raise wrong_field(str(error)) from error
     _refuse(request)
     unknown = [name for name, value in fields.items() if name not in FIELDS and value is not None]
-    return Decoded(request, _ignored(request) + unknown)
+    return Decoded(request, _ignored(request) + unknown, fields)
 
 
 def _refuse(request: ResponsesRequest) -> None:

@@ -1,12 +1,22 @@
-"""Ending with the parent process, however that ends."""
+"""Ending with the process that started this one, however that ends."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+from collections.abc import Mapping
+
+#: Names the starter's pid to a process that may not have begun to run Python when the starter ends.
+STARTED_BY = "CCD_STARTED_BY"
 
 _PR_SET_PDEATHSIG = 1
+
+
+def starter(environ: Mapping[str, str]) -> int:
+    """The pid of the process that started this one, as that one said, else as it is now."""
+    told = environ.get(STARTED_BY, "")
+    return int(told) if told.isascii() and told.isdigit() else os.getppid()
 
 
 def die_with_parent(expected_parent: int, signum: signal.Signals) -> None:
@@ -16,6 +26,9 @@ def die_with_parent(expected_parent: int, signum: signal.Signals) -> None:
         expected_parent: the parent's pid as it was before the call; if the parent ended in between, the
             signal is sent at once, for the kernel would not.
         signum: what to send.
+
+    Raises:
+        OSError: the kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0) != 0:

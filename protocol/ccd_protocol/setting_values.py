@@ -1,0 +1,188 @@
+"""One setting's value: read out of text, checked against its type, and named in a message when it is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, Union, get_args, get_origin
+
+PREFIX = "CCD_"  # of the variables
+
+_N = TypeVar("_N", int, float)
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names the file, variable or flag, and what is expected."""
+
+
+class Text(str):
+    """A value that came as text, so numbers and lists have to be parsed out of it."""
+
+
+class Where(NamedTuple):
+    """Where a value came from, for messages."""
+
+    source: str  # "env", "flag" or the file's path
+    path: tuple[str, ...]
+
+    def child(self, name: str) -> Where:
+        """The place of an entry of the table that is here."""
+        return self._replace(path=(*self.path, name))
+
+    def __str__(self) -> str:
+        if self.source == "env":
+            return PREFIX + "__".join(self.path).upper()
+        if self.source == "flag":
+            return f"the flag for {'.'.join(self.path)}"
+        return f"{self.source}: {'.'.join(self.path)}" if self.path else self.source
+
+
+def convert(kind: Any, value: Any, where: Where, meta: Mapping[str, Any]) -> Any:
+    """`value` as a `kind`, or a SettingsError that says what was expected."""
+    inner = _without_none(kind)
+    if inner is not None:
+        if value is None or (isinstance(value, Text) and not value):
+            return None
+        return convert(inner, value, where, meta)
+    try:
+        return _parse(kind, value, meta)
+    except (ValueError, TypeError, OverflowError):
+        got = "" if meta.get("secret") else f", got {shown(value)}"
+    raise SettingsError(f"{where}: expected {_expected(kind, meta)}{got}")
+
+
+def _parse(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
+    origin = get_origin(kind)
+    if origin is Literal:
+        return _plain(value) if isinstance(value, str) and value in get_args(kind) else _fail(value)
+    if origin in (list, tuple):
+        items = [_parse(get_args(kind)[0], item, meta) for item in _items(value)]
+        return items if origin is list else tuple(items)
+    if origin is dict:
+        return _parse_dict(kind, from_json(value) if isinstance(value, Text) else value, meta)
+    return _PARSERS[kind](value, meta)
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, Text):
+        text = value.strip()
+        value = from_json(text) if text.startswith("[") else [Text(x.strip()) for x in text.split(",") if x]
+    return value if isinstance(value, list) else _fail(value)
+
+
+def _parse_dict(kind: Any, value: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError
+    item_kind = get_args(kind)[1]
+    return {key: item if item_kind is Any else _parse(item_kind, item, meta) for key, item in value.items()}
+
+
+def _parse_bool(value: Any, meta: Mapping[str, Any]) -> bool:
+    if isinstance(value, Text):
+        word = value.strip().lower()
+        return word in _TRUE if word in _TRUE | _FALSE else _fail(value)
+    return value if isinstance(value, bool) else _fail(value)
+
+
+def _parse_int(value: Any, meta: Mapping[str, Any]) -> int:
+    number = int(value) if isinstance(value, Text) else value
+    return _in_range(number, meta) if type(number) is int else _fail(value)  # a bool is an int to isinstance
+
+
+def _parse_float(value: Any, meta: Mapping[str, Any]) -> float:
+    number = float(value) if isinstance(value, Text) or type(value) is int else value
+    if type(number) is not float or not math.isfinite(number):
+        raise ValueError(value)
+    return _in_range(number, meta)
+
+
+def _parse_str(value: Any, meta: Mapping[str, Any]) -> str:
+    return _plain(value) if isinstance(value, str) else _fail(value)
+
+
+def _parse_path(value: Any, meta: Mapping[str, Any]) -> Path:
+    if isinstance(value, Path):
+        return value
+    text = value if isinstance(value, str) and value and "\0" not in value else _fail(value)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # no home directory for this user
+        raise ValueError(text) from error
+
+
+_PARSERS: Mapping[Any, Callable[[Any, Mapping[str, Any]], Any]] = {
+    bool: _parse_bool,
+    int: _parse_int,
+    float: _parse_float,
+    str: _parse_str,
+    Path: _parse_path,
+}
+
+
+def _in_range(number: _N, meta: Mapping[str, Any]) -> _N:
+    low, high = meta.get("min", number), meta.get("max", number)
+    return number if low <= number <= high else _fail(number)
+
+
+def _plain(value: str) -> str:
+    return str.__str__(value)
+
+
+def from_json(text: str) -> Any:
+    """What JSON text stands for; text that is not JSON stands for itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _fail(value: object) -> NoReturn:
+    raise ValueError(value)
+
+
+# --- messages ---
+
+_NAMES: Mapping[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+}
+
+
+def _expected(kind: Any, meta: Mapping[str, Any]) -> str:
+    origin = get_origin(kind)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    if origin in (list, tuple):
+        return f"a list, each item {_expected(get_args(kind)[0], meta)}"
+    if origin is dict:
+        return "a table"
+    return _NAMES[kind] + (_range(meta) if kind in (int, float) else "")
+
+
+def _range(meta: Mapping[str, Any]) -> str:
+    if "min" in meta and "max" in meta:
+        return f" from {meta['min']} to {meta['max']}"
+    if "min" in meta:
+        return f" of at least {meta['min']}"
+    return f" of at most {meta['max']}" if "max" in meta else ""
+
+
+def shown(value: Any) -> str:
+    """A value in a message: at most 80 characters."""
+    text = repr(_plain(value)) if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _without_none(kind: Any) -> Any:
+    """X for `X | None`, else None."""
+    if get_origin(kind) not in (Union, types.UnionType):
+        return None
+    return next((arg for arg in get_args(kind) if arg is not types.NoneType), None)

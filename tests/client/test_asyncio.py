@@ -1,0 +1,67 @@
+"""The asyncio client and the lives of event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from ccd_client import AsyncClient, Code, RpcError
+from fakes.peer_server import PeerServer
+
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[PeerServer]:
+    with PeerServer(tmp_path / "s") as server:
+        yield server
+
+
+def run(factory: Callable[[], Any], work: Callable[[], Any]) -> Any:
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work())
+
+
+@pytest.mark.parametrize("factory", LOOPS)
+def test_a_client_is_used_in_one_loop_after_another(factory: Callable[[], Any], server: PeerServer) -> None:
+    client = AsyncClient(server.path)
+    streams: list[Any] = []
+
+    async def work() -> Any:
+        streams.append(client.stream("stall"))
+        await streams[-1]
+        return await client.call("echo", {"n": len(streams)})
+
+    with warnings.catch_warnings():
+        # The program left the connection open when its loop ended, and asyncio says so.
+        warnings.simplefilter("ignore", ResourceWarning)
+        assert [run(factory, work) for _ in range(3)] == [{"n": 1}, {"n": 2}, {"n": 3}]
+        server.wait_for(lambda: len(server.cancelled) >= 2)  # those of the loops that were left
+        with pytest.raises(RpcError) as caught:
+            run(factory, streams[0].__anext__)
+        assert caught.value.code is Code.LOST
+        run(factory, client.close)
+        streams.clear()
+        gc.collect()
+    server.wait_for(lambda: not server._live)
+
+
+def test_a_client_of_a_running_loop_is_refused_in_another(server: PeerServer) -> None:
+    client = AsyncClient(server.path)
+
+    async def work() -> None:
+        await client.call("echo")
+        with pytest.raises(RuntimeError, match="make one for each"):
+            await asyncio.to_thread(lambda: asyncio.run(client.call("echo")))
+        await client.call("echo")
+        await client.close()
+
+    asyncio.run(work())
+    assert server.connections == 1
