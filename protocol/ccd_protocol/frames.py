@@ -44,7 +44,10 @@ MAX_METHOD_CHARS: Final = 128
 MAX_AGENT_CHARS: Final = 256
 HELLO_TIMEOUT_S: Final = 2.0  # for the program around the peer, which alone has a clock
 
-_PIECE_BYTES: Final = 1 << 18
+_PIECE_BYTES: Final = 1 << 15
+#: The decoder's buffer at first, for two pieces; it grows with a frame. It is filled from end to end before it is used
+#: anew, so the usual size of 1 MB would cost every connection as much memory, and the core's caches.
+_BUFFER_BYTES: Final = 1 << 16
 _KEPT_BYTES: Final = 1 << 20  # a buffer that has grown larger is not worth keeping
 _NOTHING: Final = object()
 _JOIN_BYTES: Final = 4096  # below this, copying a payload costs less than handing the kernel one more buffer
@@ -156,6 +159,7 @@ class FrameReader:
         hooks = {"object_hook": self._count, "list_hook": self._count} if self._strict else {}
         longest = MAX_CONTAINER_LEN if self._strict else MAX_ANSWER_LEN
         return msgpack.Unpacker(
+            read_size=_BUFFER_BYTES,
             max_buffer_size=self._max_frame_bytes + 2 * _PIECE_BYTES,
             max_bin_len=self._max_frame_bytes,
             max_str_len=self._max_frame_bytes,
@@ -178,8 +182,11 @@ class FrameReader:
         """
         values: list[Any] = []
         try:
-            for piece in (data,) if len(data) <= _PIECE_BYTES else pieces(data, _PIECE_BYTES):
-                self._read_piece(piece, values)
+            if len(data) <= _PIECE_BYTES:
+                self._read_piece(data, values)
+            else:
+                for piece in pieces(data, _PIECE_BYTES):
+                    self._read_piece(piece, values)
         except Violation as violation:
             self.violation = violation
         except (ValueError, msgpack.UnpackException) as error:
@@ -187,25 +194,23 @@ class FrameReader:
         return values
 
     def _read_piece(self, piece: bytes | memoryview, values: list[Any]) -> None:
-        count = len(values)
-        self._unpacker.feed(piece)
-        self._fed_bytes += len(piece)
-        value = next(self._unpacker, _NOTHING)
+        unpacker = self._unpacker
+        unpacker.feed(piece)
+        size = len(piece)
+        self._fed_bytes += size
+        value = next(unpacker, _NOTHING)
         if value is not _NOTHING:
             values.append(value)
             # Most reads hold one frame; asking a decoder that is empty costs more than decoding that frame.
-            if self._unpacker.tell() != self._fed_bytes:
-                values.extend(self._unpacker)  # what was decoded before an error stays in the list
-        if len(values) > count:
-            if self._unfinished_bytes > _KEPT_BYTES and self._unpacker.tell() == self._fed_bytes:
-                self._unpacker, self._fed_bytes = (
-                    self._new_unpacker(),
-                    0,
-                )  # the old one keeps its buffer for ever
-            self._unfinished_bytes = len(piece)
+            if unpacker.tell() != self._fed_bytes:
+                values.extend(unpacker)  # what was decoded before an error stays in the list
+            if self._unfinished_bytes > _KEPT_BYTES and unpacker.tell() == self._fed_bytes:
+                self._unpacker = self._new_unpacker()  # the old one keeps its buffer for ever
+                self._fed_bytes = 0
+            self._unfinished_bytes = size
             self._nodes = 0
         else:
-            self._unfinished_bytes += len(piece)
+            self._unfinished_bytes += size
             if self._unfinished_bytes > self._max_unfinished_bytes:
                 raise Violation(Code.TOO_LARGE, f"a frame is larger than {self._max_unfinished_bytes} bytes")
 
