@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ccd_gateway.legacy.names import model_name
 from ccd_protocol import foreign
-from ccd_protocol.paths import data_dir, socket_path
-from ccd_protocol.settings import config_path, load
+from ccd_protocol.paths import data_dir
+from ccd_protocol.settings import config_path, load, socket_in_force
 
 _BIND = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9_.-]*)):(?P<port>\d{1,5})")
 
@@ -175,7 +175,7 @@ class GatewaySettings:
 
     def daemon_socket(self, environ: Mapping[str, str]) -> Path:
         """The daemon's socket: the setting, else where every program of ccd looks."""
-        return self.socket or socket_path(environ)
+        return self.socket or socket_in_force(environ, config_path(environ))
 
     def responses_path(self, environ: Mapping[str, str]) -> Path:
         """The stored responses: the setting, else in the data directory."""

@@ -269,6 +269,22 @@ def test_wrong_use_is_told_in_words(
     assert not done.stdout
 
 
+def test_commands_find_the_socket_in_the_settings_file(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "ccd.toml"
+    file.write_text(f'[server]\nsocket = "{stack.socket}"\nmax_connections_per_uid = 9\n')
+    environ = {name: value for name, value in stack.environ().items() if name != "CCD_SOCKET"}
+    for command in (["ask", "found it"], ["ctl", "ping"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ccd_daemon", *command],
+            env={**environ, "CCD_CONFIG": str(file)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
 def test_commands_without_a_daemon_say_what_to_do(stack: Stack, tmp_path: Path) -> None:
     for command in (["ask", "x"], ["ctl", "ping"], ["ctl", "status"]):
         lost = stack.ccd(*command, "--socket", str(tmp_path / "none.sock"))
