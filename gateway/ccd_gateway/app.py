@@ -85,8 +85,8 @@ def _add_sessions(app: App, backend: Backend, settings: GatewaySettings) -> None
     sessions = Sessions(backend, settings)
     app.add_route("/v1/sessions", sessions)
     app.add_route("/v1/sessions/{name:path}", sessions, suffix="one")
-    app.add_route("/ws/session/{name}", Upgrade())
-    app.add_route("/ws/cli/{name}", NoDiallingIn())
+    app.add_route("/ws/session/{name:path}", Upgrade())
+    app.add_route("/ws/cli/{name:path}", NoDiallingIn())
 
 
 def _add_responses(app: App, responses: Responses) -> None:

@@ -104,7 +104,6 @@ def test_the_frameworks_own_refusals_have_that_form_too(agents: Gateway, daemon:
     answers = {
         ("PATCH", "/v1/sessions"): 405,
         ("POST", "/v1/sessions/x"): 405,
-        ("GET", "/v1/sessions/x/y"): 404,
         ("GET", "/ws/session/x"): 426,
         ("GET", "/ws/cli/x"): 404,
         ("GET", "/ws/other"): 404,
