@@ -16,7 +16,7 @@ import pytest
 from ccd_client import Client
 from ccd_protocol.errors import Code, RpcError
 from fakes.attached import Attached, open_session
-from fakes.fault_stack import FaultStack, faulty, running_faults
+from fakes.fault_stack import FaultStack, faulty, footprint, running_faults
 from fakes.stack import alive, wait_until
 
 NONE_SPARE = {"CCD_POOL__SPARES": "0"}
@@ -486,6 +486,25 @@ def test_a_stray_of_a_session_ends_with_it(stack: FaultStack, client: Client) ->
     assert len(pids) >= 2
     client.call("session.close", {"session_id": session_id})
     wait_until(lambda: not stack.processes(), what="the end of the whole tree")
+
+
+def test_many_sessions_leave_nothing_in_the_daemon(stack: FaultStack, client: Client) -> None:
+    def one(**fault: Any) -> None:
+        session = open_session(client, cwd="project")
+        session.call("send", content=faulty(**fault))
+        with contextlib.suppress(RpcError):
+            session.until("result")
+        session.call("close")
+        wait_until(lambda: client.status()["sessions"]["running"] == 0)
+
+    one()
+    before = footprint(stack.daemon.pid)
+    for fault in ({}, {"crash": 3}, {"ask": "Bash", "withdraw": True}, {"half_line": True}, {}):
+        one(**fault)
+    for _ in range(3):
+        failure(client, "open", cwd="missing")
+    after = wait_until(lambda: (now := footprint(stack.daemon.pid))["fds"] <= before["fds"] and now)
+    assert after["children"] == before["children"]
 
 
 def test_bypass_where_it_is_allowed(tmp_path: Path) -> None:
