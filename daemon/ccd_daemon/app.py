@@ -35,7 +35,7 @@ from .methods.conversation import ConversationMethods
 from .methods.remembered import Remembered
 from .pool import Pool
 from .process import WORKER_MARK
-from .server import Server, SocketLock, bind
+from .server import Server, SocketError, SocketLock, bind
 from .worker import Worker
 
 log = logging.getLogger("ccd")
@@ -199,8 +199,7 @@ class Daemon:
             reaper.become_subreaper()
             self.groups.clear_leftovers()
             reaper.sweep_leftovers(self._owner)
-            shutil.rmtree(self._home, ignore_errors=True)
-            self._home.mkdir(mode=0o700)
+            self._make_home()
             sock = bind(self.settings.socket, self.settings.server.group)
             await self.server.start(sock, self.settings.socket)
             self._on_signals(self._stopping.set)
@@ -251,6 +250,13 @@ class Daemon:
             if not self.housekeeping.sweep():
                 break
             await asyncio.sleep(0.01)
+
+    def _make_home(self) -> None:
+        shutil.rmtree(self._home, ignore_errors=True)
+        try:
+            self._home.mkdir(mode=0o700)
+        except OSError as error:
+            raise SocketError(f"cannot create {self._home}: {error.strerror}") from None
 
     def _on_signals(self, act: Callable[[], None]) -> None:
         """SIGHUP, a terminal that is closed, ends it like the others, unless it was started with nohup."""
