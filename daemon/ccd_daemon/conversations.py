@@ -160,7 +160,10 @@ class Conversations:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, run)
         except (sqlite3.Error, OSError) as error:
-            raise RpcError(Code.STORAGE, f"conversations cannot be stored or read: {error}") from error
+            log.error("%s cannot be used: %s", self._path, error)
+            raise RpcError(
+                Code.STORAGE, "conversations cannot be stored or read; the daemon's log says why"
+            ) from error
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:

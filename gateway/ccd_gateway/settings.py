@@ -118,6 +118,9 @@ class GatewaySettings:
         default=False,
         metadata={"help": "begin a conversation for every chat that names none, and answer with its id"},
     )
+    json_health: bool = field(
+        default=False, metadata={"help": "answer GET /health with JSON unless text/plain is asked for"}
+    )
     flask_timeout_s: float = field(
         default=60.0, metadata={"min": 1, "max": 3600, "help": "time for an answer of POST /api/claude-code"}
     )

@@ -190,7 +190,7 @@ def test_a_disk_that_is_full_for_a_while_costs_no_conversation(
     again = Conversations(path, Settings(), clock)
     with monkeypatch.context() as context:
         context.setattr(sqlite3, "connect", full)
-        with pytest.raises(RpcError, match="full") as caught:
+        with pytest.raises(RpcError) as caught:
             asyncio.run(again.messages("a", "x"))
     assert caught.value.code is Code.STORAGE
     assert not list(path.parent.glob("*.broken-*"))
