@@ -36,7 +36,7 @@ from .methods.remembered import Remembered
 from .methods.session import SessionMethods
 from .pool import Pool
 from .process import WORKER_MARK
-from .server import Server, SocketLock, bind
+from .server import Server, SocketError, SocketLock, bind
 from .session import Session
 from .session_process import Wanted
 from .sessions import Sessions
@@ -242,8 +242,7 @@ class Daemon:
             reaper.become_subreaper()
             self.groups.clear_leftovers()
             reaper.sweep_leftovers(self._owner)
-            shutil.rmtree(self._home, ignore_errors=True)
-            self._home.mkdir(mode=0o700)
+            self._make_home()
             sock = bind(self.settings.socket, self.settings.server.group)
             await self.server.start(sock, self.settings.socket)
             self._on_signals(self._stopping.set)
@@ -301,6 +300,13 @@ class Daemon:
     def _hurry(self) -> None:
         self.pool.hurry()
         self.sessions.hurry()
+
+    def _make_home(self) -> None:
+        shutil.rmtree(self._home, ignore_errors=True)
+        try:
+            self._home.mkdir(mode=0o700)
+        except OSError as error:
+            raise SocketError(f"cannot create {self._home}: {error.strerror}") from None
 
     def _on_signals(self, act: Callable[[], None]) -> None:
         """SIGHUP, a terminal that is closed, ends it like the others, unless it was started with nohup."""

@@ -57,18 +57,18 @@ class SocketLock:
         check_path(self.path)
         make_directory(self.path.parent)
         lock = self.path.with_name(self.path.name + ".lock")
-        self._file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
+            self._file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError:
             owner = os.pread(self._file, 32, 0).decode(errors="replace").strip()
             raise SocketError(
                 f"another ccd daemon (pid {owner or 'unknown'}) serves {self.path}; stop it, or use another --socket"
             ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise SocketError(f"cannot use {lock}: {error.strerror}") from None
 
     def release(self) -> None:
         """Give the lock up."""
