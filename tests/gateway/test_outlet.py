@@ -195,33 +195,36 @@ def test_nothing_is_lost_or_reordered_when_a_client_reads_in_fits(
     gateway: Gateway, daemon: Daemon, path: str
 ) -> None:
     """Pieces go the short way while the client keeps up, and the long way when it does not, by turns."""
-    count = 4000
+    count, sent = 300, list[int]()
 
     async def numbered(call: Call) -> Any:
         await call.send(start())
         for number in range(count):
-            await call.send(text(f"<{number}>" + "x" * 2500))
+            await call.send(text(f"<{number}>" + "x" * 50_000))
+            sent.append(number)
         return RESULT
 
     daemon.scripts["chat.stream"] = numbered
     body = json.dumps({"model": "m", "stream": True, **REQUESTS[path]})
     with gateway.connect() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall((head + body).encode())
-        got = _read_in_fits(connection)
-    found = re.findall(rb'"(?:content|text|delta)": ?"<(\d+)>x{2500}"', got)
+        got = _read_in_fits(connection, sent, pause_bytes=6 << 20)
+    found = re.findall(rb'"(?:content|text|delta)": ?"<(\d+)>x{50000}"', got)
     assert found == [b"%d" % number for number in range(count)]
 
 
-def _read_in_fits(connection: socket.socket) -> bytes:
-    """All of a chunked answer. How long the pauses are is for variety; nothing depends on it."""
-    got, reads = bytearray(), 0
+def _read_in_fits(connection: socket.socket, sent: list[int], pause_bytes: int) -> bytes:
+    """All of a chunked answer, reading nothing until all buffers are full whenever so much has been read."""
+    got, pause_at = bytearray(), 0
     while not got.endswith(b"\r\n0\r\n\r\n"):
-        piece = connection.recv(65536)
+        if len(got) >= pause_at:
+            pause_at += pause_bytes
+            stalled = -1
+            while stalled != len(sent):  # until nothing moves any more
+                stalled = len(sent)
+                time.sleep(0.3)
+        piece = connection.recv(1 << 18)
         assert piece, bytes(got[-300:])
         got += piece
-        reads += 1
-        if reads % 100 == 0:
-            time.sleep(0.05)
     return bytes(got)
