@@ -34,6 +34,7 @@ CLIENT_USERS = {"ask_batch.py", "ctl.py", "cli.py", "ask.py", "rpc_command.py"}
 #: Decisions and text only: no event loop, no operating system.
 PURE = {
     "wish.py",
+    "answer_schema.py",
     "thoughts.py",
     "structured.py",
     "lifecycle.py",

@@ -39,10 +39,13 @@ def check(chat: ChatParams) -> None:
         raise bad("betas", f"betas are up to {_MAX_BETAS} names of letters, digits, '.', '_' and '-'")
 
 
-def fit(chat: ChatParams, model: str | None, *, mode: str, refused: list[str], betas: bool) -> Wish:
+def fit(
+    chat: ChatParams, model: str | None, *, mode: str, refused: list[str], betas: bool, adaptive: bool = False
+) -> Wish:
     """What to ask.
 
     Args:
+        adaptive: whether the model decides itself how much to think; such models take no sampling parameters.
         refused: sampling parameters that the model is known to refuse.
         betas: whether this login's calls may carry a header of the client's.
 
@@ -58,6 +61,9 @@ def fit(chat: ChatParams, model: str | None, *, mode: str, refused: list[str], b
         ignored += dropped
     for key in ignored:
         fitted.pop(key, None)  # type: ignore[misc]
+    if _top_p_alone(fitted) and not adaptive:
+        # The CLI would add a temperature, which most models refuse beside top_p; it does not where the body says this.
+        extra["thinking"] = {"type": "disabled"}
     asked_betas = fitted.pop("betas", [])
     if asked_betas and betas and mode == "full":
         extra["betas"] = asked_betas
@@ -68,6 +74,11 @@ def fit(chat: ChatParams, model: str | None, *, mode: str, refused: list[str], b
             ignored[0], f"{ignored[0]} cannot be honoured with this login or model, and the call is strict"
         )
     return Wish(fitted, model, extra, tuple(ignored))
+
+
+def _top_p_alone(chat: ChatParams) -> bool:
+    thinking = chat.get("thinking", {}).get("type", "disabled")
+    return "top_p" in chat and "temperature" not in chat and thinking == "disabled"
 
 
 def _replayable(chat: ChatParams, extra: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -6,6 +6,7 @@ Where two parameters exclude each other the one that changes the answer more sta
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,13 @@ from typing import Any
 from ccd_protocol.methods import ChatParams
 
 from . import exact
+from .answer_schema import reduced
 from .body import EFFORTS, REPLAY_IGNORES, Wish, bad
 
 _JSON_ONLY = "Answer with one JSON object and nothing else: no prose around it, no code fence."
+_SCHEMA_ONLY = (
+    "Answer with JSON alone, no prose around it and no code fence, that is valid by this JSON schema: "
+)
 BOTH_SAMPLERS = "temperature and top_p"
 _MIN_THINKING_TOKENS = 1024
 _THINKING_TOKENS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24000, "max": 24000}
@@ -61,7 +66,7 @@ def make(
         RpcError: BAD_PARAMS, when the call is strict and a parameter would be ignored.
     """
     if chat.get("exact"):
-        return exact.fit(chat, model, mode=mode, refused=list(refused), betas=betas)
+        return exact.fit(chat, model, mode=mode, refused=list(refused), betas=betas, adaptive=able.adaptive)
     fitted: ChatParams = chat.copy()
     ignored = [key for key in refused if key in fitted]
     if BOTH_SAMPLERS in refused and "temperature" in fitted and "top_p" in fitted and "top_p" not in ignored:
@@ -135,13 +140,12 @@ def _add_format(chat: ChatParams, extra: dict[str, Any]) -> None:
     wanted = chat.get("format")
     if wanted is None:
         return
-    if wanted["type"] == "json_schema":
-        config = {
-            **extra.get("output_config", {}),
-            "format": {"type": "json_schema", "schema": wanted["schema"]},
-        }
-        extra["output_config"] = config
+    schema = reduced(wanted["schema"]) if wanted["type"] == "json_schema" else None
+    if schema is not None:
+        form = {"type": "json_schema", "schema": schema}
+        extra["output_config"] = {**extra.get("output_config", {}), "format": form}
         return
+    told = _JSON_ONLY if wanted["type"] == "json_object" else _SCHEMA_ONLY + json.dumps(wanted["schema"])
     system = chat.get("system") or []
     blocks = [{"type": "text", "text": system}] if isinstance(system, str) else list(system)
-    chat["system"] = [*blocks, {"type": "text", "text": _JSON_ONLY}]
+    chat["system"] = [*blocks, {"type": "text", "text": told}]

@@ -13,14 +13,12 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
 BUILD_TIMEOUT_S = 900.0
-BUILDS_AT_A_TIME = 2
 # What would make the new environment's interpreter or pip look at this one's packages.
 _OURS = (
     "PYTHONPATH",
@@ -69,20 +67,6 @@ def python(client: str, requirements: Path = REQUIREMENTS, cache: Path | None = 
                 _build(place, requirements / f"{client}.txt")
                 done.touch()
     return place / "bin" / "python"
-
-
-def build_all(clients: Iterable[str]) -> dict[str, Path | BuildError]:
-    """The interpreters of many clients; what is missing is made, two at a time."""
-
-    def one(client: str) -> Path | BuildError:
-        try:
-            return python(client)
-        except BuildError as error:
-            return error
-
-    names = list(clients)
-    with ThreadPoolExecutor(BUILDS_AT_A_TIME) as pool:
-        return dict(zip(names, pool.map(one, names), strict=True))
 
 
 @contextmanager

@@ -42,6 +42,22 @@ def env(fields: dict[str, Any]) -> dict[str, str]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("fields", "thinking", "cli_thinks"),
+    [
+        ({"top_p": 0.5}, {"type": "disabled"}, ""),
+        ({"top_p": 0.5, "thinking": {"type": "disabled"}}, {"type": "disabled"}, ""),
+        ({"top_p": 0.96, "thinking": {"type": "adaptive"}}, {"type": "adaptive"}, "1"),
+        ({"top_p": 0.5, "temperature": 0.5}, None, "1"),
+    ],
+)
+def test_the_cli_adds_no_temperature_to_a_lonely_top_p(
+    fields: dict[str, Any], thinking: Any, cli_thinks: str
+) -> None:
+    assert sent(asked(CHAT | fields)).get("thinking") == thinking
+    assert env(CHAT | fields)["CLAUDE_CODE_DISABLE_THINKING"] == cli_thinks
+
+
 def test_nothing_is_added_and_nothing_is_lost() -> None:
     extra = {
         "output_config": {"effort": "low"},

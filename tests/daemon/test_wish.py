@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -84,7 +85,7 @@ def test_lost_thoughts_switch_thinking_off() -> None:
 
 
 def test_formats() -> None:
-    schema = {"type": "object"}
+    schema = {"type": "object", "properties": {"a": {"type": "null"}}, "additionalProperties": False}
     made = make(NEW, effort="low", format={"type": "json_schema", "schema": schema})
     assert made.extra["output_config"] == {
         "effort": "low",
@@ -93,6 +94,14 @@ def test_formats() -> None:
     asked = make(NEW, system="be kind", format={"type": "json_object"}).chat["system"]
     assert asked[0] == {"type": "text", "text": "be kind"}
     assert len(asked) == 2
+
+
+def test_a_schema_that_structured_output_cannot_say_is_put_into_words() -> None:
+    schema = {"type": "object", "additionalProperties": {"type": "string"}}
+    made = make(NEW, system="be kind", format={"type": "json_schema", "schema": schema})
+    assert "output_config" not in made.extra
+    kind, told = made.chat["system"]
+    assert kind["text"] == "be kind" and told["text"].endswith(json.dumps(schema))
 
 
 def test_replay_names_what_it_cannot_carry() -> None:

@@ -124,6 +124,12 @@ def test_models_that_take_one_sampler_get_the_temperature(stack: Stack, http: op
         ask(http, strict=True, temperature=0.5, top_p=0.5)
 
 
+def test_top_p_is_left_out_where_a_model_cannot_be_kept_from_thinking(
+    stack: Stack, http: openai.OpenAI
+) -> None:
+    assert ask(http, model="claude-fable-5", top_p=0.5)[1] == ["top_p"]
+
+
 @pytest.mark.parametrize(
     ("model", "effort", "thinking", "config"),
     [
@@ -248,18 +254,16 @@ def test_when_one_of_several_answers_fails_all_do(stack: Stack, http: openai.Ope
         ask(http, n=2)
 
 
-def test_a_refusal(stack: Stack, http: openai.OpenAI) -> None:
-    refusal = {"reply": {"text": "I will not.", "stop_reason": "refusal"}}
-    stack.api.script(refusal)
-    answer, _ = ask(http)
+def test_a_refusal(http: openai.OpenAI) -> None:
+    question = '[[offline: {"text": "I will not.", "stop_reason": "refusal"}]]'
+    answer, _ = ask(http, question)
     choice = answer.choices[0]
     assert (choice.finish_reason, choice.message.content, choice.message.refusal) == (
         "content_filter",
         None,
         "I will not.",
     )
-    stack.api.script(refusal)
-    message: Any = {"role": "user", "content": "hi"}
+    message: Any = {"role": "user", "content": question}
     chunks = list(http.chat.completions.create(model=SAMPLING, messages=[message], stream=True))
     assert any(chunk.choices[0].delta.refusal for chunk in chunks)
     assert chunks[-1].choices[0].finish_reason == "content_filter"

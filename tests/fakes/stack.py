@@ -157,10 +157,14 @@ class Api:
         """Queue scripted replies."""
         self._ask("POST", "/_offline/script", {"replies": list(replies)})
 
-    def requests(self) -> list[dict[str, Any]]:
-        """Every request to /v1/messages so far, oldest first."""
-        answer = self._ask("GET", "/_offline/requests")
+    def requests(self, after: int = 0) -> list[dict[str, Any]]:
+        """Every request to /v1/messages with a higher number, oldest first."""
+        answer = self._ask("GET", f"/_offline/requests?after={after}")
         return [entry for entry in answer["requests"] if entry["path"].startswith("/v1/messages")]
+
+    def newest(self) -> int:
+        """The number of the last request to /v1/messages."""
+        return max((int(request["seq"]) for request in self.requests()), default=0)
 
     def bodies(self) -> list[dict[str, Any]]:
         return [entry["body"] for entry in self.requests()]

@@ -42,6 +42,7 @@ _REFUSED_SAMPLING = re.compile(
     r"\b(temperature|top_p|top_k)\b[^.]*\b(?:deprecated|not supported|unsupported)\b"
 )
 #: Others take one of the two, and many clients send both.
+_ALWAYS_THINKS = re.compile(r"\bthinking\.type\.disabled\b[^.]*\bnot supported\b")
 _NOT_BOTH_SAMPLERS = re.compile(r"\btemperature\b\W+and\W+top_p\b[^.]*\bcannot both\b")
 
 
@@ -207,6 +208,8 @@ class Chat:
             return False
         if _NOT_BOTH_SAMPLERS.search(error.message):
             name = wish.BOTH_SAMPLERS
+        elif _ALWAYS_THINKS.search(error.message) and "top_p" in chat and "thinking" not in chat:
+            name = "top_p"  # it was for its sake that thinking was switched off
         else:
             found = _REFUSED_SAMPLING.search(error.message)
             if found is None or found[1] not in chat:

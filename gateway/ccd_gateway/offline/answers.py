@@ -149,6 +149,7 @@ def _usage(
         "cache_read_input_tokens": split.read,
         "cache_creation": {"ephemeral_5m_input_tokens": split.created, "ephemeral_1h_input_tokens": 0},
         "output_tokens": max(1, spoken + thought),
+        "output_tokens_details": {"thinking_tokens": thought},
         "service_tier": "standard",
     }
 

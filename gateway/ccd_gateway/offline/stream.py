@@ -83,14 +83,20 @@ def _faults(
 
 def _start(answer: Answer) -> bytes:
     usage = {**answer.usage, "output_tokens": 1}
+    del usage["output_tokens_details"]  # known at the end
     not_yet = dict.fromkeys(("stop_reason", "stop_sequence", "stop_details"))
     message = {**answer.message(), "content": [], **not_yet, "usage": usage}
     return event("message_start", message=message)
 
 
+_USAGE_AT_THE_END = (
+    *("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"),
+    *("output_tokens", "output_tokens_details"),
+)
+
+
 def _end(answer: Answer) -> bytes:
-    kept = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
-    usage = {key: answer.usage[key] for key in kept}
+    usage = {key: answer.usage[key] for key in _USAGE_AT_THE_END}
     delta: dict[str, object] = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
     if answer.stop_details is not None:
         delta["stop_details"] = answer.stop_details

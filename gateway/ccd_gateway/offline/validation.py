@@ -38,6 +38,10 @@ _OPTIONAL = frozenset(
         "betas",
         "diagnostics",
         "fallbacks",
+        "billing_policy",
+        "compaction",
+        "fallback_credit_token",
+        "thread",
     ]
 )
 _COUNT_OPTIONAL = frozenset(
