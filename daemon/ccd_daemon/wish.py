@@ -76,7 +76,7 @@ def make(
     for key in ignored:
         fitted.pop(key, None)  # type: ignore[misc]
     extra = _thinking(fitted, able, ignored, thoughtless=thoughtless)
-    _add_format(fitted, extra)
+    _add_format(fitted, extra, native=mode != "replay")
     if ignored and chat.get("strict"):
         raise bad(ignored[0], f"{ignored[0]} cannot be honoured for this model, and the call is strict")
     return Wish(fitted, model, extra, tuple(ignored))
@@ -136,11 +136,12 @@ def _nearest(effort: str, offered: Sequence[str]) -> str | None:
     return below[-1] if below else (known[0] if known else None)
 
 
-def _add_format(chat: ChatParams, extra: dict[str, Any]) -> None:
+def _add_format(chat: ChatParams, extra: dict[str, Any], *, native: bool) -> None:
+    """Ask for the format by the model API's own parameter, else in words."""
     wanted = chat.get("format")
     if wanted is None:
         return
-    schema = reduced(wanted["schema"]) if wanted["type"] == "json_schema" else None
+    schema = reduced(wanted["schema"]) if native and wanted["type"] == "json_schema" else None
     if schema is not None:
         form = {"type": "json_schema", "schema": schema}
         extra["output_config"] = {**extra.get("output_config", {}), "format": form}

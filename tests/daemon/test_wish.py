@@ -96,9 +96,15 @@ def test_formats() -> None:
     assert len(asked) == 2
 
 
-def test_a_schema_that_structured_output_cannot_say_is_put_into_words() -> None:
-    schema = {"type": "object", "additionalProperties": {"type": "string"}}
-    made = make(NEW, system="be kind", format={"type": "json_schema", "schema": schema})
+@pytest.mark.parametrize(
+    ("mode", "schema"),
+    [
+        ("full", {"type": "object", "additionalProperties": {"type": "string"}}),
+        ("replay", {"type": "object", "properties": {"a": {"type": "null"}}, "additionalProperties": False}),
+    ],
+)
+def test_a_schema_that_structured_output_cannot_say_is_put_into_words(mode: str, schema: Any) -> None:
+    made = make(NEW, mode=mode, system="be kind", format={"type": "json_schema", "schema": schema})
     assert "output_config" not in made.extra
     kind, told = made.chat["system"]
     assert kind["text"] == "be kind" and told["text"].endswith(json.dumps(schema))
