@@ -18,7 +18,16 @@ from bench import table
 from bench.measure import Figure, cores
 from bench.stage import HERE, Bench
 
-BENCHMARKS = {"a": "ping", "b": "relay", "c": "first_delta", "d": "memory", "e": "spawn", "f": "engine"}
+BENCHMARKS = {
+    "a": "ping",
+    "b": "relay",
+    "c": "first_delta",
+    "d": "memory",
+    "e": "spawn",
+    "f": "engine",
+    "g": "gateway",
+    "h": "peers",
+}
 RESULTS = HERE / "results" / "latest.json"
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import uvloop
 
@@ -17,7 +19,7 @@ _USAGE = {
     "cache_creation_input_tokens": 0,
     "cache_read_input_tokens": 0,
 }
-_MESSAGE = {
+MESSAGE: dict[str, Any] = {
     "id": "msg_bench",
     "type": "message",
     "role": "assistant",
@@ -27,8 +29,8 @@ _MESSAGE = {
     "stop_sequence": None,
     "usage": _USAGE,
 }
-_EVENTS = (
-    {"type": "message_start", "message": _MESSAGE},
+EVENTS: tuple[dict[str, Any], ...] = (
+    {"type": "message_start", "message": MESSAGE},
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": " there."}},
@@ -42,18 +44,21 @@ _EVENTS = (
 )
 
 
-def _response(kind: bytes, body: bytes) -> bytes:
+def response(kind: bytes, body: bytes) -> bytes:
+    """A whole HTTP response."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\nrequest-id: req_bench\r\n\r\n"
     return head % (kind, len(body)) + body
 
 
-_STREAM = _response(
-    b"text/event-stream",
-    b"".join(
-        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode()) for event in _EVENTS
-    ),
-)
-_OTHER = _response(b"application/json", b"{}")
+def framed(events: Sequence[Mapping[str, Any]]) -> bytes:
+    """Server-sent events."""
+    return b"".join(
+        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode()) for event in events
+    )
+
+
+STREAM = response(b"text/event-stream", framed(EVENTS))
+OTHER = response(b"application/json", b"{}")
 
 
 class _Connection(asyncio.Protocol):
@@ -67,12 +72,13 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._data += data
         head, end, rest = self._data.partition(b"\r\n\r\n")
-        if end and self._transport is not None and len(rest) >= _body_bytes(head):
+        if end and self._transport is not None and len(rest) >= body_bytes(head):
             self._data = b""  # its clients never send a second request before the answer
-            self._transport.write(_STREAM if head.startswith(b"POST /v1/messages") else _OTHER)
+            self._transport.write(STREAM if head.startswith(b"POST /v1/messages") else OTHER)
 
 
-def _body_bytes(head: bytes) -> int:
+def body_bytes(head: bytes) -> int:
+    """The request's Content-Length, or 0."""
     _, found, rest = head.lower().partition(b"content-length:")
     return int(rest.split(b"\r\n", 1)[0]) if found else 0
 

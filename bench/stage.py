@@ -17,7 +17,15 @@ from random import Random
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from fakes.stack import Running, Stack, clean_environ, real_cli, start, wait_until  # noqa: E402
+from fakes.stack import (  # noqa: E402
+    Running,
+    Stack,
+    clean_environ,
+    free_port,
+    real_cli,
+    start,
+    wait_until,
+)
 
 __all__ = [
     "Bench",
@@ -26,8 +34,10 @@ __all__ = [
     "Stack",
     "clean_environ",
     "daemon_stack",
+    "free_port",
     "helper",
     "instant_api",
+    "start",
     "wait_until",
 ]
 

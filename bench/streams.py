@@ -16,13 +16,13 @@ from ccd_protocol.peer import Ended, Failed, Item, Peer
 
 CALLS_PER_CONNECTION = 250
 _WINDOW_BYTES = 262_144
-_CHAT = {"messages": [{"role": "user", "content": "hello"}], "model": "bench"}
 
 
 class Consumer:
     """One connection to the daemon that counts what comes, and gives it back as credit."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, text: str = "hello") -> None:
+        self._chat = {"messages": [{"role": "user", "content": text}], "model": "bench"}
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect(str(path))
         self.peer = Peer("connecting", "bench")
@@ -32,7 +32,7 @@ class Consumer:
 
     def call(self) -> None:
         """Open one more stream."""
-        self.got_bytes[self.peer.call("chat.stream", _CHAT, window=_WINDOW_BYTES)] = 0
+        self.got_bytes[self.peer.call("chat.stream", self._chat, window=_WINDOW_BYTES)] = 0
         self.flush()
 
     def flush(self) -> None:

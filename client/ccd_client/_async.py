@@ -43,23 +43,74 @@ def _guard_s(connection: Waiter, timeout_s: float | None) -> float | None:
     return None if timeout_s is None else connection.now_s() + timeout_s + _core.GUARD_S
 
 
+class _Passage:
+    """Hands what comes during a wait to a sink."""
+
+    __slots__ = ("_connection", "_error", "_exchange", "_heard_s", "_sink")
+
+    def __init__(self, connection: Waiter, exchange: Exchange, sink: Sink) -> None:
+        self._connection = connection
+        self._exchange = exchange
+        self._sink = sink
+        self._heard_s = 0.0  # by the connection's clock; 0 is never
+        self._error: Exception | None = None
+
+    def take(self) -> bool:
+        """`Exchange.passage`: False wakes the task that waits."""
+        if self._error is not None or not self._sink.ready:
+            return False
+        self._heard_s = self._connection.now_s()
+        try:
+            self._sink.take(self._connection.link.take_all(self._exchange))
+        except Exception as error:  # it is the task's, not the connection's
+            self._error = error
+        return self._error is None
+
+    def heard_until(self, until_s: float, wait_s: float) -> float:
+        """When the wait for a further payload is over.
+
+        Raises:
+            Exception: what the sink raised.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._heard_s + wait_s if self._heard_s else until_s
+
+
 async def _wait(
     connection: Waiter,
     exchange: Exchange,
     timeout_s: float | None,
     deadline_s: float | None,
-    until_s: float | None = None,
 ) -> None:
-    """Wait for a change, `until_s` at most; being cancelled meanwhile, or the deadline, cancels the call."""
-    if until_s is None or (deadline_s is not None and deadline_s < until_s):
-        until_s = deadline_s
+    """Wait for a change; being cancelled meanwhile, or the deadline, cancels the call."""
     try:
-        await connection.changed(exchange, until_s)
+        await connection.changed(exchange, deadline_s)
     except BaseException:
         _abandon(connection, exchange, "the caller was cancelled")
         raise
+    _check_deadline(connection, exchange, timeout_s, deadline_s)
+
+
+def _check_deadline(
+    connection: Waiter, exchange: Exchange, timeout_s: float | None, deadline_s: float | None
+) -> None:
     if deadline_s is not None and not exchange.done and connection.now_s() >= deadline_s:
         _abandon(connection, exchange, "deadline", _core.deadline_error(timeout_s))
+
+
+class Sink(Protocol):
+    """Takes payloads where they arrive, without a task being woken for them; see `AsyncStream.next_within`."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` may be called now; what comes while it may not waits for the task."""
+
+    def take(self, payloads: list[bytes]) -> None:
+        """Use what came. It is called by the connection, so it must neither block nor wait.
+
+        What it raises, the waiting task gets.
+        """
 
 
 class AsyncStream(AsyncIterator[bytes]):
@@ -69,10 +120,13 @@ class AsyncStream(AsyncIterator[bytes]):
     `async with` block early, `cancel`, or being cancelled while waiting cancels the call.
     """
 
+    __slots__ = ("_client", "_connection", "_deadline_s", "_exchange", "_request", "_timeout_s")
+
     def __init__(self, client: AsyncCalls, handlers: Handlers | None, request: tuple[Any, ...]) -> None:
         self._client = client
         self._exchange = Exchange(handlers)
-        self._request = request
+        self._request: tuple[Any, ...] | None = request
+        self._timeout_s: float | None = request[2]
         self._connection: Waiter | None = None
         self._deadline_s: float | None = None
 
@@ -82,12 +136,13 @@ class AsyncStream(AsyncIterator[bytes]):
         Raises:
             RpcError: LOST when the daemon cannot be reached, or what `Peer.call` raises.
         """
-        if self._connection is None and not self._exchange.done:
+        request = self._request
+        if self._connection is None and not self._exchange.done and request is not None:
             connection = await self._client._connected()
-            method, params, timeout_s, window = self._request
-            connection.link.start(self._exchange, method, params, timeout_s, window)
+            connection.link.start(self._exchange, *request)
             self._connection = connection
-            self._deadline_s = _guard_s(connection, timeout_s)
+            self._deadline_s = _guard_s(connection, self._timeout_s)
+            self._request = None  # it may be large, and the stream long
             connection.flush()
         return self
 
@@ -102,14 +157,18 @@ class AsyncStream(AsyncIterator[bytes]):
                 return payload
             if exchange.done:
                 break
-            await _wait(connection, exchange, self._request[2], self._deadline_s)
+            await _wait(connection, exchange, self._timeout_s, self._deadline_s)
         exchange.outcome()
         raise StopAsyncIteration
 
-    async def next_within(self, wait_s: float) -> list[bytes] | None:
+    async def next_within(self, wait_s: float, sink: Sink | None = None) -> list[bytes] | None:
         """All payloads that have come, waiting for the first; None at the end, an empty list after `wait_s`.
 
         Unlike a timeout around the iteration, a wait in vain leaves the call as it is.
+
+        Args:
+            wait_s: how long to wait for the first payload, or for the next one that the sink takes.
+            sink: is given what comes during the wait, as long as it is ready, and the wait then goes on.
 
         Raises:
             RpcError: the call failed.
@@ -129,7 +188,21 @@ class AsyncStream(AsyncIterator[bytes]):
             until_s = until_s or now_s + wait_s
             if now_s >= until_s:
                 return []
-            await _wait(connection, exchange, self._request[2], self._deadline_s, until_s)
+            # Not by `_wait`: this coroutine may wait as long as a stream lasts, and another one would cost memory.
+            passage = None if sink is None else _Passage(connection, exchange, sink)
+            exchange.passage = None if passage is None else passage.take
+            deadline_s = self._deadline_s
+            try:
+                await connection.changed(
+                    exchange, until_s if deadline_s is None else min(until_s, deadline_s)
+                )
+            except BaseException:
+                _abandon(connection, exchange, "the caller was cancelled")
+                raise
+            finally:
+                exchange.passage = None
+            _check_deadline(connection, exchange, self._timeout_s, deadline_s)
+            until_s = until_s if passage is None else passage.heard_until(until_s, wait_s)
         exchange.outcome()
         return None
 

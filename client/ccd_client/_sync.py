@@ -34,7 +34,7 @@ class Stream(Iterator[bytes]):
 
     def __next__(self) -> bytes:
         exchange = self._exchange
-        with self._client._condition:
+        with self._client._lock:
             while True:
                 payload = self._connection.link.take(exchange)
                 if payload is not None:
@@ -46,7 +46,9 @@ class Stream(Iterator[bytes]):
                     exchange.outcome()
                     raise StopIteration
                 else:
-                    self._client._wait(self._connection, exchange, self._timeout_s, self._deadline_s)
+                    self._client._wait(
+                        self._connection, exchange, self._timeout_s, self._deadline_s, exchange
+                    )
 
     @property
     def result(self) -> Any:
@@ -55,7 +57,7 @@ class Stream(Iterator[bytes]):
 
     def cancel(self, reason: str = "the caller cancelled") -> None:
         """Stop the call; iterating it further raises CANCELLED. The connection stays usable."""
-        with self._client._condition:
+        with self._client._lock:
             self._client._abandon(self._connection, self._exchange, reason)
 
     def close(self) -> None:
@@ -94,7 +96,8 @@ class Client(BlockingApi):
         self.path = _core.resolved(path)
         self._timeout_s = timeout_s
         self._reconnect_wait_s = reconnect_wait_s
-        self._condition = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._connection: Connection | None = None
         self._leaving: list[Connection] = []  # they finish their calls and take no new ones
         self._connecting = False
@@ -112,7 +115,7 @@ class Client(BlockingApi):
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline_s = _guard_s(timeout_s)
         exchange = Exchange()
-        with self._condition:
+        with self._lock:
             connection = self._start(exchange, method, params, timeout_s, 0)
             while not exchange.done:
                 self._wait(connection, exchange, timeout_s, deadline_s)
@@ -143,13 +146,13 @@ class Client(BlockingApi):
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         exchange = Exchange(handlers)
-        with self._condition:
+        with self._lock:
             connection = self._start(exchange, method, params, timeout_s, window_bytes)
         return Stream(self, connection, exchange, timeout_s)
 
     def close(self) -> None:
         """Close the connection; calls in progress fail LOST. A later call opens a new one."""
-        with self._condition:
+        with self._lock:
             for connection in (*self._leaving, *filter(None, [self._connection])):
                 connection.close("the client was closed")
             self._leaving.clear()
@@ -163,9 +166,10 @@ class Client(BlockingApi):
 
     def _forked(self) -> None:
         """What other threads held or waited for stays with the parent, too: they do not exist here."""
-        self._condition = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         for connection in (*self._leaving, *filter(None, [self._connection])):
-            connection.leave_to_parent(self._condition)
+            connection.leave_to_parent(self._lock, self._changed)
         self._leaving.clear()
         self._connection, self._connecting = None, False
 
@@ -178,10 +182,15 @@ class Client(BlockingApi):
         return connection
 
     def _wait(
-        self, connection: Connection, exchange: Exchange, timeout_s: float | None, deadline_s: float | None
+        self,
+        connection: Connection,
+        exchange: Exchange,
+        timeout_s: float | None,
+        deadline_s: float | None,
+        stream: Exchange | None = None,
     ) -> None:
         try:
-            connection.wait(deadline_s)
+            connection.wait(deadline_s, stream)
         except BaseException:
             self._abandon(connection, exchange, "the caller was interrupted")
             raise
@@ -192,30 +201,30 @@ class Client(BlockingApi):
         self, connection: Connection, exchange: Exchange, reason: str, error: RpcError | None = None
     ) -> None:
         connection.link.abandon(exchange, reason, error)
+        connection.wake(exchange)
         connection.flush()
-        self._condition.notify_all()
 
     def _run_callback(self, connection: Connection, exchange: Exchange) -> None:
-        called = exchange.callbacks.popleft()
-        self._condition.release()
+        called = exchange.callbacks.pop(0)
+        self._lock.release()
         try:
             result = exchange.handlers[called.method](called.params)
         except Exception as error:
-            self._condition.acquire()
+            self._lock.acquire()
             connection.link.answer_error(called, error)
         except BaseException:
-            self._condition.acquire()
+            self._lock.acquire()
             self._abandon(connection, exchange, "the caller was interrupted")
             raise
         else:
-            self._condition.acquire()
+            self._lock.acquire()
             connection.link.answer(called, result)
         connection.flush()
 
     def _connected(self) -> Connection:
         """A connection that takes new calls; threads share one attempt and its failure."""
         while self._connecting:
-            self._condition.wait()
+            self._changed.wait()
             if self._connection is None and not self._connecting:
                 raise self._failure
         if self._connection is None or not self._connection.alive():
@@ -227,21 +236,21 @@ class Client(BlockingApi):
                 raise
             finally:
                 self._connecting = False
-                self._condition.notify_all()
+                self._changed.notify_all()
         return self._connection
 
     def _connect(self, old: Connection | None) -> Connection:
         if old is not None and not old.link.open:
             old.close("the connection took no new calls")
         elif old is not None:
-            self._leaving.append(old)
+            self._leaving = [*(leaving for leaving in self._leaving if not leaving.closed), old]
         plan = _core.ConnectPlan(self.path, time.monotonic(), self._reconnect_wait_s if old else 0.0)
         while True:
             try:
-                connection = Connection(self.path, self._condition)
+                connection = Connection(self.path, self._lock, self._changed)
                 connection.greet(time.monotonic() + _core.HELLO_TIMEOUT_S)
             except (OSError, EOFError) as error:
-                self._condition.wait(plan.after(error, time.monotonic()))
+                self._changed.wait(plan.after(error, time.monotonic()))
             else:
                 return connection
 

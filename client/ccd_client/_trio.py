@@ -31,7 +31,7 @@ class _Connection:
         self._live = live
         live.add(self)
         self._token = trio.lowlevel.current_trio_token()
-        self._unsent: deque[memoryview] = deque()
+        self._unsent: deque[bytes | memoryview] = deque()
         self._writing = False
         self._scopes: dict[int, trio.CancelScope] = {}
         self._life = trio.CancelScope()
@@ -68,7 +68,7 @@ class _Connection:
 
     def flush(self) -> None:
         """Write what the link has to say; what the socket does not take now is written by a task."""
-        self._unsent.extend(memoryview(buffer) for buffer in self.link.peer.outgoing())
+        self._unsent.extend(self.link.peer.outgoing())
         if self._unsent and not self._writing and not self._sent_all():
             self._writing = True
             self._nursery.start_soon(self._write)

@@ -1,36 +1,55 @@
 """One socket of the blocking client, which its threads take turns at reading.
 
-Theory of operation. All state is guarded by the client's condition. Whoever waits for its call and finds
-nobody reading becomes the reader: it polls outside the lock, then receives inside it and tells the others.
-There is no thread behind the caller's back, so the client can be used in any program.
+Theory of operation. All state is guarded by the client's lock. Whoever waits for its call and finds nobody
+reading becomes the reader: it waits for the socket outside the lock, then acts on what came inside it and tells
+the others. There is no thread behind the caller's back, so the client can be used in any program.
+
+A call that answers once ends by what comes from the socket and nothing else, so its reader may simply block
+there. A stream may also be cancelled by another thread, whatever the daemon says to that, so its reader polls a
+bell, too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from typing import Final
 
 from ccd_client import _core
-from ccd_client._core import Link
+from ccd_client._core import Exchange, Link
 
-_RECHECK_S = 0.05  # how long a blocked writer trusts that somebody else is reading
+_RECHECK_S: Final = 0.05  # how long a blocked writer trusts that somebody else is reading
+_ONE_READ: Final = (_core.READ_BYTES,)
 
 
 class Connection:
-    """One socket and its link. Every method needs the client's condition to be held."""
+    """One socket and its link. Every method needs the client's lock to be held.
 
-    def __init__(self, path: str, condition: threading.Condition) -> None:
+    Args:
+        path: where the daemon listens.
+        lock: the client's.
+        changed: a condition of that lock, for threads that wait while another one reads.
+    """
+
+    def __init__(self, path: str, lock: threading.Lock, changed: threading.Condition) -> None:
         self.link = Link(path)
-        self._condition = condition
-        self._unsent: deque[memoryview] = deque()
+        self._lock = lock
+        self._changed = changed
+        self._unsent: deque[bytes | memoryview] = deque()
+        self._received: list[bytes] = []
         self._reading = False
         self._waiting = 0  # threads that wait for the reader
+        self._awaited: Exchange | None = None  # the stream that the reader waits for
+        self._bell = -1  # made for the first stream; the reader of one polls it
         self.closed = False
         self._sock = _core.connected_socket(path)
+        self._sock.setblocking(True)
         self._readable = select.poll()
         self._readable.register(self._sock, select.POLLIN)
 
@@ -57,14 +76,14 @@ class Connection:
         """Whether new calls may be sent; reads what came while nobody waited, so a dead socket is noticed."""
         if not self._reading and not self.closed and self._readable.poll(0):
             self._read()
-        return self.link.usable
+        return self.link.peer.usable
 
     def flush(self) -> None:
         """Write everything; while the daemon does not take it, read, so that neither waits for the other."""
         out = self.link.peer.outgoing()
         if not out and not self._unsent:
             return
-        self._unsent.extend(memoryview(buffer) for buffer in out)
+        self._unsent.extend(out)
         try:
             while self._unsent and not self.closed and not _core.send_now(self._sock, self._unsent):
                 self._wait_writable()
@@ -72,25 +91,41 @@ class Connection:
             self._read()  # the daemon's last words, if any
             self.close(f"the connection to the daemon was lost: {error}")
 
-    def wait(self, deadline_s: float | None) -> None:
-        """Wait until something may have changed: by reading, or while another thread reads."""
-        left_s = None if deadline_s is None else max(deadline_s - time.monotonic(), 0)
+    def wait(self, deadline_s: float | None, stream: Exchange | None = None) -> None:
+        """Wait until something may have changed: by reading, or while another thread reads.
+
+        Args:
+            deadline_s: when to return in any case.
+            stream: what is waited for, if `wake` may be called for it.
+        """
         if self._reading:
-            self._waiting += 1
-            try:
-                self._condition.wait(left_s)
-            finally:
-                self._waiting -= 1
+            self._wait_for_reader(deadline_s)
+        elif deadline_s is None and stream is None:
+            self._block()
+            self.flush()
         else:
-            self._poll(self._readable, left_s)
+            if stream is not None and self._bell < 0:
+                self._hang_bell()
+            self._awaited = stream
+            try:
+                self._poll(self._readable, deadline_s)
+            finally:
+                self._awaited = None
             self.flush()
 
-    def leave_to_parent(self, condition: threading.Condition) -> None:
+    def wake(self, stream: Exchange) -> None:
+        """Have a thread that waits for a stream look again."""
+        if self._waiting:
+            self._changed.notify_all()
+        if self._awaited is stream:
+            os.eventfd_write(self._bell, 1)
+
+    def leave_to_parent(self, lock: threading.Lock, changed: threading.Condition) -> None:
         """In a forked process: only the parent may use the socket, or each would read the other's answers."""
-        self._condition = condition
-        self._reading = False
+        self._lock, self._changed = lock, changed
+        self._reading, self._waiting, self._awaited = False, 0, None
         self.closed = True
-        self._sock.close()
+        self._let_go()
         self._unsent.clear()
         self.link.lost("the connection belongs to the process that this one was forked from")
 
@@ -99,55 +134,111 @@ class Connection:
         if not self.closed:
             self.closed = True
             with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that polls it
-            self._sock.close()
+                self._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it
+            self._let_go()
         self._unsent.clear()
         self.link.lost(why)
-        self._condition.notify_all()
+        self._changed.notify_all()
+
+    def _let_go(self) -> None:
+        """Give the descriptors back, unless a thread is about to use them: it does so afterwards."""
+        if not self._reading:
+            self._sock.close()
+            if self._bell >= 0:
+                os.close(self._bell)
+                self._bell = -1
+
+    def _hang_bell(self) -> None:
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._readable.register(self._bell, select.POLLIN)
+
+    def _wait_for_reader(self, deadline_s: float | None) -> None:
+        self._waiting += 1
+        try:
+            self._changed.wait(_left_s(deadline_s))
+        finally:
+            self._waiting -= 1
 
     def _wait_writable(self) -> None:
         poller = select.poll()
         if self._reading:
             poller.register(self._sock, select.POLLOUT)
-            self._condition.release()
+            self._lock.release()
             try:
                 poller.poll(_RECHECK_S * 1000)
             finally:
-                self._condition.acquire()
+                self._lock.acquire()
         else:
             poller.register(self._sock, select.POLLIN | select.POLLOUT)
             self._poll(poller, None)
 
-    def _poll(self, poller: select.poll, timeout_s: float | None) -> None:
-        """Be the reader for one turn."""
-        self._reading = True
-        self._condition.release()
+    def _block(self) -> None:
+        """Be the reader until something comes."""
         try:
-            poller.poll(None if timeout_s is None else timeout_s * 1000)
+            self._unlocked(self._receive)
+        except OSError as error:
+            self.close(f"the connection to the daemon was lost: {error}")
         finally:
-            self._condition.acquire()
-            self._reading = False
-            if self._waiting:
-                self._condition.notify_all()
+            while self._received and not self.closed:
+                self._act_on(self._received.pop(0))
+
+    def _receive(self) -> None:
+        # In one step: an interrupt may come between two, and what was received would be lost.
+        self._received.extend(map(self._sock.recv, _ONE_READ))
+
+    def _poll(self, poller: select.poll, deadline_s: float | None) -> None:
+        """Be the reader for one turn, until the deadline at most."""
+        left_s = _left_s(deadline_s)
+        self._unlocked(poller.poll, None if left_s is None else left_s * 1000)
+        if self._bell >= 0:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._bell)
         self._read()
 
+    def _unlocked(self, wait: Callable[..., object], *args: object) -> None:
+        """Wait as the reader."""
+        self._reading = True
+        try:
+            self._lock.release()
+            wait(*args)
+        finally:
+            self._lock.acquire()
+            self._reading = False
+            if self._waiting:
+                self._changed.notify_all()
+            if self.closed:
+                self._let_go()
+
     def _read(self) -> None:
+        """Act on all that has come."""
         try:
             while not self.closed:
-                data = self._sock.recv(_core.READ_BYTES)
-                self.link.receive(data)
-                if not data or self.link.finished:
-                    self.close(self._parting())
+                data = self._sock.recv(_core.READ_BYTES, socket.MSG_DONTWAIT)
+                self._act_on(data)
                 if len(data) < _core.READ_BYTES:
                     break
         except BlockingIOError:
             pass
         except OSError as error:
             self.close(f"the connection to the daemon was lost: {error}")
+        except BaseException:
+            self.close("reading was interrupted, so something may be lost")
+            raise
+
+    def _act_on(self, data: bytes) -> None:
+        link = self.link
+        link.receive(data)
+        if not data or (not link.peer.usable and link.finished):
+            self.close(self._parting())
 
     def _parting(self) -> str:
         """Tell the daemon what was wrong, as far as the socket takes it."""
         if not self.link.peer.closed:
             return self.link.goodbye or "the daemon closed the connection"
-        _core.send_now(self._sock, deque(memoryview(buffer) for buffer in self.link.peer.outgoing()))
+        with contextlib.suppress(OSError):
+            _core.send_now(self._sock, deque(self.link.peer.outgoing()))
         return "the daemon broke the protocol"
+
+
+def _left_s(deadline_s: float | None) -> float | None:
+    return None if deadline_s is None else max(deadline_s - time.monotonic(), 0)

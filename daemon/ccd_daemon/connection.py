@@ -23,6 +23,7 @@ log = logging.getLogger("ccd.connection")
 
 _UCRED = struct.Struct("3i")
 _WRITE_HIGH_BYTES = 1024 * 1024
+_FREE_BYTES = 256 * 1024  # smaller requests are not worth counting
 _AT_ONCE_BYTES = (
     16 * 1024
 )  # smaller payloads wait for those of the same turn of the loop, and share one write
@@ -69,6 +70,9 @@ class Host(Protocol):
     def gone(self, connection: Connection) -> None:
         """The connection has ended."""
 
+    def keep(self, nbytes: int) -> bool:
+        """So many more bytes are kept for a client, or fewer; whether that is all right."""
+
     def may_administer(self, identity: Identity) -> bool:
         """Whether the peer may use admin methods."""
 
@@ -76,7 +80,10 @@ class Host(Protocol):
 class Call:
     """A call that is being served."""
 
-    __slots__ = ("_connection", "_source", "begun", "id", "method", "params", "task", "timeout_ms", "window")
+    __slots__ = (
+        *("_connection", "_source", "begun", "id", "method", "nbytes", "params", "task", "timeout_ms"),
+        "window",
+    )
 
     def __init__(self, connection: Connection, event: p.Called) -> None:
         self.id = event.id
@@ -84,6 +91,7 @@ class Call:
         self.params = event.params
         self.timeout_ms = event.timeout_ms
         self.window = event.window
+        self.nbytes = 0  # of its parameters, when they are many
         self.task: asyncio.Task[None] | None = None
         self.begun = False  # the task has had its first step
         self._connection = connection
@@ -127,6 +135,9 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._calls: dict[int, Call] = {}
+        self._frame_bytes = 0  # since the last whole frame
+        self._calls_bytes = 0  # of the large calls that are being served
+        self._kept_bytes = 0  # what the host knows of both
         self._hello: asyncio.TimerHandle | None = None
         self._on: dict[type, Callable[[Any], None]] = {
             p.Called: self._on_called,
@@ -148,20 +159,31 @@ class Connection(asyncio.Protocol):
         )
         refusal = self._host.admit(self)
         if refusal is not None:
-            self.peer.goaway(refusal.code, refusal.message)
-            self.flush()
-            self._transport.close()
+            self._leave(refusal.code, refusal.message)
             return
         self.flush()
         self._hello = self._loop.call_later(frames.HELLO_TIMEOUT_S, self._no_hello)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        for event in self.peer.receive(data):
+        self._frame_bytes += len(data)
+        events = self.peer.receive(data)
+        for event in events:
             act = self._on.get(type(event))
             if act is not None:
                 act(event)
+        if events:
+            self._frame_bytes = 0
+        if self._kept_bytes or self._frame_bytes > _FREE_BYTES or self._calls_bytes:
+            self._tell_kept()
         self.flush()
+
+    def _tell_kept(self) -> None:
+        """Have the host count what this client makes the daemon keep; who goes beyond what there is must leave."""
+        kept = self._calls_bytes + (self._frame_bytes if self._frame_bytes > _FREE_BYTES else 0)
+        grown, self._kept_bytes = kept - self._kept_bytes, kept
+        if not self._host.keep(grown) and grown > 0:
+            self._leave(Code.BUSY, "ccd holds as much of its clients' requests as it may; try again later")
 
     def flush(self) -> None:
         """Write what the peer has queued."""
@@ -184,12 +206,15 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join(out))
 
     def pause_writing(self) -> None:
-        """The client does not read: hold back every stream of this connection."""
+        """The client does not read: hold back every stream of this connection, and take no more to be answered."""
         self.choked = True
+        self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self.choked = False
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
         for call in list(self._calls.values()):
             call.resume()
 
@@ -200,6 +225,8 @@ class Connection(asyncio.Protocol):
         for event in self.peer.lost():
             if isinstance(event, p.Cancelled):
                 self._on_cancelled(event)
+        self._frame_bytes = 0
+        self._tell_kept()  # the calls tell when they are over
         self._host.gone(self)
 
     def goaway(self, message: str) -> None:
@@ -217,7 +244,10 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _no_hello(self) -> None:
-        self.peer.goaway(Code.PROTOCOL, f"no HELLO within {frames.HELLO_TIMEOUT_S:g} s")
+        self._leave(Code.PROTOCOL, f"no HELLO within {frames.HELLO_TIMEOUT_S:g} s")
+
+    def _leave(self, code: Code, message: str) -> None:
+        self.peer.goaway(code, message)
         self.flush()
         self._transport.close()
 
@@ -243,6 +273,9 @@ class Connection(asyncio.Protocol):
                 self._fail(call, error)
             return
         self._calls[event.id] = call
+        if self._frame_bytes > _FREE_BYTES:
+            call.nbytes, self._frame_bytes = self._frame_bytes, 0
+            self._calls_bytes += call.nbytes
         call.task = self._loop.create_task(self._serve(call, handler.run))
 
     def _refusal(self, event: p.Called, handler: Handler | None) -> RpcError | None:
@@ -303,6 +336,9 @@ class Connection(asyncio.Protocol):
 
     def _served(self, call: Call) -> None:
         self._calls.pop(call.id, None)
+        if call.nbytes:
+            self._calls_bytes -= call.nbytes
+            self._tell_kept()
         self.flush()
         if self.peer.closed or not self.peer.usable:
             self._close_if_done()

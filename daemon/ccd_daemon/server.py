@@ -189,6 +189,7 @@ class Server:
         self._own = {0, os.getuid()}
         self._group = _group_id(settings.group) if settings.group is not None else None
         self._draining = False
+        self._kept_bytes = 0
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
         self._inode = 0
@@ -246,6 +247,11 @@ class Server:
         if connection in self.connections:
             self.connections.discard(connection)
             self._per_uid[connection.identity.uid] -= 1
+
+    def keep(self, nbytes: int) -> bool:
+        """So many more bytes are kept for a client, or fewer; whether that is all right."""
+        self._kept_bytes += nbytes
+        return self._kept_bytes <= self._settings.max_kept_bytes
 
     def may_administer(self, identity: Identity) -> bool:
         """The daemon's user, root and the listed ones, but nothing that a worker started: tools may run there."""

@@ -21,7 +21,7 @@ LOCAL_TENANT = "local"
 _SCOPE_NAME = "ccd.caller"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Caller:
     """One request's caller, and what is noted about the request while it is served.
 

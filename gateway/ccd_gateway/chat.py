@@ -6,7 +6,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.legacy.confined import Confined
 from ccd_gateway.legacy.images import inline_local_images
 from ccd_gateway.legacy.named import conversation_params, header_text
-from ccd_gateway.lines import Delta
+from ccd_gateway.outlet import Body, Express, Outlet, outlet_of, stream_events
 from ccd_gateway.parameters import header_value, ignored_names, refuse_ignored, refuse_unsupported
 from ccd_gateway.remote_images import RemoteImages
 from ccd_gateway.schema import ChatRequest, Decoded, decode_chat
@@ -91,7 +91,7 @@ class ChatCompletions:
             resp.set_header("x-conversation-id", header_text(job.conversation_id))
         try:
             if job.request.stream:
-                await self._stream(job, resp)
+                await self._stream(job, req, resp)
             else:
                 await self._complete(job, resp)
         except RpcError as error:
@@ -114,14 +114,12 @@ class ChatCompletions:
         resp.content_type = JSON
         resp.data = msgspec.json.encode(body)
 
-    async def _stream(self, job: Job, resp: falcon.asgi.Response) -> None:
+    async def _stream(self, job: Job, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Begin to answer once the model does, or after a silence, so that most failures have a status."""
         turns = await choices.start_all(self._backend, job.params, job.wanted, self._settings.keepalive_s)
         _name_ignored(resp, job.ignored)
-        resp.content_type = "text/event-stream; charset=utf-8"
-        resp.set_header("cache-control", "no-cache")
-        resp.set_header("x-accel-buffering", "no")
-        resp.stream = Events(turns, job, self._settings.keepalive_s)
+        answer = Answer(turns, _writers(job), outlet_of(req), self._settings.keepalive_s)
+        stream_events(req, resp, Body(answer.pieces(job.include_usage), answer.close))
 
 
 def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettings) -> Job:
@@ -149,53 +147,65 @@ def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettin
     return Job(request, params, ignored)  # type: ignore[arg-type]  # built by key; the daemon checks it
 
 
-class Events:
-    """The body of a streamed answer; closing it cancels the turns that have not ended."""
+class Answer:
+    """A streamed answer of one choice or more. It keeps nothing of the request, which may be large."""
 
-    def __init__(self, turns: Sequence[ChatTurn], job: Job, keepalive_s: float) -> None:
+    __slots__ = ("_keepalive_s", "_outlet", "_turns", "_writers")
+
+    def __init__(
+        self, turns: Sequence[ChatTurn], writers: Sequence[ChunkWriter], outlet: Outlet, keepalive_s: float
+    ) -> None:
         self._turns = turns
-        self._events = _events(turns, job, keepalive_s)
+        self._writers = writers
+        self._outlet = outlet
+        self._keepalive_s = keepalive_s
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._events
+    def close(self) -> None:
+        """Cancel the turns that have not ended."""
+        for turn in self._turns:
+            turn.close()
 
-    def __anext__(self) -> Awaitable[bytes]:
-        return self._events.__anext__()
-
-    async def close(self) -> None:
-        """Called by the framework however the response ended."""
+    async def pieces(self, include_usage: bool) -> AsyncGenerator[bytes, None]:
+        """One piece for each write: all events of what arrived in one read."""
+        legacy = self._writers[0].legacy
         try:
-            await self._events.aclose()
-        finally:
-            for turn in self._turns:
-                turn.close()
+            yield self._begin()
+            if len(self._turns) == 1:
+                turn, made = self._turns[0], self._writers[0].chunks
+                while (
+                    found := await turn.deltas(self._keepalive_s, Express(self._outlet, made))
+                ) is not None:
+                    if piece := made(found) if found else KEEPALIVE if turn.silent else b"":
+                        yield piece
+            else:
+                async with contextlib.aclosing(self._merged()) as merged:
+                    async for piece in merged:
+                        yield piece
+            yield self._end(include_usage)
+        except RpcError as error:
+            yield error_event(from_rpc(in_clients_words(error, legacy=legacy)).error)
+        except Exception:
+            _log.exception("a streamed answer failed")
+            yield error_event(ApiError(500, "The gateway failed. See its log.").error)
 
+    def _begin(self) -> bytes:
+        pairs = list(zip(self._writers, self._turns, strict=True))
+        begin = b"".join(writer.role() + writer.chunks(turn.first) for writer, turn in pairs)
+        for turn in self._turns:
+            turn.first = []
+        return begin
 
-async def _events(turns: Sequence[ChatTurn], job: Job, keepalive_s: float) -> AsyncGenerator[bytes, None]:
-    """One piece for each write: all events of what arrived in one read."""
-    writers = _writers(job)
-    legacy = job.request.legacy
-    try:
-        yield b"".join(
-            writer.role() + _chunks(writer, turn.first) for writer, turn in zip(writers, turns, strict=True)
-        )
-        ends: list[bytes] = []
-        async with contextlib.aclosing(choices.deltas(turns, keepalive_s)) as pieces:
-            async for number, deltas in pieces:
-                if deltas:
-                    yield _chunks(writers[number], deltas)
-                elif deltas is None:
-                    ends.append(_end(writers[number], turns[number].result, legacy=legacy))
-                else:
-                    yield KEEPALIVE
-        results = [turn.result for turn in turns]
-        tail = writers[0].usage(usage(summed(results))) if job.include_usage else b""
-        yield b"".join((*ends, ignored_comment(ignored_by_daemon(results)), tail, DONE))
-    except RpcError as error:
-        yield error_event(from_rpc(in_clients_words(error, legacy=legacy)).error)
-    except Exception:
-        _log.exception("a streamed answer failed")
-        yield error_event(ApiError(500, "The gateway failed. See its log.").error)
+    async def _merged(self) -> AsyncGenerator[bytes, None]:
+        async with contextlib.aclosing(choices.deltas(self._turns, self._keepalive_s)) as found:
+            async for number, deltas in found:
+                if deltas is not None:
+                    yield self._writers[number].chunks(deltas) if deltas else KEEPALIVE
+
+    def _end(self, include_usage: bool) -> bytes:
+        results = [turn.result for turn in self._turns]
+        ends = [_end(writer, result) for writer, result in zip(self._writers, results, strict=True)]
+        tail = self._writers[0].usage(usage(summed(results))) if include_usage else b""
+        return b"".join((*ends, ignored_comment(ignored_by_daemon(results)), tail, DONE))
 
 
 def _writers(job: Job) -> list[ChunkWriter]:
@@ -216,15 +226,9 @@ def _writers(job: Job) -> list[ChunkWriter]:
     ]
 
 
-def _chunks(writer: ChunkWriter, deltas: list[Delta]) -> bytes:
-    if len(deltas) == 1:
-        return writer.chunk(deltas[0])
-    return b"".join([writer.chunk(delta) for delta in deltas])
-
-
-def _end(writer: ChunkWriter, result: Mapping[str, Any], *, legacy: bool) -> bytes:
+def _end(writer: ChunkWriter, result: Mapping[str, Any]) -> bytes:
     refusal = writer.refusal(REFUSED) if result.get("stop_reason") == "refusal" else b""
-    return refusal + writer.finish(finish_reason(result, legacy=legacy))
+    return refusal + writer.finish(finish_reason(result, legacy=writer.legacy))
 
 
 def _name_ignored(resp: falcon.asgi.Response, names: list[str]) -> None:

@@ -1,25 +1,26 @@
 """The ASGI layer around the whole application: request ids, the browser rules, admission, and disconnects.
 
 It is outside of the framework so that it holds for every answer, whoever makes it, and for any ASGI
-server: a client that goes away cancels its handler at once, also when nothing is being sent.
+server.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from ccd_gateway import outlet
 from ccd_gateway.access_log import AccessLog
 from ccd_gateway.auth import Door
 from ccd_gateway.body import discard, too_large
 from ccd_gateway.browser import BrowserRules
 from ccd_gateway.caller import Caller, admit
+from ccd_gateway.disconnect import UntilDisconnect
 from ccd_gateway.errors import JSON, ApiError, overloaded
+from ccd_gateway.outlet import Outlet
 from ccd_gateway.upload import upload
 
 Scope = MutableMapping[str, Any]
@@ -75,63 +76,98 @@ class Envelope:
         if scope["type"] == "websocket":  # no route takes one
             await send({"type": "websocket.close", "code": 1008})
             return
+        started_s = time.perf_counter()
+        exchange = self._exchange(receive, send, scope)
+        try:
+            with exchange.until_disconnect:
+                try:
+                    await self._answered(scope, exchange)
+                except ApiError as error:
+                    await answer_error(exchange.send, error)
+                if exchange.outlet.body is not None:
+                    await exchange.stream()
+        finally:
+            self.open_requests -= exchange.counted
+            try:
+                await exchange.close()
+            finally:
+                self._log.write(scope, exchange.status, time.perf_counter() - started_s, exchange.caller)
+
+    def _exchange(self, receive: Receive, send: Send, scope: Scope) -> Exchange:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         caller = Caller(request_id=request_id(headers.get(b"x-request-id")).decode())
-        exchange = _Exchange(send, caller, self._rules.cors_headers(headers.get(b"origin")))
-        started_s = time.perf_counter()
-        try:
-            await self._checked(scope, headers, receive, exchange.send, caller)
-        except ApiError as error:
-            await answer_error(exchange.send, error)
-        finally:
-            self._log.write(scope, exchange.status, time.perf_counter() - started_s, caller)
+        return Exchange(receive, send, caller, self._rules.cors_headers(headers.get(b"origin")))
 
-    async def _checked(
-        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send, caller: Caller
-    ) -> None:
+    async def _answered(self, scope: Scope, exchange: Exchange) -> None:
+        """Answer, but for a body that is streamed."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
         self._rules.check(scope["method"], headers)
         preflight = self._rules.preflight(scope["method"], headers)
         if preflight is not None:
-            await _answer(send, 204, preflight, b"")
+            await _answer(exchange.send, 204, preflight, b"")
             return
+        caller = exchange.caller
         caller.key = self._door.key_of(scope["path"], scope["query_string"], scope["headers"], _peer(scope))
         admit(scope, caller)
+        outlet.admit(scope, exchange.outlet)
+        receive = exchange.receive
         if _lasts(scope):
-            await self._counted(scope, headers, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            receive = await self._counted(scope, headers, exchange)
+        await self._app(scope, receive, exchange.send)
 
-    async def _counted(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+    async def _counted(self, scope: Scope, headers: dict[bytes, bytes], exchange: Exchange) -> Receive:
+        """Admit a request that lasts; returns where its body comes from."""
         if self.open_requests >= self._max_requests:
             raise overloaded("The gateway has as many requests open as it may have. Try again shortly.")
         self.open_requests += 1
-        try:
-            if content_length(headers) > self._max_body_bytes:
-                if b"expect" not in headers:  # else the client waits with its body for our answer
-                    await discard(_pieces(receive))
-                raise too_large(self._max_body_bytes)
-            body = upload(scope, headers, receive, self._max_body_bytes, self._body_timeout_s)
-            await run_until_disconnect(self._app, scope, body, send)
-        finally:
-            self.open_requests -= 1
+        exchange.counted = 1
+        if content_length(headers) > self._max_body_bytes:
+            if b"expect" not in headers:  # else the client waits with its body for our answer
+                await discard(_pieces(exchange.receive))
+            raise too_large(self._max_body_bytes)
+        body = upload(scope, headers, exchange.receive, self._max_body_bytes, self._body_timeout_s)
+        return exchange.until_disconnect.after(body)
 
 
-class _Exchange:
-    """Adds to the answer's head what every answer has, and remembers its status."""
+class Exchange:
+    """One request and its answer: adds to the answer's head what every answer has, and remembers its status.
 
-    def __init__(self, send: Send, caller: Caller, cors: list[tuple[bytes, bytes]]) -> None:
-        self._send = send
-        self._caller = caller
-        self._cors = cors
+    Attributes:
+        receive: the server's.
+        outlet: the way out of the answer.
+        caller: who asks.
+        until_disconnect: the block in which the request is answered.
+        counted: 1 for a request that counts as open.
+        status: the answer's; 0 until it has begun.
+    """
+
+    __slots__ = ("_cors", "caller", "counted", "outlet", "receive", "status", "until_disconnect")
+
+    def __init__(self, receive: Receive, send: Send, caller: Caller, cors: list[tuple[bytes, bytes]]) -> None:
+        self.receive = receive
+        self.outlet = Outlet(send)
+        self.caller = caller
+        self.until_disconnect = UntilDisconnect(receive)
+        self.counted = 0
         self.status = 0
+        self._cors = cors
 
     async def send(self, message: Message) -> None:
         """An ASGI `send`."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            mine = (b"x-request-id", self._caller.request_id.encode())
-            message["headers"] = [*message.get("headers", ()), mine, *self._cors, *self._caller.headers]
-        await self._send(message)
+            mine = (b"x-request-id", self.caller.request_id.encode())
+            message["headers"] = [*message.get("headers", ()), mine, *self._cors, *self.caller.headers]
+        await self.outlet.send(message)
+
+    def stream(self) -> Awaitable[None]:
+        """Send the body of a streamed answer."""
+        self.until_disconnect.watch()
+        return self.outlet.stream()
+
+    async def close(self) -> None:
+        """The answer is over, however it ended."""
+        await self.outlet.close()
 
 
 def _lasts(scope: Scope) -> bool:
@@ -156,42 +192,6 @@ async def _pieces(receive: Receive) -> AsyncGenerator[bytes, None]:
         message = await receive()
         more = message.get("more_body", False)
         yield message.get("body", b"")
-
-
-async def run_until_disconnect(app: App, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run `app`, and cancel it as soon as its client is gone.
-
-    After the end of the body `receive` can only report a disconnect, so from there on it is watched by a task
-    of its own, and an application that asks again waits for the same report.
-    """
-    gone: asyncio.Task[Message] | None = None
-
-    async def receive_watched() -> Message:
-        nonlocal gone
-        if gone is not None:
-            return await asyncio.shield(gone)
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            gone = asyncio.ensure_future(_disconnected(receive))
-            gone.add_done_callback(lambda task: task.cancelled() or handler.cancel())
-        return message
-
-    handler = asyncio.ensure_future(app(scope, receive_watched, send))
-    try:
-        await asyncio.wait([handler])
-    finally:
-        # Reached with the handler still running only when this task is itself cancelled.
-        handler.cancel()
-        if gone is not None:
-            gone.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        handler.result()
-
-
-async def _disconnected(receive: Receive) -> Message:
-    while (message := await receive())["type"] != "http.disconnect":
-        pass
-    return message
 
 
 def request_id(given: bytes | None) -> bytes:

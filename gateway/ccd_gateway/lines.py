@@ -105,6 +105,8 @@ class LineReader:
         started: the model's answer has begun, so a failure from now on comes after output.
     """
 
+    __slots__ = ("_blocks", "_calls", "_message_id", "_rest", "_streamed_id", "started")
+
     def __init__(self) -> None:
         self.started = False
         self._rest: list[bytes] = []

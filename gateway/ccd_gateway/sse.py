@@ -18,6 +18,11 @@ DONE = b"data: [DONE]\n\n"
 KEEPALIVE = b": keep-alive\n\n"
 _json = msgspec.json.encode
 
+_END = b"}\n\n"
+_END_WITH_USAGE = b',"usage":null}\n\n'
+_OPEN = b',"logprobs":null,"finish_reason":null}]' + _END
+_OPEN_WITH_USAGE = b',"logprobs":null,"finish_reason":null}]' + _END_WITH_USAGE
+
 
 def error_event(error: Mapping[str, Any]) -> bytes:
     """The event that ends a stream which fails after it began; every client reports its message."""
@@ -44,6 +49,8 @@ class ChunkWriter:
         conversation_id: in the first and the last chunk, where the answer belongs to a conversation.
     """
 
+    __slots__ = ("_delta", "_end", "_legacy", "_named", "_open", "_start_bytes")
+
     def __init__(
         self,
         completion_id: str,
@@ -64,15 +71,24 @@ class ChunkWriter:
             "service_tier": "default",
             "system_fingerprint": fingerprint,
         }
-        self._start = b"data: " + _json(head)[:-1] + b',"choices":['
-        self._end = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-        self._delta = self._start + b'{"index":%d,"delta":' % choice
-        self._open = b',"logprobs":null,"finish_reason":null}]' + self._end
-        self._content = self._delta + b'{"content":'
-        self._reasoning = self._delta + b'{"reasoning_content":'
-        self._close = b"}" + self._open
+        start = b"data: " + _json(head)[:-1] + b',"choices":['
+        self._start_bytes = len(start)
+        self._end = _END_WITH_USAGE if include_usage else _END
+        self._delta = start + b'{"index":%d,"delta":' % choice
+        self._open = _OPEN_WITH_USAGE if include_usage else _OPEN
         self._legacy = legacy
         self._named = b"" if conversation_id is None else b',"conversation_id":' + _json(conversation_id)
+
+    @property
+    def legacy(self) -> bool:
+        """Whether tool calls have the deprecated form."""
+        return self._legacy
+
+    def chunks(self, deltas: list[Delta]) -> bytes:
+        """The chunks for pieces of the answer."""
+        if len(deltas) == 1:
+            return self.chunk(deltas[0])
+        return b"".join([self.chunk(delta) for delta in deltas])
 
     def role(self) -> bytes:
         """The first chunk."""
@@ -83,9 +99,9 @@ class ChunkWriter:
         """The chunk for a piece of the answer; nothing where the form has no place for it."""
         kind, raw = delta.kind, delta.raw
         if kind == TEXT:
-            return b"%b%b%b" % (self._content, raw, self._close)
+            return b'%b{"content":%b}%b' % (self._delta, raw, self._open)
         if kind == THINKING:
-            return b'%b%b,"reasoning":%b%b' % (self._reasoning, raw, raw, self._close)
+            return b'%b{"reasoning_content":%b,"reasoning":%b}%b' % (self._delta, raw, raw, self._open)
         return self._call(delta)
 
     def refusal(self, text: str) -> bytes:
@@ -99,7 +115,7 @@ class ChunkWriter:
 
     def usage(self, usage: Mapping[str, Any]) -> bytes:
         """The last chunk of a stream with `include_usage`."""
-        return self._start + b'],"usage":' + _json(usage) + b"}\n\n"
+        return self._delta[: self._start_bytes] + b'],"usage":' + _json(usage) + b"}\n\n"
 
     def _call(self, delta: Delta) -> bytes:
         """The first fragment of a call has its id and name, the later ones neither: all clients take that."""

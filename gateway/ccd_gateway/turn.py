@@ -6,6 +6,7 @@ from typing import Any, Protocol, cast
 
 from ccd_client import AsyncClient, AsyncStream
 from ccd_gateway.metering import Run
+from ccd_gateway.outlet import Express
 from ccd_protocol.methods import ChatResult
 
 
@@ -46,12 +47,15 @@ class ChatTurn:
         silent: the last wait passed without a payload.
     """
 
+    __slots__ = ("_express", "_lane", "_run", "_stream", "first", "reader", "silent")
+
     def __init__(self, stream: AsyncStream, lane: Lane, reader: Reader, run: Run | None = None) -> None:
         self.reader = reader
         self.first: list[Any] = []
         self.silent = False
         self._stream = stream
         self._run = run
+        self._express: Express | None = None
         self._lane: Lane | None = lane
         lane.open_calls += 1
 
@@ -68,26 +72,42 @@ class ChatTurn:
                 return
             self.first += deltas
 
-    async def deltas(self, silence_s: float) -> list[Any] | None:
+    async def deltas(self, silence_s: float, express: Express | None = None) -> list[Any] | None:
         """What came since the last time, waiting if nothing did; None at the end.
 
         An empty list with `silent` set means `silence_s` without a payload.
 
+        Args:
+            silence_s: how long to wait.
+            express: takes what comes during the wait, as long as the client does; the wait then goes on.
+
         Raises:
             RpcError: the turn failed.
         """
-        payloads = await self._stream.next_within(silence_s)
+        self._express = express
+        payloads = await self._stream.next_within(silence_s, None if express is None else self)
         if payloads is None:
             if self._run is not None:
                 await self._run.end(self.result)
             return None
         self.silent = not payloads
-        if not payloads:
-            return []
+        return self._read(payloads) if payloads else []
+
+    def _read(self, payloads: list[bytes]) -> list[Any]:
         payload = payloads[0] if len(payloads) == 1 else b"".join(payloads)
         if self._run is not None:
             self._run.saw(payload)
         return self.reader.feed(payload)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the client takes more; see `ccd_client.Sink`."""
+        return self._express is not None and self._express.outlet.ready
+
+    def take(self, payloads: list[bytes]) -> None:
+        """Pass on what came, past the task that waits for it; see `ccd_client.Sink`."""
+        if self._express is not None and (made := self._express.made(self._read(payloads))):
+            self._express.outlet.write(made)
 
     def close(self) -> None:
         """Cancel the turn unless it has ended; once is enough, more does no harm."""

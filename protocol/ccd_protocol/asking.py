@@ -51,6 +51,10 @@ class Asking(Wire):
             frame = self._pack((f.CALL, call_id, method, params or {}, timeout_ms, window, parent))
         except UNPACKABLE as error:
             raise RpcError(Code.BAD_PARAMS, f"the parameters cannot be encoded: {error}") from None
+        refused = f.unacceptable(frame, strict=self._parity == 1) if params else None
+        if refused is not None:
+            code = Code.TOO_LARGE if refused.code is Code.TOO_LARGE else Code.BAD_PARAMS
+            raise RpcError(code, f"the parameters cannot be sent: {refused.message}")
         if len(frame) > self._max_frame_bytes:
             problem = f"the call is {len(frame)} bytes, the other side accepts {self._max_frame_bytes}"
             raise RpcError(Code.TOO_LARGE, problem)

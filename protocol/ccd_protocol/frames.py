@@ -6,9 +6,10 @@ msgpack's own `max_buffer_size` bounds only the bytes *not yet decoded*:
 
 - bytes of a frame that is not finished, counted per read;
 - the length that a container may announce, because lists are allocated when announced;
-- the number of objects in a frame, because one byte on the wire can become 72 bytes of object. Only the
-  accepting
-  side counts them: whoever connects has chosen whom to trust.
+- the number of objects in a frame, because one byte on the wire can become 72 bytes of object.
+
+The accepting side is the strict one: whoever connects has chosen whom to trust. What it would refuse is found out
+before it is sent (`unacceptable`), because a refused frame costs the connection and every other call on it.
 """
 
 from __future__ import annotations
@@ -37,12 +38,17 @@ KIND_NAMES: Final = ("HELLO", "CALL", "ITEM", "END", "FAIL", "CANCEL", "CREDIT",
 MAX_U32: Final = 0xFFFF_FFFF
 MIN_FRAME_BYTES: Final = 65_536  # every peer accepts frames of this size, so it may be assumed before HELLO
 ITEM_OVERHEAD_BYTES: Final = 16  # array header, kind, id and bin header of an ITEM need at most 12
-MAX_CONTAINER_LEN: Final = 16_384
+MAX_CONTAINER_LEN: Final = 16_384  # in a frame to the accepting side
+MAX_ANSWER_LEN: Final = 1 << 20  # in a frame from it: an array that a model has written may be long
 MAX_METHOD_CHARS: Final = 128
 MAX_AGENT_CHARS: Final = 256
 HELLO_TIMEOUT_S: Final = 2.0  # for the program around the peer, which alone has a clock
 
-_PIECE_BYTES: Final = 1 << 18
+_PIECE_BYTES: Final = 1 << 15
+#: The decoder's buffer at first, for two pieces; it grows with a frame. It is filled from end to end before it is used
+#: anew, so the usual size of 1 MB would cost every connection as much memory, and the core's caches.
+_BUFFER_BYTES: Final = 1 << 16
+_KEPT_BYTES: Final = 1 << 20  # a buffer that has grown larger is not worth keeping
 _NOTHING: Final = object()
 _JOIN_BYTES: Final = 4096  # below this, copying a payload costs less than handing the kernel one more buffer
 
@@ -138,24 +144,35 @@ def pieces(payload: bytes | memoryview, max_bytes: int) -> Iterator[bytes | memo
 class FrameReader:
     """Cuts received bytes into decoded values and refuses what is malformed or too large."""
 
-    def __init__(self, limits: Limits, *, count_nodes: bool) -> None:
+    def __init__(self, limits: Limits, *, strict: bool) -> None:
         self._max_unfinished_bytes = limits.max_frame_bytes + _PIECE_BYTES
         self._max_nodes = limits.max_nodes
         self._fed_bytes = 0
         self._unfinished_bytes = 0
         self._nodes = 0  # since the last read that completed a frame
         self.violation: Violation | None = None
-        hooks = {"object_hook": self._count, "list_hook": self._count} if count_nodes else {}
-        self._unpacker = msgpack.Unpacker(
-            max_buffer_size=limits.max_frame_bytes + 2 * _PIECE_BYTES,
-            max_bin_len=limits.max_frame_bytes,
-            max_str_len=limits.max_frame_bytes,
-            max_array_len=MAX_CONTAINER_LEN,
-            max_map_len=MAX_CONTAINER_LEN,
+        self._max_frame_bytes = limits.max_frame_bytes
+        self._strict = strict
+        self._unpacker = self._new_unpacker()
+
+    def _new_unpacker(self) -> Any:
+        hooks = {"object_hook": self._count, "list_hook": self._count} if self._strict else {}
+        longest = MAX_CONTAINER_LEN if self._strict else MAX_ANSWER_LEN
+        return msgpack.Unpacker(
+            read_size=_BUFFER_BYTES,
+            max_buffer_size=self._max_frame_bytes + 2 * _PIECE_BYTES,
+            max_bin_len=self._max_frame_bytes,
+            max_str_len=self._max_frame_bytes,
+            max_array_len=longest,
+            max_map_len=longest,
             max_ext_len=0,
             ext_hook=_refuse_ext,
             **hooks,
         )
+
+    def close(self) -> None:
+        """Let go of what is unfinished, now instead of when the cycle is collected; nothing more may be read."""
+        self._unpacker = None
 
     def read(self, data: bytes) -> list[Any]:
         """Every value that is complete with this read, oldest first; each may still be of any shape.
@@ -184,6 +201,9 @@ class FrameReader:
             if self._unpacker.tell() != self._fed_bytes:
                 values.extend(self._unpacker)  # what was decoded before an error stays in the list
         if len(values) > count:
+            if self._unfinished_bytes > _KEPT_BYTES and self._unpacker.tell() == self._fed_bytes:
+                self._unpacker = self._new_unpacker()  # the old one keeps its buffer for ever
+                self._fed_bytes = 0
             self._unfinished_bytes = len(piece)
             self._nodes = 0
         else:
@@ -198,6 +218,27 @@ class FrameReader:
         return container
 
 
+def unacceptable(frame: bytes, *, strict: bool) -> Violation | None:
+    """Why the other side would refuse a frame that this side has packed, whatever its size; None: it takes it.
+
+    Args:
+        frame: one packed frame.
+        strict: the other side is the accepting one.
+    """
+    longest = MAX_CONTAINER_LEN if strict else MAX_ANSWER_LEN
+    if len(frame) > Limits().max_nodes:
+        reader = FrameReader(Limits(max_frame_bytes=MAX_U32), strict=strict)
+        reader.read(frame)
+        return reader.violation
+    try:
+        msgpack.unpackb(
+            frame, max_array_len=longest, max_map_len=longest, max_ext_len=0, ext_hook=_refuse_ext
+        )
+    except (ValueError, msgpack.UnpackException) as error:
+        return Violation(Code.PROTOCOL, _described(error))
+    return None
+
+
 def _refuse_ext(code: int, data: bytes) -> Any:
     raise ValueError(f"extension type {code} is not part of the protocol")
 
@@ -208,4 +249,6 @@ def _described(error: Exception) -> str:
         return "a string is not UTF-8"
     if isinstance(error, msgpack.StackError):
         return "nested too deeply"
+    if "max_array_len" in str(error) or "max_map_len" in str(error):
+        return "an array or map has too many elements: " + str(error)
     return str(error)[:200] or type(error).__name__

@@ -67,7 +67,7 @@ class Peer(Asking, Serving):
         super().__init__(1 if role == "connecting" else 2, limits or Limits())
         self._receivers = _RECEIVERS["opening"]
         self._last_id = 0  # of our GOAWAY: calls above it were never started
-        self._reader = f.FrameReader(self._limits, count_nodes=role == "accepting")
+        self._reader = f.FrameReader(self._limits, strict=role == "accepting")
         hello = (f.HELLO, f.MAJOR, f.MINOR, agent[: f.MAX_AGENT_CHARS], self._limits.caps())
         self._out.append(self._pack(hello))
 
@@ -137,6 +137,7 @@ class Peer(Asking, Serving):
 
     def _close(self, why: str) -> None:
         self._receivers = _RECEIVERS["closed"]
+        self._reader.close()
         self._closed = True
         self._usable = False
         self._goodbye = self._goodbye or why

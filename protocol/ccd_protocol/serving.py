@@ -68,6 +68,10 @@ class Serving(Wire):
             return self.fail(call_id, Code.INTERNAL, f"the result cannot be encoded: {error}")
         if len(frame) > self._max_frame_bytes:
             return self.fail(call_id, Code.TOO_LARGE, "the result is larger than the caller accepts")
+        if len(frame) > f.MAX_CONTAINER_LEN:  # a smaller one holds nothing that is too long
+            refused = f.unacceptable(frame, strict=self._parity == 1)
+            if refused is not None:
+                return self.fail(call_id, Code.INTERNAL, f"the result cannot be sent: {refused.message}")
         return self._answer(call_id, call, frame)
 
     def fail(self, call_id: int, code: int, message: str = "", data: Mapping[str, Any] | None = None) -> bool:

@@ -110,8 +110,8 @@ class AsyncDriver:
     def batch(self, *args: Any, **kwargs: Any) -> Any:
         return self.run(lambda: self.client.batch(*args, **kwargs))
 
-    def next_within(self, stream: Any, wait_s: float) -> Any:
-        return self.run(stream.next_within, wait_s)
+    def next_within(self, stream: Any, wait_s: float, *sink: Any) -> Any:
+        return self.run(stream.next_within, wait_s, *sink)
 
     def stream(self, *args: Any, **kwargs: Any) -> Any:
         async def opened() -> Any:
@@ -891,3 +891,69 @@ def test_next_within_raises_what_the_call_failed_with(async_driver: Any) -> None
     failed(Code.UPSTREAM_ERROR, async_driver.next_within, stream, 10)
     late = async_driver.stream("stubborn", timeout_s=0.05)
     failed(Code.DEADLINE, async_driver.next_within, late, 10)
+
+
+class Sink:
+    """Takes payloads until it has `limit` of them, or until it is told to fail."""
+
+    def __init__(self, limit: int = 1000, error: Exception | None = None) -> None:
+        self.taken: list[bytes] = []
+        self._limit = limit
+        self._error = error
+
+    @property
+    def ready(self) -> bool:
+        return len(self.taken) < self._limit
+
+    def take(self, payloads: list[bytes]) -> None:
+        if self._error is not None:
+            raise self._error
+        self.taken += payloads
+
+
+def test_a_sink_takes_what_comes_in_order_and_its_credit_is_returned(async_driver: Any) -> None:
+    sink, passed = Sink(), []
+    stream = async_driver.stream("stream", {"count": 50, "size": 1000}, window_bytes=4000)
+    while (payloads := async_driver.next_within(stream, 10, sink)) is not None:
+        assert payloads
+        passed.append((len(sink.taken), payloads))
+    whole: list[bytes] = list(sink.taken)
+    for place, payloads in reversed(passed):
+        whole[place:place] = payloads
+    assert whole == [bytes([index]) * 1000 for index in range(50)]
+    assert stream.result == {"count": 50}
+
+
+def test_what_a_sink_is_not_ready_for_comes_to_who_waits(async_driver: Any) -> None:
+    sink = Sink(limit=0)
+    stream = async_driver.stream("stream", {"count": 3, "size": 10}, window_bytes=4000)
+    found: list[bytes] = []
+    while (payloads := async_driver.next_within(stream, 10, sink)) is not None:
+        found += payloads
+    assert found == [bytes([index]) * 10 for index in range(3)]
+    assert sink.taken == []
+
+
+def test_what_a_sink_raises_comes_to_who_waits_and_the_connection_lives(
+    async_driver: Any, server: PeerServer
+) -> None:
+    stream = async_driver.stream("stall", {"first": b"one"})
+    # Whether the payload is already there when the wait begins, is a matter of time.
+    sink = Sink(error=LookupError("mine"))
+    try:
+        assert async_driver.next_within(stream, 10, sink) == [b"one"]
+    except LookupError as error:
+        assert str(error) == "mine"
+    async_driver.close_stream(stream)
+    assert async_driver.call("echo", {"value": 1}) == {"value": 1}
+
+
+def test_a_wait_with_a_sink_ends_when_nothing_comes(async_driver: Any) -> None:
+    sink = Sink()
+    stream = async_driver.stream("stall", {"first": b"one"})
+    found = async_driver.next_within(stream, 0.2, sink)
+    if not sink.taken:
+        assert found == [b"one"]
+        found = async_driver.next_within(stream, 0.01, sink)
+    assert found == []
+    async_driver.close_stream(stream)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from ccd_gateway.envelope import request_id, run_until_disconnect
+from ccd_gateway.envelope import request_id
 from fakes.gateway_daemon import Call, Daemon, start, text
 from fakes.gateway_process import Gateway, read_until
 
@@ -105,109 +104,3 @@ def test_admission(daemon: Daemon) -> None:
 def test_request_id(given: bytes | None, kept: bool) -> None:
     assert (request_id(given) == given) is kept
     assert len(request_id(None)) == 36
-
-
-# --- on the ASGI interface, which shows what no server would do ---
-
-App = Callable[[Any, Any, Any], Awaitable[None]]
-
-
-class Client:
-    """Gives `receive` what a test puts in."""
-
-    def __init__(self, *messages: dict[str, Any]) -> None:
-        self.queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.sent: list[Any] = []
-        for message in messages:
-            self.queue.put_nowait(message)
-
-    async def run(self, app: App) -> None:
-        await run_until_disconnect(app, {"type": "http"}, self.queue.get, self._send)  # type: ignore[arg-type]
-
-    async def _send(self, message: Any) -> None:
-        self.sent.append(message)
-
-
-BODY = {"type": "http.request", "body": b"x", "more_body": False}
-GONE = {"type": "http.disconnect"}
-
-
-def test_handler_ends_by_itself() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert await receive() == BODY
-        await send("answer")
-
-    async def main() -> None:
-        client = Client(BODY)
-        await client.run(app)
-        assert client.sent == ["answer"]
-        await asyncio.sleep(0)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(main())
-
-
-def test_disconnect_cancels_the_handler() -> None:
-    ended = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("cancelled")
-
-    asyncio.run(Client(BODY, GONE).run(app))
-    assert ended == ["cancelled"]
-
-
-def test_a_handler_that_asks_again_learns_of_the_disconnect() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        assert await receive() == GONE
-
-    asyncio.run(Client(BODY, GONE).run(app))
-
-
-def test_body_in_parts_is_passed_on() -> None:
-    got = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        while True:
-            message = await receive()
-            got.append(message["body"])
-            if not message["more_body"]:
-                return
-
-    asyncio.run(Client({**BODY, "more_body": True}, BODY).run(app))
-    assert got == [b"x", b"x"]
-
-
-def test_a_fault_of_the_handler_is_raised() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(Client().run(app))
-
-
-def test_being_cancelled_from_outside_cancels_the_handler() -> None:
-    ended = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("cancelled")
-
-    async def main() -> None:
-        task = asyncio.ensure_future(Client().run(app))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await asyncio.sleep(0)
-        assert ended == ["cancelled"]
-
-    asyncio.run(main())

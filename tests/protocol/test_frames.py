@@ -34,8 +34,8 @@ plain = st.recursive(
 )
 
 
-def reader(limits: Limits = SMALL, *, count_nodes: bool = True) -> FrameReader:
-    return FrameReader(limits, count_nodes=count_nodes)
+def reader(limits: Limits = SMALL, *, strict: bool = True) -> FrameReader:
+    return FrameReader(limits, strict=strict)
 
 
 def read_in(chunks: list[bytes], one: FrameReader | None = None) -> list[Any]:
@@ -135,9 +135,23 @@ def test_unfinished_frame_is_refused_at_the_limit_and_not_buffered_on() -> None:
     assert peak < 4 << 20
 
 
+def test_the_buffer_of_a_large_frame_is_given_back() -> None:
+    one = FrameReader(Limits(), strict=True)
+    frame = msgpack.packb([2, 1, b"x" * (8 << 20)])
+    assert read_in([frame], one)  # whatever is allocated once
+    tracemalloc.start()
+    for _ in range(3):
+        for start in range(0, len(frame), 65_536):
+            one.read(frame[start : start + 65_536])
+    assert read_in([msgpack.packb([1])], one) == [[1]]
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 4 << 20
+
+
 def test_unfinished_frame_of_small_parts_is_refused_too() -> None:
     # msgpack gives back the bytes of every part that it has decoded, so its own limit would never be reached
-    one = reader(count_nodes=False)
+    one = reader(strict=False)
     row = b"\xdc\x40\x00" + b"\xa4abcd" * 16_384
     one.read(b"\xdc\x40\x00")
     sent = 0
@@ -154,6 +168,45 @@ def test_objects_are_counted_so_that_few_bytes_cannot_become_much_memory(part: b
     rows = b"\xdc\x40\x00" + part * 16_384
     assert violation(b"\x9f" + rows * 15, limits).code is Code.TOO_LARGE
     assert read_in([rows], reader(limits)) != []
+
+
+loose = st.recursive(
+    st.none() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text() | st.binary() | st.integers(0, 9), inner, max_size=4)
+    ),
+)
+
+
+@given(loose, st.booleans())
+def test_what_would_be_refused_is_known_before_it_is_sent(value: Any, strict: bool) -> None:
+    frame = msgpack.packb([value])
+    one = FrameReader(Limits(), strict=strict)
+    one.read(frame)
+    assert (f.unacceptable(frame, strict=strict) is None) == (one.violation is None)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([0] * 16_385, "too many elements: 16385"),
+        (dict.fromkeys(map(str, range(16_385))), "too many elements: 16385"),
+        ({1: 2}, "map key"),
+        (msgpack.ExtType(1, b""), "extension type"),
+        ([[0] * 16_000] * 63, "more than 1000000 objects"),
+    ],
+)
+def test_what_only_the_accepting_side_refuses(value: Any, text: str) -> None:
+    frame = msgpack.packb([value])
+    found = f.unacceptable(frame, strict=True)
+    assert found is not None
+    assert text in found.message
+    one = FrameReader(Limits(), strict=True)
+    one.read(frame)
+    assert one.violation is not None
+    if "objects" in text or "elements" in text:
+        assert f.unacceptable(frame, strict=False) is None
 
 
 def test_counting_starts_again_with_every_frame() -> None:

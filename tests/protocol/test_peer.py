@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any
 
 import msgpack
@@ -636,3 +638,58 @@ def test_anything_at_all_is_survived(junk: list[Any], role: Any) -> None:
     sent(peer)
     peer.lost()
     assert peer.open_calls == 0
+
+
+# --- what the other side would refuse ---
+
+
+@pytest.mark.parametrize(
+    ("params", "code"),
+    [
+        ({"messages": [0] * 16_385}, Code.BAD_PARAMS),
+        ({"tools": [{"enum": {1: 2}}]}, Code.BAD_PARAMS),
+        ({"rows": [[0] * 16_000] * 63}, Code.TOO_LARGE),
+    ],
+)
+def test_a_call_that_the_other_side_would_refuse_does_not_cost_the_connection(
+    params: dict[str, Any], code: Code
+) -> None:
+    peer = greeted("connecting")
+    with pytest.raises(RpcError, match="cannot be sent") as caught:
+        peer.call("m", params)
+    assert caught.value.code is code
+    assert sent(peer) == []
+    assert peer.call("m", {"messages": [0] * 16_384}) == 1
+
+
+def test_a_result_that_the_other_side_would_refuse_fails_its_own_call_alone() -> None:
+    peer = serving()
+    assert peer.end(1, [0] * ((1 << 20) + 1))
+    [[kind, call_id, code, text, _]] = sent(peer)
+    assert (kind, call_id, code) == (f.FAIL, 1, Code.INTERNAL)
+    assert "cannot be sent" in text
+
+
+def test_a_long_array_in_a_result_is_accepted() -> None:
+    server, client = serving(), asking()
+    result = {"input": {"rows": list(range(20_000))}}
+    assert server.end(1, result)
+    [frame] = [event for event in client.receive(b"".join(server.outgoing())) if isinstance(event, Ended)]
+    assert frame.result == result
+
+
+def test_an_unfinished_frame_is_given_back_with_the_connection() -> None:
+    peer = greeted()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        peer.receive(b"\x97\x01\x01\xa1m\x81\xa1x\xc6\x01\x00\x00\x00")
+        for _ in range(128):
+            peer.receive(b"x" * 65_536)
+        assert tracemalloc.get_traced_memory()[0] > 8 << 20
+        peer.lost()
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+        assert peer.receive(b"x") == []
+    finally:
+        tracemalloc.stop()
+        gc.enable()

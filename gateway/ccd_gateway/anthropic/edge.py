@@ -6,6 +6,7 @@ It is outside of everything else, so it holds for every answer, whoever makes it
 from __future__ import annotations
 
 import secrets
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
@@ -25,16 +26,15 @@ class MessagesEdge:
     def __init__(self, app: App) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, as ASGI wants it."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve one request, as ASGI wants it; no coroutine of its own, for each lives as long as a stream."""
         if scope["type"] != "http" or not speaks_anthropic(scope["path"], scope["headers"]):
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         given = dict(scope["headers"]).get(_ID)
         own_id = given if given is not None and request_id(given) == given else _new_id()
         others = [(name, value) for name, value in scope["headers"] if name != _ID]
         inner = {**scope, "headers": [*others, (_ID, own_id)]}
-        await self._app(inner, receive, _Answer(send, own_id))
+        return self._app(inner, receive, _Answer(send, own_id))
 
 
 def speaks_anthropic(path: str, headers: list[tuple[bytes, bytes]]) -> bool:

@@ -61,6 +61,8 @@ class EventReader:
         started: the model's answer has begun.
     """
 
+    __slots__ = ("_blocks", "_ended", "_rest", "_stop_details", "_streamed", "started")
+
     def __init__(self) -> None:
         self.started = False
         self._rest: list[bytes] = []

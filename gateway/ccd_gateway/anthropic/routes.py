@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator
 from typing import NamedTuple, cast
 
 import falcon
@@ -20,6 +20,7 @@ from ccd_gateway.anthropic.tokens import estimate
 from ccd_gateway.backend import Backend
 from ccd_gateway.body import read_body
 from ccd_gateway.errors import JSON, ApiError, from_rpc
+from ccd_gateway.outlet import Body, Express, Outlet, outlet_of, stream_events
 from ccd_gateway.parameters import header_value, refuse_ignored
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.turn import ChatTurn
@@ -51,7 +52,7 @@ class Messages:
         job = read_job(req, await read_body(req, self._settings.max_body_bytes), self._settings)
         _name_ignored(resp, job.ignored)
         if job.stream:
-            await self._stream(job, resp)
+            await self._stream(job, req, resp)
         else:
             await self._complete(job, resp)
 
@@ -71,13 +72,11 @@ class Messages:
         resp.content_type = JSON
         resp.data = msgspec.json.encode(collector.message())
 
-    async def _stream(self, job: Job, resp: falcon.asgi.Response) -> None:
+    async def _stream(self, job: Job, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Begin to answer once the model does, or after a silence, so that most failures have a status."""
         turn = await self._backend.start(job.params, self._settings.keepalive_s, EventReader)
-        resp.content_type = "text/event-stream; charset=utf-8"
-        resp.set_header("cache-control", "no-cache")
-        resp.set_header("x-accel-buffering", "no")
-        resp.stream = Events(turn, job, self._settings.keepalive_s)
+        pieces = _events(turn, job.model, job.request_id, outlet_of(req), self._settings.keepalive_s)
+        stream_events(req, resp, Body(pieces, turn.close))
 
 
 class CountTokens:
@@ -117,44 +116,28 @@ def read_job(req: falcon.asgi.Request, body: bytes, settings: GatewaySettings) -
     return Job(request.model, bool(request.stream), params, ignored, request_id)
 
 
-class Events:
-    """The body of a streamed answer; closing it cancels the turn if that has not ended."""
-
-    def __init__(self, turn: ChatTurn, job: Job, keepalive_s: float) -> None:
-        self._turn = turn
-        self._events = _events(turn, job, keepalive_s)
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._events
-
-    def __anext__(self) -> Awaitable[bytes]:
-        return self._events.__anext__()
-
-    async def close(self) -> None:
-        """Called by the framework however the response ended."""
-        await self._events.aclose()
-        self._turn.close()
-
-
-async def _events(turn: ChatTurn, job: Job, keepalive_s: float) -> AsyncGenerator[bytes, None]:
+async def _events(
+    turn: ChatTurn, model: str, request_id: str, outlet: Outlet, keepalive_s: float
+) -> AsyncGenerator[bytes, None]:
     """One piece for each write: all events of what arrived in one read."""
-    writer = EventWriter(job.model)
+    made = EventWriter(model).write
     try:
-        yield writer.write(turn.first) or PING
-        while (events := await turn.deltas(keepalive_s)) is not None:
+        yield made(turn.first) or PING
+        turn.first = []
+        while (events := await turn.deltas(keepalive_s, Express(outlet, made))) is not None:
             if events:
-                yield writer.write(events)
+                yield made(events)
             elif turn.silent:
                 yield PING
         ignored = header_value(ignored_by_daemon(turn.result["ignored"]))
-        yield (ignored_comment(ignored) if ignored else b"") + writer.write(_last(turn))
+        yield (ignored_comment(ignored) if ignored else b"") + made(_last(turn))
     except RpcError as error:
         refused = from_rpc(error)
-        yield error_event(refused.status, refused.error, job.request_id)
+        yield error_event(refused.status, refused.error, request_id)
     except Exception:
         _log.exception("a streamed answer failed")
         fault = ApiError(500, "The gateway failed. See its log.")
-        yield error_event(fault.status, fault.error, job.request_id)
+        yield error_event(fault.status, fault.error, request_id)
 
 
 def _last(turn: ChatTurn) -> list[Event]:

@@ -5,6 +5,7 @@ It is outside of everything else, so it holds for every answer, whoever makes it
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from http import HTTPStatus
 
 import msgspec
@@ -18,11 +19,11 @@ class FlaskEdge:
     def __init__(self, app: App) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, as ASGI wants it."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve one request, as ASGI wants it; no coroutine of its own, for each lives as long as a stream."""
         if scope["type"] == "http" and is_flask(scope["path"]):
             send = _Answer(send)
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def is_flask(path: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import falcon
@@ -16,6 +16,7 @@ from ccd_gateway.body import read_body
 from ccd_gateway.caching import name_cache
 from ccd_gateway.caller import tenant_of
 from ccd_gateway.errors import JSON, ApiError, bad_request, from_rpc
+from ccd_gateway.outlet import Body, Express, Outlet, outlet_of, stream_events
 from ccd_gateway.parameters import header_value
 from ccd_gateway.remote_images import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents, complete
@@ -78,7 +79,7 @@ class Responses:
         elif job.request.stream:
             answer = self._stream
         try:
-            await answer(job, resp)
+            await answer(job, req, resp)
         except RpcError as error:
             raise in_clients_words(error) from None
 
@@ -94,7 +95,7 @@ class Responses:
             job.response["store"] = False
             job.ignored.append("store")
 
-    async def _complete(self, job: Job, resp: falcon.asgi.Response) -> None:
+    async def _complete(self, job: Job, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         answer = await self._backend.complete(job.params)
         response = complete(
             job.response, answer, with_summary=job.with_summary, completed_at=int(time.time())
@@ -104,18 +105,19 @@ class Responses:
         name_cache(resp, [answer])
         _answer(resp, response)
 
-    async def _stream(self, job: Job, resp: falcon.asgi.Response) -> None:
+    async def _stream(self, job: Job, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Begin to answer once the model does, or after a silence, so that most failures have a status."""
         turn = await self._backend.start(job.params, self._settings.keepalive_s)
         _name_ignored(resp, job.ignored)
-        _send(resp, self._events(job, turn), turn.close)
+        stream_events(req, resp, Body(self._events(job, turn, outlet_of(req)), turn.close))
 
-    async def _events(self, job: Job, turn: ChatTurn) -> AsyncGenerator[bytes, None]:
+    async def _events(self, job: Job, turn: ChatTurn, outlet: Outlet) -> AsyncGenerator[bytes, None]:
         """One piece for each write: all events of what arrived in one read."""
         events = job.events()
+        express, keepalive_s = Express(outlet, events.pieces), self._settings.keepalive_s
         try:
             yield events.begin() + events.pieces(turn.first)
-            while (deltas := await turn.deltas(self._settings.keepalive_s)) is not None:
+            while (deltas := await turn.deltas(keepalive_s, express)) is not None:
                 if deltas and (made := events.pieces(deltas)):
                     yield made
                 elif turn.silent:
@@ -145,11 +147,12 @@ class Responses:
             return False
         return True
 
-    async def _background(self, job: Job, resp: falcon.asgi.Response) -> None:
+    async def _background(self, job: Job, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         queued = await self._runs.start(job)
         _name_ignored(resp, job.ignored)
         if job.request.stream:
-            _send(resp, self._runs.follow(job.tenant, queued["id"], -1, self._settings.keepalive_s))
+            pieces = self._runs.follow(job.tenant, queued["id"], -1, self._settings.keepalive_s)
+            stream_events(req, resp, Body(pieces))
         else:
             _answer(resp, queued)
 
@@ -173,7 +176,8 @@ class Responses:
                 raise bad_request("Only a background response can be streamed again.", "stream")
             after = req.get_param_as_int("starting_after", min_value=-1, default=-1)
             keepalive_s = self._settings.keepalive_s
-            _send(resp, self._runs.follow(tenant_of(req), response_id, after, keepalive_s))
+            pieces = self._runs.follow(tenant_of(req), response_id, after, keepalive_s)
+            stream_events(req, resp, Body(pieces))
             return
         resp.content_type = JSON
         resp.data = row.body
@@ -264,37 +268,6 @@ def _place(req: falcon.asgi.Request, name: str, ids: list[str]) -> int:
 
 
 # --- answering ---
-
-
-class _Body:
-    """A streamed body; the framework closes it however the response ended."""
-
-    def __init__(self, events: AsyncGenerator[bytes, None], on_close: Callable[[], None] | None) -> None:
-        self._events = events
-        self._on_close = on_close
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._events
-
-    def __anext__(self) -> Awaitable[bytes]:
-        return self._events.__anext__()
-
-    async def close(self) -> None:
-        """Also called when nothing was ever taken."""
-        await self._events.aclose()
-        if self._on_close is not None:
-            self._on_close()
-
-
-def _send(
-    resp: falcon.asgi.Response,
-    events: AsyncGenerator[bytes, None],
-    on_close: Callable[[], None] | None = None,
-) -> None:
-    resp.content_type = "text/event-stream; charset=utf-8"
-    resp.set_header("cache-control", "no-cache")
-    resp.set_header("x-accel-buffering", "no")
-    resp.stream = _Body(events, on_close)
 
 
 def _answer(resp: falcon.asgi.Response, body: dict[str, Any]) -> None:

@@ -1,0 +1,78 @@
+"""A Messages API for several servers side by side: answers at once, whole or streamed, or at a pace.
+
+Run as a module; prints its URL. A request whose text has `at a pace` in it gets fifty deltas, one every 20 ms. It looks
+at nothing else, so that its own time is as small as can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+
+import uvloop
+
+from bench.instant_api import EVENTS, MESSAGE, OTHER, STREAM, body_bytes, framed, response
+
+DELTAS = 50
+PACE_S = 0.02
+_STREAMED = re.compile(rb'"stream":\s*true')
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+_WHOLE = response(
+    b"application/json",
+    json.dumps(
+        {**MESSAGE, "content": [{"type": "text", "text": "Hello there."}], "stop_reason": "end_turn"}
+    ).encode(),
+)
+_BEGIN, _DELTA, _END = framed(EVENTS[:2]), framed(EVENTS[2:3]), framed(EVENTS[4:])
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self) -> None:
+        self._data = b""
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        head, end, rest = self._data.partition(b"\r\n\r\n")
+        if end and self._transport is not None and len(rest) >= body_bytes(head):
+            self._data = b""  # its clients never send a second request before the answer
+            self._answer(self._transport, head, rest)
+
+    def _answer(self, transport: asyncio.Transport, head: bytes, body: bytes) -> None:
+        if not head.startswith(b"POST /v1/messages"):
+            transport.write(OTHER)
+        elif not _STREAMED.search(body):
+            transport.write(_WHOLE)
+        elif b"at a pace" in body:
+            self._task = asyncio.ensure_future(self._paced(transport))
+        else:
+            transport.write(STREAM)
+
+    async def _paced(self, transport: asyncio.Transport) -> None:
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        transport.write(_HEAD + _chunk(_BEGIN))
+        for number in range(DELTAS):
+            await asyncio.sleep(max(0.0, started_s + number * PACE_S - loop.time()))
+            transport.write(_chunk(_DELTA))
+        transport.write(_chunk(_END) + b"0\r\n\r\n")
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def _serve() -> None:
+    server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    print(f"http://{host}:{port}", flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve())
