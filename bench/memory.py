@@ -1,34 +1,30 @@
-"""(d) Memory of the daemon and the gateway: idle, and with many streams open that hang.
+"""(d) Memory of the daemon and the gateway when idle, and of the daemon with many streams open that hang.
 
 Idle is the real daemon with its two real spares, after a few answers. The open streams are answered by
 stand-ins (`bench.feeder`), as nobody has the memory for 500 CLI processes: they have begun their answer and
-say nothing more, so what is counted is what the daemon keeps for a stream and its worker, and the gateway
-for an HTTP response.
+say nothing more, so what is counted is what the daemon keeps for a stream and its worker. What the gateway keeps for a
+streamed response is in (g).
 """
 
 from __future__ import annotations
 
-import json
-import socket
 import time
 
-from bench.feeder import BEGIN, MANY, Feeder, stand_in, token_line
+from bench.feeder import MANY, stand_in, token_line
 from bench.measure import Figure, memory_bytes, single
-from bench.stage import Bench, Endpoint, Stack, daemon_stack, instant_api, wait_until
+from bench.stage import Bench, Endpoint, daemon_stack, instant_api, wait_until
 from bench.streams import streams
 from bench.turns import Http, settled, through_socket
 from ccd_client import Client
 from ccd_daemon.process import children
 
 GROUP = "d memory"
-_CHAT = {"model": "bench", "messages": [{"role": "user", "content": "hello"}], "stream": True}
 _MB = 1e6
 
 
 def run(bench: Bench) -> list[Figure]:
-    """Idle, then the daemon with open streams, then the gateway with open responses."""
-    count = bench.rounds(500, 200)
-    return _idle(bench) + _daemon(bench, count) + _gateway(bench, count)
+    """Idle, then the daemon with open streams."""
+    return _idle(bench) + _daemon(bench, bench.rounds(500, 200))
 
 
 def _tree(pid: int) -> list[int]:
@@ -87,41 +83,3 @@ def _daemon(bench: Bench, count: int) -> list[Figure]:
         _per_stream("daemon, per open stream and its worker", empty, full, count),
         _per_stream("daemon, per idle worker", empty, idle, count),
     ]
-
-
-def _gateway(bench: Bench, count: int) -> list[Figure]:
-    folder = bench.room("memory-gateway")
-    with daemon_stack(folder / "ccd", stand_in(folder), Endpoint(), gateway=True, **MANY) as stack:
-        assert stack.gateway is not None
-        feeder = Feeder(BEGIN + token_line())
-        sockets = _open(stack, feeder, 4)
-        empty = _sum(_tree(stack.gateway.pid))
-        sockets += _open(stack, feeder, count)
-        full = _sum(_tree(stack.gateway.pid))
-        for sock in sockets:
-            sock.close()
-        feeder.close()
-    return [_per_stream("gateway, per open streamed response", empty, full, count)]
-
-
-def _open(stack: Stack, feeder: Feeder, count: int) -> list[socket.socket]:
-    """Open streamed responses and wait until each has had its first text."""
-    address, _, port = stack.url.removeprefix("http://").rpartition(":")
-    body = json.dumps(_CHAT).encode()
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: {address}:{port}\r\ncontent-type: application/json\r\n"
-    )
-    sockets = [socket.create_connection((address, int(port))) for _ in range(count)]
-    for sock in sockets:
-        sock.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
-    target = len(feeder.answering) + count
-    with Client(stack.socket) as client:
-        while len(feeder.answering) < target:
-            feeder.adopt([row["pid"] for row in client.workers()["workers"] if row["state"] != "spawning"])
-            while feeder.serve(0.02):
-                pass
-    for sock in sockets:
-        data = b""
-        while b'"content":"x' not in data:
-            data += sock.recv(1 << 16)
-    return sockets

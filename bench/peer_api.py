@@ -16,13 +16,12 @@ from bench.instant_api import EVENTS, MESSAGE, OTHER, STREAM, body_bytes, framed
 
 DELTAS = 50
 PACE_S = 0.02
+TEXT = "Hello there."  # the answer without a pace
 _STREAMED = re.compile(rb'"stream":\s*true')
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _WHOLE = response(
     b"application/json",
-    json.dumps(
-        {**MESSAGE, "content": [{"type": "text", "text": "Hello there."}], "stop_reason": "end_turn"}
-    ).encode(),
+    json.dumps({**MESSAGE, "content": [{"type": "text", "text": TEXT}], "stop_reason": "end_turn"}).encode(),
 )
 _BEGIN, _DELTA, _END = framed(EVENTS[:2]), framed(EVENTS[2:3]), framed(EVENTS[4:])
 

@@ -19,6 +19,9 @@ from pathlib import Path
 from bench.stage import Bench, Endpoint, clean_environ, daemon_stack, free_port, wait_until
 from ccd_daemon.process import children
 from clients import environments
+from clients.environments import BuildError
+
+__all__ = ["CCD", "CLAUDEGATE", "LITELLM", "BuildError", "Server", "ccd", "claudegate", "litellm"]
 
 _REQUIREMENTS = Path(__file__).parent / "peers"
 _READY_S = 120.0

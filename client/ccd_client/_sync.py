@@ -112,8 +112,9 @@ class Client(BlockingApi):
         Raises:
             RpcError: the call failed; LOST when the daemon cannot be reached or went away.
         """
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        deadline_s = _guard_s(timeout_s)
+        if timeout_s is None:
+            timeout_s = self._timeout_s
+        deadline_s = None if timeout_s is None else _guard_s(timeout_s)
         exchange = Exchange()
         with self._lock:
             connection = self._start(exchange, method, params, timeout_s, 0)

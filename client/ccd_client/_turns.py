@@ -19,13 +19,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import repeat
 from typing import Final
 
 from ccd_client import _core
 from ccd_client._core import Exchange, Link
 
 _RECHECK_S: Final = 0.05  # how long a blocked writer trusts that somebody else is reading
-_ONE_READ: Final = (_core.READ_BYTES,)
 
 
 class Connection:
@@ -50,6 +50,8 @@ class Connection:
         self.closed = False
         self._sock = _core.connected_socket(path)
         self._sock.setblocking(True)
+        # Receives and keeps in one step: an interrupt may come between two, and what was received would be lost.
+        self._receive = map(self._received.append, map(self._sock.recv, repeat(_core.READ_BYTES))).__next__
         self._readable = select.poll()
         self._readable.register(self._sock, select.POLLIN)
 
@@ -88,7 +90,8 @@ class Connection:
             while self._unsent and not self.closed and not _core.send_now(self._sock, self._unsent):
                 self._wait_writable()
         except OSError as error:
-            self._read()  # the daemon's last words, if any
+            if not self._reading:
+                self._read()  # the daemon's last words, if any
             self.close(f"the connection to the daemon was lost: {error}")
 
     def wait(self, deadline_s: float | None, stream: Exchange | None = None) -> None:
@@ -180,11 +183,7 @@ class Connection:
             self.close(f"the connection to the daemon was lost: {error}")
         finally:
             while self._received and not self.closed:
-                self._act_on(self._received.pop(0))
-
-    def _receive(self) -> None:
-        # In one step: an interrupt may come between two, and what was received would be lost.
-        self._received.extend(map(self._sock.recv, _ONE_READ))
+                self._act_on(self._received.pop())
 
     def _poll(self, poller: select.poll, deadline_s: float | None) -> None:
         """Be the reader for one turn, until the deadline at most."""

@@ -197,7 +197,7 @@ class _Data(NamedTuple):
 def _data_url(url: str, path: str, max_bytes: int) -> _Data:
     head, comma, body = url.partition(",")
     if not comma:
-        refuse(path, "is not a complete data URL (data:TYPE;base64,…)")
+        refuse(path, "cannot be read: Invalid data URL format, expected data:TYPE;base64,…")
     if len(body) > max_bytes * 3 // 2:  # encoded it is larger by a third, line ends included
         refuse(path, _too_large(max_bytes))
     media_type, *parameters = head.removeprefix("data:").lower().split(";")
@@ -205,7 +205,7 @@ def _data_url(url: str, path: str, max_bytes: int) -> _Data:
         try:
             data = binascii.a2b_base64("".join(body.split()), strict_mode=True)
         except ValueError:
-            refuse(path, "is not valid base64")
+            refuse(path, "cannot be read: Invalid base64 data")
     else:
         data = unquote_to_bytes(body)
     if len(data) > max_bytes:

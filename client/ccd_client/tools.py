@@ -133,7 +133,7 @@ def _choice(choice: object) -> tuple[dict[str, Any] | None, list[str]]:
         return {"type": _CHOICES[choice]}, []
     if not isinstance(choice, Mapping):
         refuse("tool_choice", "must be none, auto, required, or an object")
-    if choice.get("type") == "function":
+    if choice.get("type", "function" if "function" in choice else None) == "function":
         name = _name(choice, "tool_choice")
         return {"type": "tool", "name": name}, [name]
     if choice.get("type") == "allowed_tools":

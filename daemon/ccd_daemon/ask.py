@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,25 @@ from . import ask_batch
 from .rpc_command import EXIT_FAILED, connected, json_option, socket_option
 
 
+def _seconds(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise click.BadParameter("expected a number of seconds, more than 0")
+    return value
+
+
 @click.command()
 @click.argument("prompt", required=False)
 @click.option("--model", help="For example sonnet, opus, haiku, or PROFILE/MODEL.")
 @click.option("--profile", help="The kind of worker.  [default: chat]")
 @click.option("--system", help="A system prompt.")
-@click.option("--timeout", "timeout_s", type=float, help="Give up on an answer after so many seconds.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    callback=_seconds,
+    metavar="SECONDS",
+    help="Give up on an answer after so long.",
+)
 @click.option(
     "--batch", type=click.File(encoding="utf-8"), help="Ask every line of a JSONL file, or of - for stdin."
 )
@@ -61,7 +76,7 @@ def ask(
 def _ask_one(prompt: str | None, wishes: dict[str, Any], as_json: bool, socket: Path | None) -> None:
     if prompt is None:
         raise click.UsageError("there is no prompt: give one, or - for standard input, or --batch FILE")
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _text(prompt)
     if not text.strip():
         raise click.UsageError("the prompt is empty")
     with connected(socket) as client:
@@ -73,3 +88,12 @@ def _ask_one(prompt: str | None, wishes: dict[str, Any], as_json: bool, socket: 
             if isinstance(event, TextDelta):
                 click.echo(event.text, nl=False)
         click.echo()
+
+
+def _text(prompt: str) -> str:
+    """The prompt, or what stands on standard input; whatever the locale, it must be UTF-8."""
+    raw = sys.stdin.buffer.read() if prompt == "-" else os.fsencode(prompt)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise click.UsageError("the prompt is not UTF-8 text") from None

@@ -28,7 +28,7 @@ def questions(lines: Iterable[str]) -> list[dict[str, Any]]:
         click.UsageError: naming the line, before anything is asked.
     """
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_decoded(lines), 1):
         if line.strip():
             try:
                 found.append(_question(json.loads(line)))
@@ -37,6 +37,13 @@ def questions(lines: Iterable[str]) -> list[dict[str, Any]]:
     if not found:
         raise click.UsageError("the batch is empty")
     return found
+
+
+def _decoded(lines: Iterable[str]) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError:
+        raise click.UsageError("the batch is not UTF-8 text") from None
 
 
 def _question(value: Any) -> dict[str, Any]:

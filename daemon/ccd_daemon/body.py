@@ -59,7 +59,8 @@ def validate(params: object) -> ChatParams:
         chat = msgspec.convert(params, type=ChatParams)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$.")
-        raise bad(path.rstrip("`") or "messages", reason) from None
+        where = path.rstrip("`") or "messages"
+        raise bad(where, f"{where}: {reason}") from None
     _check_names(chat)
     _check_ranges(chat)
     _check_messages(chat)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ccd_protocol import foreign
-from ccd_protocol.paths import data_dir, socket_path
-from ccd_protocol.settings import SettingsError, config_path, load
+from ccd_protocol.paths import data_dir
+from ccd_protocol.settings import SettingsError, config_path, load, socket_in_force
 
 MIB = 1024 * 1024
 _PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -33,7 +33,9 @@ def setting(default: Any, help: str, **bounds: Any) -> Any:
 class Server:
     """`[server]`: the socket and who may use it."""
 
-    socket: Path | None = setting(None, "path of the Unix socket; default: $CCD_SOCKET or the usual places")
+    socket: Path | None = setting(
+        None, "path of the Unix socket; $CCD_SOCKET goes first; default: the usual places"
+    )
     group: str | None = setting(None, "group that may connect, besides the daemon's user")
     allow_uids: list[int] = setting([], "user ids that may connect, besides root and the daemon's user")
     admin_uids: list[int] = setting(
@@ -259,10 +261,11 @@ def read(
     for name in profiles:
         if not _PROFILE_NAME.fullmatch(name):
             raise SettingsError(f"profiles.{name}: a profile's name is lower-case letters, digits, - and _")
+    flag = (overrides or {}).get("server.socket")
     settings = Settings(
         **values,
         profiles=profiles,
-        socket=values["server"].socket or socket_path(environ),
+        socket=Path(str(flag)) if flag else socket_in_force(environ, source),
         data_dir=values["data"].dir or default_data_dir(environ),
         source=source,
         foreign_notes=tuple(older.notes_for("daemon")),

@@ -49,9 +49,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Handler:
-    """A method's implementation: a plain function answers at once, a coroutine function gets a task."""
+    """A method's implementation: a coroutine function gets a `Call` and a task.
 
-    run: Callable[[Call], Any]
+    One that answers `at_once` is a plain function and gets the `Called` as it came.
+    """
+
+    run: Callable[[Any], Any]
     streams: bool = False
     admin: bool = False
     at_once: bool = False
@@ -168,8 +171,9 @@ class Connection(asyncio.Protocol):
         """Bytes from the client."""
         self._frame_bytes += len(data)
         events = self.peer.receive(data)
+        on = self._on
         for event in events:
-            act = self._on.get(type(event))
+            act = on.get(type(event))
             if act is not None:
                 act(event)
         if events:
@@ -265,13 +269,13 @@ class Connection(asyncio.Protocol):
             assert refusal is not None
             self.peer.fail(event.id, refusal.code, refusal.message, refusal.data)
             return
-        call = Call(self, event)
         if handler.at_once:
             try:
-                self.peer.end(event.id, handler.run(call))
+                self.peer.end(event.id, handler.run(event))
             except Exception as error:
-                self._fail(call, error)
+                self._fail(event, error)
             return
+        call = Call(self, event)
         self._calls[event.id] = call
         if self._frame_bytes > _FREE_BYTES:
             call.nbytes, self._frame_bytes = self._frame_bytes, 0
@@ -343,7 +347,7 @@ class Connection(asyncio.Protocol):
         if self.peer.closed or not self.peer.usable:
             self._close_if_done()
 
-    def _fail(self, call: Call, error: Exception) -> None:
+    def _fail(self, call: Call | p.Called, error: Exception) -> None:
         """The one place where an exception becomes a code on the wire."""
         if isinstance(error, RpcError):
             self.peer.fail(call.id, error.code, error.message, error.data)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import time
@@ -26,6 +27,9 @@ from ccd_protocol.methods import Conversation, Message
 from .config import Conversations as ConversationSettings
 
 T = TypeVar("T")
+log = logging.getLogger("ccd.conversations")
+
+_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 _SCHEMA_VERSION = 2
 _SCHEMA = """
@@ -156,20 +160,33 @@ class Conversations:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, run)
         except (sqlite3.Error, OSError) as error:
-            raise RpcError(Code.STORAGE, f"conversations cannot be stored or read: {error}") from error
+            log.error("%s cannot be used: %s", self._path, error)
+            raise RpcError(
+                Code.STORAGE, "conversations cannot be stored or read; the daemon's log says why"
+            ) from error
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            self._path.chmod(0o600)
             try:
                 self._db = _connected(self._path)
-            except sqlite3.DatabaseError:
-                # Not a database, or a broken one: keep it for whoever wants to look, and begin anew.
-                self._path.rename(self._path.with_suffix(f".broken-{int(self._clock())}"))
+            except sqlite3.DatabaseError as error:
+                # A full disk or a lock passes, and says nothing against the file.
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BROKEN:
+                    raise
+                self._put_aside(error)
                 self._db = _connected(self._path)
         return self._db
+
+    def _put_aside(self, error: sqlite3.DatabaseError) -> None:
+        """Keep a broken file for whoever wants to look, with what belongs to it, and begin anew."""
+        aside = self._path.with_suffix(f".broken-{int(self._clock())}")
+        log.error(
+            "%s is broken (%s); it is kept as %s, and all conversations begin anew", self._path, error, aside
+        )
+        for end in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{self._path}{end}").rename(f"{aside}{end}")
 
     def _find(self, db: sqlite3.Connection, tenant: str, conversation_id: str) -> sqlite3.Row:
         row: sqlite3.Row | None = db.execute(
@@ -294,6 +311,8 @@ class _Turns:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    path.chmod(0o600)
     db = sqlite3.connect(path, check_same_thread=False, timeout=5)
     try:
         db.row_factory = sqlite3.Row

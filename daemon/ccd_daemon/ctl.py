@@ -65,10 +65,10 @@ def _print_status(status: dict[str, Any]) -> None:
     click.echo(
         f"ccd {status['version']}: {status['state']}{reason}, pid {status['pid']}, up {status['uptime_s']:.0f} s"
     )
-    for section in ("cli", "login", "pool", "counters", "memory", "settings"):
+    for section in ("cli", "login", "pool", "counters", "memory", "cache", "settings"):
         for key, value in status.get(section, {}).items():
-            click.echo(f"  {section}.{key:<22} {_shown(key, value)}")
-    click.echo(f"  socket{'':<25} {status['socket']} ({status['connections']} connections)")
+            click.echo(f"  {section + '.' + key:<31} {_shown(key, value)}")
+    click.echo(f"  {'socket':<31} {status['socket']} ({status['connections']} connections)")
 
 
 def _shown(key: str, value: Any) -> str:

@@ -21,6 +21,8 @@ _NO_LOGIN = re.compile(r"not logged in|/login|invalid api key|authentication|oau
 _TOO_LONG = re.compile(r"prompt is too long|context (window|length)|too many tokens", re.IGNORECASE)
 _NO_MODEL = re.compile(r"model", re.IGNORECASE)
 _MAX_TEXT_CHARS = 2000
+#: The CLI's advice to whoever sits before it; it names the host that ANTHROPIC_BASE_URL points to.
+_ADVICE = re.compile(r"\s*If it persists, check [^\n]*$")
 
 _BY_STATUS = {
     401: Code.UPSTREAM_AUTH,
@@ -108,4 +110,4 @@ def crashed(exit_status: str, stderr_tail: str) -> RpcError:
 
 def _text(result: ResultLine) -> str:
     text = result.result or "; ".join(str(error) for error in result.errors or ())
-    return re.sub(r"^API Error: (\d{3} )?", "", text)[:_MAX_TEXT_CHARS]
+    return _ADVICE.sub("", re.sub(r"^API Error: (\d{3} )?", "", text))[:_MAX_TEXT_CHARS]

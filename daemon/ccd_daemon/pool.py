@@ -155,7 +155,9 @@ class Pool:
 
     def _cannot_spawn(self, shelf: Shelf, wait_s: float) -> RpcError:
         reason = shelf.breaker.reason or "unknown reason"
-        data = {"retry_after_ms": max(1000, int(wait_s * 1000)), "stderr_tail": shelf.breaker.reason or ""}
+        data: dict[str, object] = {"retry_after_ms": max(1000, int(wait_s * 1000))}
+        if shelf.last_words:
+            data["stderr_tail"] = shelf.last_words
         return RpcError(Code.WORKER_SPAWN, f"the CLI cannot be started: {reason}", data)
 
     def give_back(self, worker: Worker) -> None:
@@ -242,7 +244,8 @@ class Pool:
 
     def _died_unready(self, shelf: Shelf, worker: Worker) -> None:
         self.counters["died_unready"] += 1
-        reason = worker.stderr_tail[-300:] or worker.death or "it ended at once"
+        shelf.last_words = worker.stderr_tail[-300:]
+        reason = shelf.last_words or worker.death or "it ended at once"
         shelf.breaker.died(self._loop.time(), reason)
         log.warning("worker %s ended before it was ready: %s", worker.id, reason)
         wait_s = shelf.breaker.wait_s(self._loop.time())

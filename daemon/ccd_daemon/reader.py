@@ -188,5 +188,9 @@ class Reader:
             return
         message = control.assistant_line(line)
         if message.error is None and message.message.model != "<synthetic>":
-            turn.add_content(message.message.id, message.message.content)
+            try:
+                turn.add_content(message.message.id, message.message.content)
+            except RpcError as error:
+                self._host.end_early(turn, error)
+                return
             keep.append(line)

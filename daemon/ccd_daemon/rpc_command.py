@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ import click
 
 from ccd_client import Client
 from ccd_protocol.errors import MEANINGS, Code, RpcError
+from ccd_protocol.settings import SettingsError, config_path, socket_in_force
 
 EXIT_FAILED = 1
+EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69
 EXIT_RETRY = 75
 
@@ -30,7 +33,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Machine-read
 def connected(socket: Path | None) -> Iterator[Client]:
     """A client; a failed call ends the command with one line on stderr and a telling exit status."""
     try:
-        with Client(socket) as client:
+        path = socket or socket_in_force(os.environ, config_path(os.environ))
+    except SettingsError as error:
+        click.echo(f"ccd: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+    try:
+        with Client(path) as client:
             yield client
     except RpcError as error:
         click.echo(f"ccd: {error.message}", err=True)

@@ -53,6 +53,7 @@ class Shelf:
     spares: list[Worker] = field(default_factory=list)  # READY, have heard nobody; the warmest last
     kept: OrderedDict[tuple[str, str | None], list[Worker]] = field(default_factory=OrderedDict)
     _seen: Counter[str] = field(default_factory=Counter)
+    last_words: str = ""  # on stderr, of the process that died last before it was ready
 
     def starting(self, binding: str | None = None) -> int:
         """Workers on their way to READY: all of them, or those that start with a system prompt."""

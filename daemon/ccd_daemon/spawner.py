@@ -65,10 +65,17 @@ class Spawner:
     def refill_in(self, wait_s: float) -> None:
         """Refill later; a wake-up that comes sooner stays."""
         when = self._loop.time() + wait_s + 0.01
-        if self._wake is None or self._wake.cancelled() or not self._loop.time() < self._wake.when() <= when:
-            if self._wake is not None:
-                self._wake.cancel()
-            self._wake = self._loop.call_at(when, self.refill)
+        if self._wake is not None and self._wake.when() > when:
+            self._wake.cancel()
+            self._wake = None
+        if self._wake is None:
+            self._wake = self._loop.call_at(when, self._woken)
+
+    def _woken(self) -> None:
+        # Forgotten before the refill, which may ask for the next: comparing times cannot tell that this one has
+        # passed, because uvloop's clocks of a loop and of a timer differ in the last bit.
+        self._wake = None
+        self.refill()
 
     def _alive(self) -> int:
         return sum(len(shelf.workers) for shelf in self._shelves)

@@ -36,6 +36,7 @@ class Turn:
         "future",
         "last_output",
         "message_done",
+        "message_id",
         "model",
         "output_started",
         "pending",
@@ -63,6 +64,7 @@ class Turn:
         self.stop_sequence: str | None = None
         self.usage: dict[str, Any] = {}
         self.begun = False
+        self.message_id: str | None = None  # of the message that is passed on
         self.content: list[dict[str, Any]] = []
         self._content_of: str | None = None
 
@@ -97,11 +99,19 @@ class Turn:
         if self.output_started:
             raise self.failed_by(errors.broke_off())
         self.begun = True
+        self.message_id = message.get("id")
         self.model = message.get("model") or self.model
         self.usage.update(message.get("usage") or {})
 
     def add_content(self, message_id: str | None, blocks: list[dict[str, Any]]) -> None:
-        """A finished content block; only those of the last message count."""
+        """A finished content block; only those of the last message count.
+
+        Raises:
+            RpcError: the CLI got the answer again, without a stream, after part of the first was passed on.
+        """
+        if self.output_started and self.message_id is not None and message_id != self.message_id:
+            raise self.failed_by(errors.broke_off())
+        self.message_id = message_id
         if message_id != self._content_of:
             self.content.clear()
             self._content_of = message_id

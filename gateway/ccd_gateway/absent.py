@@ -1,4 +1,7 @@
-"""Routes that are not here: a 404 that says why and what is, for clients that expect all of OpenAI's API."""
+"""Routes that are not here: a 404 that says why and what is, for clients that expect all of OpenAI's API.
+
+What the older Flask project had below /api and ccd has not yet is 501.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,9 @@ _REASONS = {
 }
 
 
+#: What claude_code_api had below /api, and ccd does not have yet.
+_TASKS = ("claude-code/async", "claude-code/task/", "claude-code/batch", "claude-code/workflow", "tasks")
+
 Sink = Callable[..., Coroutine[Any, Any, None]]
 
 
@@ -37,7 +43,7 @@ def sink(paths: Iterable[str]) -> Sink:
 
 
 def unknown_route(method: str, path: str, served: Iterable[str]) -> ApiError:
-    """The 404 for a path that leads nowhere.
+    """The 404 (501 for what is still to come) for a path that leads nowhere.
 
     Args:
         method: the request's.
@@ -46,9 +52,20 @@ def unknown_route(method: str, path: str, served: Iterable[str]) -> ApiError:
     """
     shown = f"{method} {path[:200]}"
     head, _, rest = path.removeprefix("/").partition("/")
+    if head == "api":
+        return _no_task(shown, rest)
     if head != "v1":
         return ApiError(404, f"Unknown route: {shown}. The API is under /v1.", code="unknown_url")
     reason = _REASONS.get(rest.partition("/")[0])
     why = f": {reason}" if reason else ""
     there = ", ".join(sorted(served))
     return ApiError(404, f"There is no {shown} here{why}. There are: {there}.", code="unknown_url")
+
+
+def _no_task(shown: str, rest: str) -> ApiError:
+    there = "There are: POST /api/claude-code, GET /version, GET /health."
+    if rest.rstrip("/").startswith(_TASKS) or f"{rest}/".startswith(_TASKS):
+        headers = [("x-should-retry", "false")]
+        text = f"{shown} is not implemented: tasks, batches and workflows are not there yet. {there}"
+        return ApiError(501, text, code="not_implemented", headers=headers)
+    return ApiError(404, f"There is no {shown} here. {there}", code="unknown_url")

@@ -66,7 +66,7 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Asg
 
 def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
     models = AnthropicModels(backend, settings, Models(backend, settings))
-    app.add_route("/health", Health(backend))
+    app.add_route("/health", Health(backend, json=settings.json_health))
     app.add_route("/v1/models", models)
     app.add_route("/v1/models/{model:path}", models, suffix="one")
     app.add_route("/v1/chat/completions", ChatCompletions(backend, settings))

@@ -87,13 +87,13 @@ class ChatCompletions:
         await inline_local_images(decoded.request.messages, self._files)
         await self._images.inline(decoded.request.messages)
         job = read_job(req, decoded, self._settings)
-        if job.conversation_id is not None:
-            resp.set_header("x-conversation-id", header_text(job.conversation_id))
         try:
             if job.request.stream:
                 await self._stream(job, req, resp)
             else:
                 await self._complete(job, resp)
+            if job.conversation_id is not None:
+                resp.set_header("x-conversation-id", header_text(job.conversation_id))
         except RpcError as error:
             raise in_clients_words(error, legacy=job.request.legacy) from None
 

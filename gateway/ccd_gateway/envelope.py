@@ -83,6 +83,7 @@ class Envelope:
                 try:
                     await self._answered(scope, exchange)
                 except ApiError as error:
+                    await exchange.outlet.close()  # else the error's body would be held back for another
                     await answer_error(exchange.send, error)
                 if exchange.outlet.body is not None:
                     await exchange.stream()

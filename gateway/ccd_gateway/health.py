@@ -18,10 +18,11 @@ _TIMEOUT_S = 1.0
 
 
 class Health:
-    """Whether a chat sent now would be accepted: 200 or 503, plain unless JSON is asked for."""
+    """Whether a chat sent now would be accepted: 200 or 503. Plain unless JSON is asked for; `json` reverses that."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, json: bool = False) -> None:
         self._backend = backend
+        self._json = json
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Ask the daemon."""
@@ -29,7 +30,7 @@ class Health:
         if not state["ready"]:
             resp.status = 503
             resp.set_header("retry-after", str(_retry_after_s(state)))
-        if JSON in (req.get_header("accept") or "").lower():
+        if self._in_json((req.get_header("accept") or "").lower()):
             resp.content_type = JSON
             resp.data = msgspec.json.encode(_shown(state))
         else:
@@ -37,6 +38,9 @@ class Health:
             resp.text = "OK" if state["ready"] else f"UNAVAILABLE: {state['reason'] or state['state']}"
 
     on_head = on_get
+
+    def _in_json(self, accept: str) -> bool:
+        return JSON in accept or (self._json and "text/plain" not in accept)
 
     async def _state(self) -> dict[str, Any]:
         try:

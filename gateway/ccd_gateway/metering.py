@@ -11,6 +11,7 @@ prices of cached, written and generated tokens relate to that of input tokens al
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,6 +29,7 @@ from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1.0
 _OUTPUT_WEIGHT = 5.0
 _WRITTEN_WEIGHT = 1.25
@@ -98,7 +100,11 @@ class Books:
                 self._prices = self._ledger.prices(time.time())
             return work(self._ledger)
         except (sqlite3.Error, OSError) as error:
-            raise RpcError(Code.STORAGE, f"the usage file {self._path} cannot be used: {error}") from error
+            _log.error("the usage file %s cannot be used: %s", self._path, error)
+            raise RpcError(
+                Code.STORAGE,
+                "The file of what keys have used cannot be written. The gateway's log says more.",
+            ) from error
 
     def _close(self) -> None:
         ledger, self._ledger = self._ledger, None

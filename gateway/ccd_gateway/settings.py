@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ccd_gateway.legacy.names import model_name
 from ccd_protocol import foreign
-from ccd_protocol.paths import data_dir, socket_path
-from ccd_protocol.settings import config_path, load
+from ccd_protocol.paths import data_dir
+from ccd_protocol.settings import config_path, load, socket_in_force
 
 _BIND = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9_.-]*)):(?P<port>\d{1,5})")
 
@@ -118,6 +118,9 @@ class GatewaySettings:
         default=False,
         metadata={"help": "begin a conversation for every chat that names none, and answer with its id"},
     )
+    json_health: bool = field(
+        default=False, metadata={"help": "answer GET /health with JSON unless text/plain is asked for"}
+    )
     flask_timeout_s: float = field(
         default=60.0, metadata={"min": 1, "max": 3600, "help": "time for an answer of POST /api/claude-code"}
     )
@@ -172,7 +175,7 @@ class GatewaySettings:
 
     def daemon_socket(self, environ: Mapping[str, str]) -> Path:
         """The daemon's socket: the setting, else where every program of ccd looks."""
-        return self.socket or socket_path(environ)
+        return self.socket or socket_in_force(environ, config_path(environ))
 
     def responses_path(self, environ: Mapping[str, str]) -> Path:
         """The stored responses: the setting, else in the data directory."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ccd_protocol import frames as f
-from ccd_protocol.calls import ASKED, Act, AskedCall, State
+from ccd_protocol.calls import ASKED, PLAIN_ASKED, Act, AskedCall, State
 from ccd_protocol.calls import Event as On
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.events import Ended, Failed, Item, PeerEvent
@@ -45,7 +45,7 @@ class Asking(Wire):
         call_id = self._next_id
         if not self._usable or self._leaving or parent or len(self._asked) >= self._max_asked:
             self._check_may_call(parent)
-        if not (is_method(method) and 0 <= timeout_ms <= MAX_U32 and 0 <= window <= MAX_U32):
+        if not (0 <= timeout_ms <= MAX_U32 and 0 <= window <= MAX_U32 and is_method(method)):
             raise RpcError(Code.BAD_PARAMS, "method, timeout_ms or window is out of range")
         try:
             frame = self._pack((f.CALL, call_id, method, params or {}, timeout_ms, window, parent))
@@ -58,19 +58,20 @@ class Asking(Wire):
         if len(frame) > self._max_frame_bytes:
             problem = f"the call is {len(frame)} bytes, the other side accepts {self._max_frame_bytes}"
             raise RpcError(Code.TOO_LARGE, problem)
-        self._next_id = call_id + 2
-        self._usable = self._usable and self._next_id <= MAX_U32
-        self._asked[call_id] = AskedCall(window, parent)
+        self._next_id = next_id = call_id + 2
+        if next_id > MAX_U32:
+            self._usable = False
+        self._asked[call_id] = AskedCall(window, parent) if window or parent else PLAIN_ASKED
         if parent:
-            self._served[parent].adopt(call_id)
+            self._own_served(parent).adopt(call_id)
         self._out.append(frame)
         return call_id
 
     def cancel(self, call_id: int, reason: str = "") -> None:
         """Stop wanting a call of ours. Its `Failed` or `Ended` still comes; its late ITEMs do not."""
-        call = self._asked.get(call_id)
-        if call is None:
+        if call_id not in self._asked:
             return
+        call = self._own_asked(call_id)
         call.state, act = ASKED[call.state, On.CANCEL]
         if act is Act.PASS:
             self._out.append(self._pack((f.CANCEL, call_id, sendable(reason))))
@@ -95,12 +96,6 @@ class Asking(Wire):
             served = self._served.get(parent)
             if served is None or served.state is not State.OPEN:
                 raise RpcError(Code.CANCELLED, "the call on whose behalf this is asked is over")
-
-    def _take_asked(self, call_id: Any, kind: str) -> AskedCall:
-        call = self._asked.get(call_id) if type(call_id) is int else None
-        if call is None:
-            raise Violation(Code.PROTOCOL, f"{kind} for a call that is not open")
-        return call
 
     def _finish_asked(self, call_id: int, call: AskedCall, events: list[PeerEvent]) -> None:
         """A call of ours is answered: it takes its children with it."""
@@ -128,12 +123,20 @@ class Asking(Wire):
 
     def _on_end(self, frame: list[Any], events: list[PeerEvent]) -> None:
         _, call_id, result = frame if len(frame) == 3 else fields(frame, 3)
-        self._finish_asked(call_id, self._take_asked(call_id, "END"), events)
+        call = self._asked.get(call_id) if type(call_id) is int else None
+        if call is None:
+            raise Violation(Code.PROTOCOL, "END for a call that is not open")
+        if call is PLAIN_ASKED:
+            del self._asked[call_id]
+        else:
+            self._finish_asked(call_id, call, events)
         events.append(_tuple(Ended, (call_id, result)))
 
     def _on_fail(self, frame: list[Any], events: list[PeerEvent]) -> None:
         _, call_id, code, message, data = fields(frame, 5)
-        call = self._take_asked(call_id, "FAIL")
+        call = self._asked.get(call_id) if type(call_id) is int else None
+        if call is None:
+            raise Violation(Code.PROTOCOL, "FAIL for a call that is not open")
         if not (f.is_u32(code) and type(message) is str and (data is None or type(data) is dict)):
             raise Violation(Code.PROTOCOL, "FAIL has a field of the wrong type")
         self._finish_asked(call_id, call, events)

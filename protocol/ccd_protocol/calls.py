@@ -3,6 +3,9 @@
 A call is seen from two sides. The side that opened it has *asked*; the other one *serves* it. Each table
 decides every pair of state and event. Done is no state: a call that is done is forgotten, and its id is known
 to be used only because ids increase.
+
+Most calls are answered once and are over before anything else happens to them. They all share one record per
+side, `PLAIN_ASKED` and `PLAIN_SERVED`; whoever is about to change a record first gives the call its own.
 """
 
 from __future__ import annotations
@@ -120,3 +123,7 @@ class ServedCall:
         """Keep payloads until there is credit for them."""
         self.held = deque() if self.held is None else self.held
         self.held.extend(payloads)
+
+
+PLAIN_ASKED: Final = AskedCall(0, 0)
+PLAIN_SERVED: Final = ServedCall(0, 0, b"")

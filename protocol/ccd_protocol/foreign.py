@@ -314,6 +314,9 @@ def _flask(work: _Translation) -> None:
     for name, why in _FLASK_NOTHING.items():
         if name in given:
             work.note(f"{given[name].name}: no effect: {why}")
+    if "rust" not in work.found.modes:  # whose /health is plain
+        used = Given("settings of claude_code_api are in use", True)
+        work.set(used, "gateway.json_health", True, why="as there")
     if "LOG_LEVEL" in given:
         _flask_level(work, given["LOG_LEVEL"])
 

@@ -182,8 +182,11 @@ class FrameReader:
         """
         values: list[Any] = []
         try:
-            for piece in (data,) if len(data) <= _PIECE_BYTES else pieces(data, _PIECE_BYTES):
-                self._read_piece(piece, values)
+            if len(data) <= _PIECE_BYTES:
+                self._read_piece(data, values)
+            else:
+                for piece in pieces(data, _PIECE_BYTES):
+                    self._read_piece(piece, values)
         except Violation as violation:
             self.violation = violation
         except (ValueError, msgpack.UnpackException) as error:
@@ -191,23 +194,23 @@ class FrameReader:
         return values
 
     def _read_piece(self, piece: bytes | memoryview, values: list[Any]) -> None:
-        count = len(values)
-        self._unpacker.feed(piece)
-        self._fed_bytes += len(piece)
-        value = next(self._unpacker, _NOTHING)
+        unpacker = self._unpacker
+        unpacker.feed(piece)
+        size = len(piece)
+        self._fed_bytes += size
+        value = next(unpacker, _NOTHING)
         if value is not _NOTHING:
             values.append(value)
             # Most reads hold one frame; asking a decoder that is empty costs more than decoding that frame.
-            if self._unpacker.tell() != self._fed_bytes:
-                values.extend(self._unpacker)  # what was decoded before an error stays in the list
-        if len(values) > count:
-            if self._unfinished_bytes > _KEPT_BYTES and self._unpacker.tell() == self._fed_bytes:
+            if unpacker.tell() != self._fed_bytes:
+                values.extend(unpacker)  # what was decoded before an error stays in the list
+            if self._unfinished_bytes > _KEPT_BYTES and unpacker.tell() == self._fed_bytes:
                 self._unpacker = self._new_unpacker()  # the old one keeps its buffer for ever
                 self._fed_bytes = 0
-            self._unfinished_bytes = len(piece)
+            self._unfinished_bytes = size
             self._nodes = 0
         else:
-            self._unfinished_bytes += len(piece)
+            self._unfinished_bytes += size
             if self._unfinished_bytes > self._max_unfinished_bytes:
                 raise Violation(Code.TOO_LARGE, f"a frame is larger than {self._max_unfinished_bytes} bytes")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ccd_protocol import frames as f
-from ccd_protocol.calls import ASKED, SERVED, Act, ServedCall, State
+from ccd_protocol.calls import ASKED, PLAIN_SERVED, SERVED, Act, ServedCall, State
 from ccd_protocol.calls import Event as On
 from ccd_protocol.errors import Code
 from ccd_protocol.events import Called, Cancelled, Credited, PeerEvent
@@ -95,7 +95,9 @@ class Serving(Wire):
         return self._answer(call_id, call, frame)
 
     def _answer(self, call_id: int, call: ServedCall, frame: bytes) -> bool:
-        if call.state is _OPEN and call.held is None and call.children is None and not call.parent:
+        if call is PLAIN_SERVED or (
+            call.state is _OPEN and call.held is None and call.children is None and not call.parent
+        ):
             del self._served[call_id]
             self._out.append(frame)
             return True
@@ -129,7 +131,7 @@ class Serving(Wire):
                     asked.children.discard(call_id)
 
     def _cancel_served(self, call_id: int, reason: str, events: list[PeerEvent]) -> None:
-        call = self._served[call_id]
+        call = self._own_served(call_id)
         call.state, act = SERVED[call.state, On.CANCEL]
         if act is Act.DROP:
             return
@@ -175,9 +177,13 @@ class Serving(Wire):
         if len(self._served) >= self._limits.max_open_calls:
             self._refuse(call_id, Code.BUSY, f"{len(self._served)} calls are open on this connection")
             return
-        self._served[call_id] = ServedCall(window, parent, f.item_prefix(call_id) if window else b"")
+        if window or parent:
+            prefix = f.item_prefix(call_id) if window else b""
+            self._served[call_id] = ServedCall(window, parent, prefix)
+        else:
+            self._served[call_id] = PLAIN_SERVED
         if parent:
-            self._asked[parent].adopt(call_id)
+            self._own_asked(parent).adopt(call_id)
         events.append(_tuple(Called, (call_id, method, params, timeout_ms, window, parent)))
 
     def _refused_child(self, call_id: int, parent: int) -> bool:

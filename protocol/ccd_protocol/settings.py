@@ -21,9 +21,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from .paths import socket_path
 from .setting_values import PREFIX, SettingsError, Text, Where, convert, from_json, shown
 
-__all__ = ["MAX_FILE_BYTES", "PREFIX", "SPECIAL", "SettingsError", "config_path", "load"]
+__all__ = ["MAX_FILE_BYTES", "PREFIX", "SPECIAL", "SettingsError", "config_path", "load", "socket_in_force"]
 
 # Variables that belong to no section: where the socket is, and where the settings file is.
 SPECIAL = frozenset({"CCD_SOCKET", "CCD_CONFIG"})
@@ -45,6 +46,23 @@ def config_path(environ: Mapping[str, str]) -> Path | None:
     home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else None)
     places = [Path(home) / "ccd" / "ccd.toml"] if home else []
     return next((place for place in (*places, Path("/etc/ccd/ccd.toml")) if place.is_file()), None)
+
+
+def socket_in_force(environ: Mapping[str, str], toml_path: Path | None) -> Path:
+    """The daemon's socket for a program that no flag tells: the variables, else the file, else the usual places.
+
+    Nothing but `server.socket` is looked at: the rest of that section is the daemon's business.
+
+    Raises:
+        SettingsError: the file cannot be read, or the key is wrong.
+    """
+    named: object = Text(environ.get(f"{PREFIX}SERVER__SOCKET", ""))
+    where = Where("env", ("server", "socket"))
+    if not named and not environ.get("CCD_SOCKET") and toml_path is not None:
+        server = _parse_file(toml_path).get("server")
+        named = server.get("socket") if isinstance(server, dict) else None
+        where = Where(str(toml_path), where.path)
+    return Path(convert(Path, named, where, {})) if named else socket_path(environ)
 
 
 def load(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ccd_protocol import frames as f
-from ccd_protocol.calls import AskedCall, ServedCall
+from ccd_protocol.calls import PLAIN_ASKED, PLAIN_SERVED, AskedCall, ServedCall
 from ccd_protocol.errors import Code
 from ccd_protocol.events import PeerEvent
 from ccd_protocol.frames import Limits, Violation
@@ -40,6 +40,18 @@ class Wire(ABC):
         self._max_asked = Limits().max_open_calls
         self._pack: Callable[[Any], bytes] = f.new_packer().pack
         self._out: list[bytes | memoryview] = []
+
+    def _own_asked(self, call_id: int) -> AskedCall:
+        """The record of an open call of ours, to be changed."""
+        if self._asked[call_id] is PLAIN_ASKED:
+            self._asked[call_id] = AskedCall(0, 0)
+        return self._asked[call_id]
+
+    def _own_served(self, call_id: int) -> ServedCall:
+        """The record of a served call, to be changed."""
+        if self._served[call_id] is PLAIN_SERVED:
+            self._served[call_id] = ServedCall(0, 0, b"")
+        return self._served[call_id]
 
     @abstractmethod
     def cancel(self, call_id: int, reason: str = "") -> None:

@@ -82,6 +82,12 @@ def test_choices(choice: Any, parallel: bool | None, wanted: Any) -> None:
     assert tool_use([tool("f"), tool("g")], choice, parallel) == wanted
 
 
+def test_a_named_function_needs_no_type() -> None:
+    named = {"type": "tool", "name": "f"}
+    assert tool_use([tool("f")], {"function": {"name": "f"}}).tool_choice == named
+    assert tool_use([tool("f")], {"type": "function", "function": {"name": "f"}}).tool_choice == named
+
+
 @pytest.mark.parametrize("choice", [None, "none", "auto"])
 def test_without_tools_a_choice_must_ask_for_nothing(choice: Any) -> None:
     assert tool_use(None, choice, False) == ([], None)

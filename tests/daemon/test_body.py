@@ -48,6 +48,13 @@ def test_what_is_wrong_is_named(params: object, param: str) -> None:
     assert refused(params).data["param"] == param
 
 
+def test_a_wrong_type_is_named_in_words_too() -> None:
+    params = {"messages": [{"role": "user", "content": "x"}], "metadata": {}}
+    assert refused({**params, "model": 5}).message == "model: Expected `str`, got `int`"
+    deep = {"messages": [{"role": "user", "content": "x"}, {"role": 5, "content": "x"}]}
+    assert refused(deep).message.startswith("messages[1].role: ")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), b"bytes"])
 def test_values_without_a_json_form_are_refused_before_anything_is_written(value: object) -> None:
     # The CLI would report success and send its own transcript instead.

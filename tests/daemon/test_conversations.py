@@ -6,6 +6,7 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,8 +166,7 @@ def test_a_broken_file_is_put_aside_and_a_newer_one_is_refused(path: Path, clock
     asyncio.run(store.append("a", "x", said("q", "a"), None))
     store.close()
     assert list(path.parent.glob("*.broken-*"))
-    import sqlite3
-
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in path.parent.glob("conversations.db*"))
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
@@ -175,6 +175,27 @@ def test_a_broken_file_is_put_aside_and_a_newer_one_is_refused(path: Path, clock
         asyncio.run(newer.append("a", "x", said("q", "a"), None))
     assert caught.value.code is Code.STORAGE
     newer.close()
+
+
+def test_a_disk_that_is_full_for_a_while_costs_no_conversation(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Conversations(path, Settings(), clock)
+    asyncio.run(store.append("a", "x", said("q", "a"), None))
+    store.close()
+
+    def full(*_: object, **__: object) -> Any:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    again = Conversations(path, Settings(), clock)
+    with monkeypatch.context() as context:
+        context.setattr(sqlite3, "connect", full)
+        with pytest.raises(RpcError) as caught:
+            asyncio.run(again.messages("a", "x"))
+    assert caught.value.code is Code.STORAGE
+    assert not list(path.parent.glob("*.broken-*"))
+    assert len(asyncio.run(again.messages("a", "x"))) == 2
+    again.close()
 
 
 def test_tokens_are_summed(store: Conversations) -> None:

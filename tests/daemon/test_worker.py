@@ -143,6 +143,42 @@ async def test_an_incomplete_answer_does_not() -> None:
     assert caught.value.data["output_started"] is True
 
 
+def begun(message_id: str) -> bytes:
+    return event("message_start", message={"id": message_id, "model": "m"})
+
+
+def whole(message_id: str, text: str) -> bytes:
+    """A finished block, as the CLI repeats it, or as it comes of an answer that it got without a stream."""
+    message = {"id": message_id, "model": "m", "content": [{"type": "text", "text": text}]}
+    return line(type="assistant", message=message)
+
+
+@in_loop
+async def test_an_answer_that_is_got_again_is_not_passed_on_after_part_of_the_first() -> None:
+    worker, _, _ = held()
+    passed: list[bytes] = []
+    turn = begin(worker, passed.append)
+    worker.on_stdout(begun("msg_1") + DELTA)
+    worker.on_stdout(whole("msg_1", "hi"))  # the first one's own block does no harm
+    worker.on_stdout(whole("msg_2", "hi there"))
+    worker.on_stdout(RESULT)
+    with pytest.raises(RpcError) as caught:
+        await turn.future
+    assert (caught.value.code, caught.value.data["output_started"]) == (Code.UPSTREAM_ERROR, True)
+    assert b"hi there" not in b"".join(passed)
+
+
+@in_loop
+async def test_an_answer_that_is_got_again_counts_while_nothing_of_the_first_was_passed_on() -> None:
+    for sink in (None, lambda lines: None):
+        worker, _, _ = held()
+        turn = begin(worker, sink)
+        worker.on_stdout(begun("msg_1") + (b"" if sink else DELTA))
+        worker.on_stdout(whole("msg_2", "hi ") + whole("msg_2", "there") + RESULT)
+        await turn.future
+        assert turn.text == "hi there"
+
+
 @in_loop
 async def test_a_missing_result_line_is_waited_for_only_briefly() -> None:
     worker, pipe, _ = held(CCD_DEADLINES__RESULT_S="0.1")

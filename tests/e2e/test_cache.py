@@ -72,6 +72,7 @@ def test_the_same_question_is_paid_for_once_whichever_process_is_asked(stack: St
     assert after[0]["total_hits"] - before["total_hits"] == 11
     assert after[0]["total_entries"] - before["total_entries"] == 1
     assert stack.status()["cache"]["total_hits"] == after[0]["total_hits"]
+    assert "total_hits" in stack.ccd("ctl", "status").stdout
 
 
 def test_each_answer_belongs_to_a_conversation_of_its_own(stack: Stack, api: Api) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -236,6 +237,52 @@ def test_the_command_line(stack: Stack) -> None:
     missing = stack.ccd("ask", "--model", "claude-nonsense-9", "x")
     assert missing.returncode == 1
     assert "claude-nonsense-9" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "problem"),
+    [
+        (["x", "--timeout", "nan"], b"", "--timeout"),
+        (["x", "--timeout", "-1"], b"", "--timeout"),
+        (["x", "--timeout", "0"], b"", "--timeout"),
+        (["-"], b"caf\xe9", "not UTF-8"),
+        ([b"caf\xe9"], b"", "not UTF-8"),
+        (["-"], b" \n", "empty"),
+        (["--batch", "-"], b'"caf\xe9"\n', "not UTF-8"),
+        (["--batch", "-"], b'"fine"\n{\n', "line 2"),
+    ],
+)
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_wrong_use_is_told_in_words(
+    stack: Stack, arguments: list[str | bytes], stdin: bytes, problem: str, locale: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ccd_daemon", "ask", *arguments],
+        env={**stack.environ(), "LC_ALL": locale},
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert problem in done.stderr.decode()
+    assert not done.stdout
+
+
+def test_commands_find_the_socket_in_the_settings_file(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "ccd.toml"
+    file.write_text(f'[server]\nsocket = "{stack.socket}"\nmax_connections_per_uid = 9\n')
+    environ = {name: value for name, value in stack.environ().items() if name != "CCD_SOCKET"}
+    for command in (["ask", "found it"], ["ctl", "ping"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ccd_daemon", *command],
+            env={**environ, "CCD_CONFIG": str(file)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_commands_without_a_daemon_say_what_to_do(stack: Stack, tmp_path: Path) -> None:

@@ -34,6 +34,30 @@ def test_what_is_not_here_says_what_is(
     assert daemon.calls == []
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/api/claude-code/async", 501),
+        ("GET", "/api/claude-code/task/1", 501),
+        ("POST", "/api/claude-code/batch", 501),
+        ("POST", "/api/claude-code/workflow", 501),
+        ("GET", "/api/tasks?status=pending", 501),
+        ("POST", "/api/tasks/cleanup", 501),
+        ("GET", "/api/nothing", 404),
+        ("GET", "/api/", 404),
+    ],
+)
+def test_what_the_flask_project_had_says_what_there_is(
+    gateway: Gateway, daemon: Daemon, method: str, path: str, status: int
+) -> None:
+    answer = gateway.request(method, path, {} if method == "POST" else None)
+    assert answer.status == status
+    assert set(answer.json) == {"error", "message", "status_code"}
+    assert answer.json["error"] == {501: "Not Implemented", 404: "Not Found"}[status]
+    assert answer.json["status_code"] == status and "POST /api/claude-code" in answer.json["message"]
+    assert ("x-should-retry" in answer.headers) is (status == 501)
+
+
 def test_paths_elsewhere_are_shown_in_part() -> None:
     error = unknown_route("GET", "/" + "a" * 1000, [])
     assert error.status == 404

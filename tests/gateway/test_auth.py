@@ -475,6 +475,8 @@ def test_a_ledger_that_cannot_be_written(daemon: Daemon, tmp_path: Path) -> None
     with Gateway(daemon.path, keys_file=keys, usage_file=tmp_path / "keys.json" / "usage") as gateway:
         answer = gateway.chat(headers=bearer(token))
         assert (answer.status, answer.error["code"]) == (507, "storage")
+        assert str(tmp_path) not in answer.error["message"]
+    assert str(tmp_path) in gateway.log
 
 
 def test_the_start_of_a_stream_is_not_enough_to_begin(keyed: Keyed, daemon: Daemon) -> None:

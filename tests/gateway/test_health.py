@@ -60,3 +60,10 @@ def test_daemon_down(tmp_path: Path) -> None:
         assert (answer.status, answer.json["state"]) == (503, "down")
         assert answer.headers["retry-after"] == "1"
         assert "none.sock" in answer.json["reason"]
+
+
+def test_json_is_what_comes_where_that_is_set(daemon: Daemon) -> None:
+    with Gateway(daemon.path, json_health="true") as flask:
+        for headers in ({}, {"Accept": "*/*"}, JSON):
+            assert flask.request("GET", "/health", headers=headers).json["status"] == "healthy"
+        assert flask.request("GET", "/health", headers={"Accept": "text/plain"}).body == b"OK"

@@ -100,12 +100,12 @@ def test_formats(gateway: Gateway, daemon: Daemon, given: str | None, key: str, 
 
 def test_a_model_that_does_not_exist_is_a_result_not_a_refusal(gateway: Gateway, daemon: Daemon) -> None:
     daemon.fail(Code.MODEL_NOT_FOUND, "no such model")
-    answer = run(gateway, model="claude-3", max_retries=2)
+    answer = run(gateway, model="claude-x", max_retries=2)
     assert (answer.status, answer.json["success"]) == (200, False)
     found = answer.json["result"]
     assert (found["status"], found["return_code"], found["error"]) == ("error", 1, "no such model")
     assert (found["success"], found["output"], len(daemon.calls)) == (False, "", 1)
-    assert daemon.calls[0][1]["model"] == "claude-3"
+    assert daemon.calls[0][1]["model"] == "claude-x"
 
 
 @pytest.mark.parametrize(

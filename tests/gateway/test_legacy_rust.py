@@ -70,6 +70,13 @@ def test_a_stream_names_it_in_the_first_and_the_last_chunk(gateway: Gateway, dae
     assert usage["usage"]["total_tokens"] and done == "[DONE]"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failed_chat_begins_no_conversation(compatible: Gateway, daemon: Daemon, stream: bool) -> None:
+    daemon.fail(Code.UPSTREAM_OVERLOADED)
+    answer = compatible.chat(stream=stream)
+    assert answer.status == 503 and "x-conversation-id" not in answer.headers
+
+
 @pytest.mark.parametrize("name", ["a\nb", "x" * 201, 7, ["a"]])
 def test_a_name_that_cannot_be_one(gateway: Gateway, daemon: Daemon, name: Any) -> None:
     answer = gateway.chat(conversation_id=name)
@@ -88,6 +95,7 @@ def test_several_answers_cannot_be_part_of_one(gateway: Gateway, daemon: Daemon)
         ("opus-4.1", "opus"),
         ("opus-4", "opus"),
         ("sonnet-4", "sonnet"),
+        ("claude-3", "sonnet"),
         ("claude-opus-4-1-20250805", "claude-opus-4-1-20250805"),
         ("claude-3-7-sonnet-latest", "claude-3-7-sonnet-latest"),
         ("claude-3-haiku-20240307", "claude-3-haiku-20240307"),
@@ -129,6 +137,13 @@ def test_list_get_and_delete(gateway: Gateway, daemon: Daemon) -> None:
     assert (deleted.status, deleted.json["deleted"], deleted.json["id"]) == (200, True, "mine")
     assert gateway.request("DELETE", "/v1/sessions/mine").json == {"deleted": True, "session_id": "mine"}
     assert daemon.calls[-1] == ("conversation.delete", {"tenant": "local", "conversation_id": "mine"})
+
+
+def test_names_of_the_clients_own_may_have_slashes(gateway: Gateway, daemon: Daemon) -> None:
+    conversations(daemon)
+    for method, path in (("GET", "conversations"), ("DELETE", "conversations"), ("DELETE", "sessions")):
+        assert gateway.request(method, f"/v1/{path}/team%2Fmine/2").status == 200
+        assert daemon.calls[-1][1]["conversation_id"] == "team/mine/2"
 
 
 @pytest.mark.parametrize("name", ["unknown", "a%07b"])

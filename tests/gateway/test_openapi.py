@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def test_no_fault_and_no_answer_that_is_not_described(
 
 def test_every_route_is_described_and_every_description_is_a_route(tmp_path: Path) -> None:
     described = {
-        (path.replace("{model}", "x"), method.upper())
+        (re.sub(r"\{(model|name)\}", "x", path), method.upper())
         for path, item in document()["paths"].items()
         for method in item
         if method != "parameters"
@@ -78,7 +79,7 @@ def test_every_route_is_described_and_every_description_is_a_route(tmp_path: Pat
         nodes += node.children
         if node.method_map:
             methods = {name for name, responder in node.method_map.items() if "on_" in responder.__name__}
-            routes |= {(node.uri_template.replace("{model:path}", "x"), name) for name in methods}
+            routes |= {(re.sub(r"\{\w+:path\}", "x", node.uri_template), name) for name in methods}
     assert {(path, name) for path, name in routes if name not in ("OPTIONS", "HEAD")} <= described
 
 

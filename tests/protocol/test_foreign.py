@@ -242,6 +242,7 @@ def test_every_variable_of_the_flask_project(tmp_path: Path) -> None:
         "gateway.flask_timeout_s": 90,
         "gateway.flask_max_retries": "5",
         "gateway.flask_requests_per_minute": "7",
+        "gateway.json_health": True,
         "log.level": "warning",
         "cli.env": {"ANTHROPIC_API_KEY": "sk-secret"},
     }
@@ -258,6 +259,7 @@ def test_its_port_is_the_default_where_it_is_asked_for(tmp_path: Path) -> None:
     assert found(tmp_path, CCD_COMPAT="flask")["gateway.bind"] == "127.0.0.1:5000"
     both = found(tmp_path, CCD_COMPAT="flask, rust", CLAUDE_CODE__SERVER__PORT="1234")
     assert both["gateway.bind"] == "127.0.0.1:1234"
+    assert "gateway.json_health" not in both  # the other project's /health is plain
 
 
 def test_a_login_of_the_environments_own_wins(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccd_protocol import frames as f
+from ccd_protocol.calls import PLAIN_ASKED, PLAIN_SERVED, State
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.frames import Limits
 from ccd_protocol.peer import (
@@ -383,6 +384,37 @@ def test_payload_larger_than_a_frame_is_cut() -> None:
         peer.receive(pack([6, 1, 65_536]))
     assert got == payload
     assert peer.open_calls == 0
+
+
+def test_cancelling_one_call_leaves_the_others_alone() -> None:
+    asking_side = greeted("connecting")
+    ids = [asking_side.call("m") for _ in range(3)]
+    asking_side.outgoing()
+    asking_side.cancel(ids[1])
+    assert sent(asking_side) == [[f.CANCEL, ids[1], ""]]
+    assert asking_side.receive(pack([f.CALL, 2, "back", {}, 0, 0, ids[0]])) == [
+        Called(2, "back", {}, 0, 0, ids[0])
+    ]
+    asking_side.receive(pack([f.CALL, 4, "back", {}, 0, 0, ids[1]]))
+    assert sent(asking_side)[0][:3] == [f.FAIL, 4, Code.CANCELLED]
+    asking_side.cancel(ids[2])
+    assert sent(asking_side) == [[f.CANCEL, ids[2], ""]]
+
+    serving_side = greeted()
+    serving_side.receive(pack(*([f.CALL, n, "m", {}, 0, 0, 0] for n in (1, 3, 5))))
+    assert serving_side.receive(pack([f.CANCEL, 3, "no"])) == [Cancelled(3, "no")]
+    child = serving_side.call("back", parent=1)
+    with pytest.raises(RpcError) as refused:
+        serving_side.call("back", parent=3)
+    assert refused.value.code is Code.CANCELLED
+    assert serving_side.receive(pack([f.CANCEL, 5, "no"])) == [Cancelled(5, "no")]
+    assert serving_side.end(1) and serving_side.end(3) and serving_side.end(5)
+    assert [frame[:2] for frame in sent(serving_side)] == [
+        *([f.CALL, child], [f.CANCEL, child]),
+        *([f.END, 1], [f.END, 3], [f.END, 5]),
+    ]
+    assert (PLAIN_ASKED.state, PLAIN_ASKED.children) == (State.OPEN, None)
+    assert (PLAIN_SERVED.state, PLAIN_SERVED.children, PLAIN_SERVED.answer) == (State.OPEN, None, None)
 
 
 def test_items_without_a_window_are_the_applications_mistake() -> None:

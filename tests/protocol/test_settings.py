@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import pytest
 
-from ccd_protocol.settings import MAX_FILE_BYTES, SettingsError, config_path, load
+from ccd_protocol.paths import SYSTEM_SOCKET
+from ccd_protocol.settings import MAX_FILE_BYTES, SettingsError, config_path, load, socket_in_force
 
 
 @dataclass(frozen=True)
@@ -222,3 +223,26 @@ def test_config_path(tmp_path: Path) -> None:
     mine.touch()
     assert config_path({"HOME": str(tmp_path)}) == mine
     assert config_path({"HOME": "/nowhere", "XDG_CONFIG_HOME": str(tmp_path / ".config")}) == mine
+
+
+# --- the socket ---
+
+
+def test_the_socket_is_found_in_the_same_order_by_every_program(tmp_path: Path) -> None:
+    file = tmp_path / "ccd.toml"
+    file.write_text('[server]\nsocket = "/of/the/file"\nunknown_to_others = 1\n[pool]\nspares = "wrong"\n')
+    environ = {"XDG_RUNTIME_DIR": "/run/user/7"}
+    if not SYSTEM_SOCKET.exists():
+        assert socket_in_force(environ, None) == Path("/run/user/7/ccd/ccd.sock")
+    assert socket_in_force(environ, file) == Path("/of/the/file")
+    environ["CCD_SOCKET"] = "/of/the/variable"
+    assert socket_in_force(environ, file) == Path("/of/the/variable")
+    environ["CCD_SERVER__SOCKET"] = "/of/the/setting"
+    assert socket_in_force(environ, file) == Path("/of/the/setting")
+
+
+def test_a_socket_that_is_no_path_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "ccd.toml"
+    file.write_text("[server]\nsocket = 5\n")
+    with pytest.raises(SettingsError, match=r"ccd\.toml.*server\.socket"):
+        socket_in_force({}, file)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
-from ccd_daemon.connection import Call
 from ccd_daemon.memory import host_memory, rss_bytes
 from ccd_daemon.policy import Rehearsals
 from ccd_daemon.pool import Pool
 from ccd_daemon.worker import Worker
+from ccd_protocol.events import Called
 from ccd_protocol.methods import (
     HealthResult,
     Model,
@@ -47,11 +47,11 @@ class Admin:
         self._facts = facts
         self._pong = PingResult(pid=os.getpid(), version=facts.version)
 
-    def ping(self, call: Call) -> PingResult:
+    def ping(self, call: Called) -> PingResult:
         """Answers at once."""
         return self._pong
 
-    def health(self, call: Call) -> HealthResult:
+    def health(self, call: Called) -> HealthResult:
         """Whether a chat sent now would be accepted."""
         pool = self._facts.pool
         state, reason = pool_state(pool)
@@ -66,7 +66,7 @@ class Admin:
             answer["retry_after_ms"] = 2000
         return answer
 
-    def models(self, call: Call) -> ModelsResult:
+    def models(self, call: Called) -> ModelsResult:
         """The CLI's own list, each resolved name once, under the first alias that is not `default`."""
         pool = self._facts.pool
         found: dict[str, Model] = {}
@@ -81,12 +81,12 @@ class Admin:
             found = {alias: Model(id=alias, alias=alias, display_name=alias.title()) for alias in _ALIASES}
         return ModelsResult(models=list(found.values()), profiles=sorted(pool.shelves))
 
-    def workers(self, call: Call) -> WorkersResult:
+    def workers(self, call: Called) -> WorkersResult:
         """The CLI processes, oldest first."""
         rows = sorted(self._facts.pool.workers, key=lambda worker: worker.born)
         return WorkersResult(workers=[_row(worker) for worker in rows])
 
-    def status(self, call: Call) -> StatusResult:
+    def status(self, call: Called) -> StatusResult:
         """Everything an operator asks first."""
         pool = self._facts.pool
         state, reason = pool_state(pool)

@@ -20,8 +20,8 @@ def add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
     """Register them. The limit is shared by all processes that are forked after this."""
     conversations = Conversations(backend, settings)
     app.add_route("/v1/conversations", conversations)
-    app.add_route("/v1/conversations/{name}", conversations, suffix="one")
-    app.add_route("/v1/sessions/{name}", conversations, suffix="session")
+    app.add_route("/v1/conversations/{name:path}", conversations, suffix="one")
+    app.add_route("/v1/sessions/{name:path}", conversations, suffix="session")
     app.add_route("/stats", Stats(backend))
     app.add_route("/version", Version(backend))
     app.add_route("/api/claude-code", Run(backend, settings, SharedLimit(settings.flask_requests_per_minute)))

@@ -48,7 +48,8 @@ class ResponseStore:
             _log.error("the store of responses, %s, cannot be used: %s", self.path, error)
             raise RpcError(
                 Code.STORAGE,
-                f"The store of responses cannot be used: {error}. Send 'store': false to do without it.",
+                "The store of responses cannot be used; the gateway's log says why. Send 'store': false to do without"
+                " it.",
             ) from error
 
     def _opened(self) -> ResponseTable:
