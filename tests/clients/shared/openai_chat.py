@@ -218,7 +218,7 @@ async def _(case: Any) -> None:
 async def _(case: Any) -> None:
     for fault in ({"error_after_deltas": 2}, {"cut_after_deltas": 2}):
         with raises(openai.APIError, "broke off"):
-            await chunks(case, case.says("one two three four", deltas=4, **fault))
+            await chunks(case, case.breaking(**fault))
 
 
 @both("chat", "errors")
