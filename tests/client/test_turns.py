@@ -173,13 +173,16 @@ def test_what_an_interrupted_thread_received_is_not_lost(
         receive()
         raise KeyboardInterrupt
 
+    held = {"messages": [{"role": "user", "content": "hold"}]}  # answered when there are three of them
+    streams = [client.stream("chat.complete", held) for _ in range(2)]
     with monkeypatch.context() as patch:
         patch.setattr(connection, "_receive", receive_and_stop)
         patch.setattr(connection, "_act_on_received", lambda: 0)
-        stream = client.stream("payloads", {"payloads": [b"one"], "result": 1})
         with pytest.raises(KeyboardInterrupt):
-            client.call("stubborn")
+            client.call("chat.complete", held)
     assert connection._received
     assert client.call("echo", {"n": 1}, timeout_s=timeout_s) == {"n": 1}
-    assert list(stream) == [b"one"]
+    for stream in streams:
+        assert list(stream) == []
+        assert stream.result["text"] == "hold"
     assert server.connections == 1
