@@ -13,7 +13,7 @@ import pytest
 
 from ccd_client import Client
 from ccd_protocol.errors import Code, RpcError
-from fakes.stack import Api, Stack, running_stack
+from fakes.stack import Api, Stack, running_stack, wait_until
 
 SAMPLING = "claude-sonnet-4-5"  # newer models take no sampling parameters
 PNG = "iVBORw0KGgo="
@@ -111,6 +111,19 @@ def test_what_only_the_daemon_knows_is_named_too(stack: Stack, http: openai.Open
         ask(http, model="sonnet", temperature=0.5, strict=True)
     assert caught.value.param == "temperature"
     assert len(stack.api.bodies()) == before
+
+
+def test_several_calls_find_out_together_what_a_model_does_not_take(
+    tmp_path: Path, cli: Path, api: Api
+) -> None:
+    """Those that were asked before the first of them was refused are asked again, too."""
+    workers = {"CCD_POOL__SPARES": "4", "CCD_POOL__MAX_WORKERS": "4"}
+    with running_stack(tmp_path, cli, api, **workers) as stack:
+        wait_until(lambda: sum(row["state"] == "ready" for row in stack.workers()) == 4)
+        with Client(stack.socket) as client:
+            items = client.batch(["hi"] * 4, concurrency=4, model="opus", temperature=0.5)
+    assert [item.error for item in items] == [None] * 4
+    assert [item.answer.ignored for item in items if item.answer] == [["temperature"]] * 4
 
 
 def test_models_that_take_one_sampler_get_the_temperature(stack: Stack, http: openai.OpenAI) -> None:
