@@ -84,6 +84,16 @@ SAMPLES: dict[str, list[Sample]] = {
         *_plain(**_USED),
         Sample("metadata", {"key": "value"}),
         *_plain(tools=[TOOL], functions=[FUNCTION]),
+        Sample(
+            "tools",
+            [
+                {
+                    "type": "function",
+                    "function": {"name": "f", "parameters": {"type": "object"}, "strict": True},
+                }
+            ],
+            shown="strict, with a schema that the model API cannot hold to",
+        ),
         Sample("tools", [{"type": "custom", "custom": {"name": "c"}}]),
         Sample("tool_choice", "required", beside={"tools": [TOOL]}),
         Sample("tool_choice", "none", beside={"tools": [TOOL]}),
