@@ -23,6 +23,7 @@ log = logging.getLogger("ccd.connection")
 
 _UCRED = struct.Struct("3i")
 _WRITE_HIGH_BYTES = 1024 * 1024
+_MAX_UNREAD_BYTES = 16 * 1024 * 1024
 _FREE_BYTES = 256 * 1024  # smaller requests are not worth counting
 _AT_ONCE_BYTES = (
     16 * 1024
@@ -134,6 +135,7 @@ class Connection(asyncio.Protocol):
         self.identity = Identity(0, -1, -1)
         self.choked = False  # the client does not read: nothing more may be buffered for it
         self.flush_is_due = False  # what the peer has queued will be written in this turn of the loop
+        self._deaf = False  # so much of what was said is unread that nothing more is listened to
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
@@ -181,6 +183,17 @@ class Connection(asyncio.Protocol):
         if self._kept_bytes or self._frame_bytes > _FREE_BYTES or self._calls_bytes:
             self._tell_kept()
         self.flush()
+        if self.choked:
+            self._listen_no_more()
+
+    def _listen_no_more(self) -> None:
+        """Streams are held back already; what still grows are answers to a client that asks and does not read.
+
+        Not sooner: a client that has lost interest must be able to say so although it does not read.
+        """
+        if self._transport.get_write_buffer_size() > _MAX_UNREAD_BYTES and not self._transport.is_closing():
+            self._deaf = True
+            self._transport.pause_reading()
 
     def _tell_kept(self) -> None:
         """Have the host count what this client makes the daemon keep; who goes beyond what there is must leave."""
@@ -210,14 +223,14 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join(out))
 
     def pause_writing(self) -> None:
-        """The client does not read: hold back every stream of this connection, and take no more to be answered."""
+        """The client does not read: hold back every stream of this connection."""
         self.choked = True
-        self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self.choked = False
-        if not self._transport.is_closing():
+        if self._deaf and not self._transport.is_closing():
+            self._deaf = False
             self._transport.resume_reading()
         for call in list(self._calls.values()):
             call.resume()

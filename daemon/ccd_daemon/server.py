@@ -16,6 +16,7 @@ import os
 import socket
 import stat
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from ccd_protocol.errors import Code, RpcError
@@ -56,18 +57,18 @@ class SocketLock:
         check_path(self.path)
         make_directory(self.path.parent)
         lock = self.path.with_name(self.path.name + ".lock")
-        self._file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
+            self._file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError:
             owner = os.pread(self._file, 32, 0).decode(errors="replace").strip()
             raise SocketError(
                 f"another ccd daemon (pid {owner or 'unknown'}) serves {self.path}; stop it, or use another --socket"
             ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise SocketError(f"cannot use {lock}: {error.strerror}") from None
 
     def release(self) -> None:
         """Give the lock up."""
@@ -178,13 +179,20 @@ def _group_id(name: str) -> int:
 class Server:
     """All connections, and the rules for them (see `connection.Host`)."""
 
-    def __init__(self, settings: ServerSettings, handlers: dict[str, Handler], agent: str) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        handlers: dict[str, Handler],
+        agent: str,
+        agent_uids: Collection[int] = (),
+    ) -> None:
         self.handlers = handlers
         self.agent = agent
         self.limits = Limits(settings.max_frame_bytes, settings.max_calls_per_connection)
         self.connections: set[Connection] = set()
         self.max_connections = self.backlog = _BACKLOG
         self._settings = settings
+        self._agent_uids = frozenset(agent_uids)
         self._per_uid: Counter[int] = Counter()
         self._own = {0, os.getuid()}
         self._group = _group_id(settings.group) if settings.group is not None else None
@@ -256,6 +264,11 @@ class Server:
     def may_administer(self, identity: Identity) -> bool:
         """The daemon's user, root and the listed ones, but nothing that a worker started: tools may run there."""
         listed = identity.uid in self._own or identity.uid in self._settings.admin_uids
+        return listed and os.getpid() not in ancestors(identity.pid)
+
+    def may_use_agents(self, identity: Identity) -> bool:
+        """Whether the peer may have sessions, whose tools run as the daemon's user; what a worker started may not."""
+        listed = self.may_speak_for_others(identity) or identity.uid in self._agent_uids
         return listed and os.getpid() not in ancestors(identity.pid)
 
     def may_speak_for_others(self, identity: Identity) -> bool:

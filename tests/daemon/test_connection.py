@@ -144,12 +144,13 @@ def test_a_client_that_does_not_read_is_not_read_from() -> None:
         server = Server(Settings(), {"echo": Handler(lambda call: {"x": _LARGE}, at_once=True)}, "test")
         async with Client(server) as client:
             asked = 0
-            while not client.connection.choked:
+            while client.transport.is_reading():
                 client.peer.call("echo")
                 await client.send()
                 asked += 1
                 await asyncio.sleep(0)
             waiting = client.transport.get_write_buffer_size()
+            assert 16 << 20 < waiting < 32 << 20
             for _ in range(50):
                 client.peer.call("echo")
                 await client.send()
@@ -159,5 +160,26 @@ def test_a_client_that_does_not_read_is_not_read_from() -> None:
             while answered < asked + 50:
                 data = await client.loop.sock_recv(client.sock, 1 << 20)
                 answered += sum(isinstance(event, Ended) for event in client.peer.receive(data))
+
+    asyncio.run(main())
+
+
+def test_a_client_that_does_not_read_can_still_cancel() -> None:
+    async def flood(call: Call) -> None:
+        call.send(_LARGE * 3)
+        await _never(call)
+
+    async def main() -> None:
+        server = Server(Settings(), {"flood": Handler(flood, streams=True)}, "test")
+        async with Client(server) as client:
+            number = client.peer.call("flood", window=8 << 20)
+            await client.send()
+            while not client.connection.choked:
+                await asyncio.sleep(0)
+            client.peer.cancel(number, "enough")
+            await client.send()
+            while client.connection.peer.open_calls:
+                await asyncio.sleep(0)
+            assert (await client.until(Failed)).code == Code.CANCELLED
 
     asyncio.run(main())

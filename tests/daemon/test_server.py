@@ -80,9 +80,13 @@ def test_the_lock_has_one_holder_and_says_who(tmp_path: Path) -> None:
     lock = path.with_name("ccd.sock.lock")
     lock.unlink()
     lock.symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError):
+    with pytest.raises(SocketError, match="cannot use"):
         SocketLock(path).acquire()
     assert not (tmp_path / "victim").exists()
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(SocketError, match="Is a directory"):
+        SocketLock(path).acquire()
 
 
 def peer(server: Server, uid: int, gid: int = 0) -> Connection:

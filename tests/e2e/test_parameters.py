@@ -13,7 +13,7 @@ import pytest
 
 from ccd_client import Client
 from ccd_protocol.errors import Code, RpcError
-from fakes.stack import Api, Stack, running_stack
+from fakes.stack import Api, Stack, running_stack, wait_until
 
 SAMPLING = "claude-sonnet-4-5"  # newer models take no sampling parameters
 PNG = "iVBORw0KGgo="
@@ -113,6 +113,19 @@ def test_what_only_the_daemon_knows_is_named_too(stack: Stack, http: openai.Open
     assert len(stack.api.bodies()) == before
 
 
+def test_several_calls_find_out_together_what_a_model_does_not_take(
+    tmp_path: Path, cli: Path, api: Api
+) -> None:
+    """Those that were asked before the first of them was refused are asked again, too."""
+    workers = {"CCD_POOL__SPARES": "4", "CCD_POOL__MAX_WORKERS": "4"}
+    with running_stack(tmp_path, cli, api, **workers) as stack:
+        wait_until(lambda: sum(row["state"] == "ready" for row in stack.workers()) == 4)
+        with Client(stack.socket) as client:
+            items = client.batch(["hi"] * 4, concurrency=4, model="opus", temperature=0.5)
+    assert [item.error for item in items] == [None] * 4
+    assert [item.answer.ignored for item in items if item.answer] == [["temperature"]] * 4
+
+
 def test_models_that_take_one_sampler_get_the_temperature(stack: Stack, http: openai.OpenAI) -> None:
     """Many clients send both; the refusal is met once, and top_p alone is still honoured."""
     for _ in range(2):
@@ -193,6 +206,38 @@ def test_an_answer_without_the_format_is_repaired_once_or_fails(stack: Stack, ht
     with pytest.raises(openai.InternalServerError, match="format") as caught:
         ask(http, response_format={"type": "json_object"})
     assert caught.value.response.headers["x-should-retry"] == "false"
+
+
+def test_with_only_the_documented_knobs_a_format_is_asked_for_in_words_and_checked(
+    tmp_path: Path, cli: Path, api: Api
+) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
+    with running_stack(tmp_path, cli, api, gateway=True, CCD_ENGINE__BODY="replay") as stack:
+        with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="x", max_retries=0) as http:
+            stack.api.script({"reply": {"text": "no JSON"}}, {"reply": {"text": '{"city": "Rome"}'}})
+            answer, _ = ask(http, response_format=wanted)
+    assert answer.choices[0].message.content == '{"city": "Rome"}'
+    first, second = api.bodies()
+    assert json.dumps(json.dumps(SCHEMA))[1:-1] in json.dumps(first["system"])
+    assert "cannot be used" in json.dumps(second["messages"][-1])
+
+
+def test_schemas_that_are_too_large_for_a_grammar_are_asked_for_without(
+    stack: Stack, http: openai.OpenAI
+) -> None:
+    """At a size that nobody can know beforehand; the tool stays, and the answer is checked."""
+    large = {**SCHEMA, "properties": {"city": {"type": "string", "description": "x" * 100_000}}}
+    function = {"name": "f", "parameters": large, "strict": True}
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": large}}
+    question = '[[offline: {"text": "{\\"city\\": \\"Rome\\"}"}]]'
+    answer, ignored = ask(
+        http, question, tools=[{"type": "function", "function": function}], response_format=wanted
+    )
+    assert json.loads(answer.choices[0].message.content) == {"city": "Rome"}
+    assert ignored == ["tools.strict"]
+    last = stack.api.bodies()[-1]
+    assert last["tools"] == [{"name": "f", "input_schema": large}]
+    assert "format" not in last.get("output_config", {})
 
 
 def test_images_and_documents(stack: Stack, http: openai.OpenAI) -> None:

@@ -170,6 +170,16 @@ def test_its_exit_status_says_why_it_could_not_start(up: Up, tmp_path: Path, cli
     assert "hello" in up.ask("hello")
 
 
+def test_what_stands_in_the_way_of_a_daemon_is_told_in_words(tmp_path: Path, cli: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o750)
+    (tmp_path / "run" / "s.workers").write_text("somebody's notes")
+    command = [sys.executable, "-m", "ccd_daemon", "daemon", "--socket", str(tmp_path / "run" / "s")]
+    environ = clean_environ(tmp_path / "home", CCD_CLI__COMMAND=str(cli))
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 69
+    assert done.stderr.splitlines()[-1] == f"ccd: cannot create {tmp_path}/run/s.workers: File exists"
+
+
 def test_a_port_in_use_ends_it_with_a_readable_line(up: Up, tmp_path: Path, cli: Path) -> None:
     socket = str(tmp_path / "other" / "ccd.sock")
     done = up_that_fails(tmp_path, "--bind", up.bind, "--socket", socket, CCD_CLI__COMMAND=str(cli))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
 from ccd_daemon import body, exact, structured, wish
@@ -41,8 +41,10 @@ _FALL_BACK_ON = (Code.UPSTREAM_OVERLOADED, Code.MODEL_NOT_FOUND)
 _REFUSED_SAMPLING = re.compile(
     r"\b(temperature|top_p|top_k)\b[^.]*\b(?:deprecated|not supported|unsupported)\b"
 )
-#: Others take one of the two, and many clients send both.
 _ALWAYS_THINKS = re.compile(r"\bthinking\.type\.disabled\b[^.]*\bnot supported\b")
+#: Said of the schemas of answers and strict tools, at a size that is written nowhere.
+_TOO_LARGE_A_GRAMMAR = re.compile(r"\bgrammar is too large\b|\bschema is too complex\b", re.IGNORECASE)
+#: Others take one of the two, and many clients send both.
 _NOT_BOTH_SAMPLERS = re.compile(r"\btemperature\b\W+and\W+top_p\b[^.]*\bcannot both\b")
 
 
@@ -161,9 +163,10 @@ class Chat:
         dropped: set[str] = set()
         tries = _LEASE_TRIES
         fallback = chat.get("fallback_model") or self._profiles[profile].fallback_model
-        fell_back = False
+        fell_back = loose = False
         while True:
-            asked = self._wish(chat, model, thoughtless=thoughtless)
+            avoided = frozenset(self._refused.get(model, ()))
+            asked = self._wish(chat, model, avoided, thoughtless=thoughtless, loose=loose)
             dropped.update(asked.ignored)
             mode = self._pool.mode
             worker = await self._pool.lease(profile, Want(tenant, body.binding_of(mode, asked.chat)))
@@ -186,24 +189,45 @@ class Chat:
                     raise
                 if fallback and error.code in _FALL_BACK_ON:
                     model, fallback, fell_back = fallback, None, True
-                elif not (self._learn(chat, model, error) or self._slower_mode(mode, error)):
+                elif _TOO_LARGE_A_GRAMMAR.search(error.message) and not (loose or chat.get("strict")):
+                    loose = True
+                elif not (self._learn(chat, model, avoided, error) or self._slower_mode(mode, error)):
                     raise
             finally:
                 call.feed_from(None)
                 self._pool.give_back(worker)
 
-    def _wish(self, chat: ChatParams, model: str | None, *, thoughtless: bool) -> Wish:
+    def _wish(
+        self,
+        chat: ChatParams,
+        model: str | None,
+        avoided: Collection[str],
+        *,
+        thoughtless: bool,
+        loose: bool = False,
+    ) -> Wish:
         """What to ask, checked to be sendable before it costs a lease."""
         able = wish.abilities(self._pool.models, model)
-        mode, refused = self._pool.mode, sorted(self._refused.get(model, ()))
+        mode = self._pool.mode
         asked = wish.make(
-            chat, model, able, mode=mode, refused=refused, thoughtless=thoughtless, betas=self._betas
+            chat,
+            model,
+            able,
+            mode=mode,
+            refused=sorted(avoided),
+            thoughtless=thoughtless,
+            betas=self._betas,
+            loose=loose,
         )
         body.script(mode, asked, "check")
         return asked
 
-    def _learn(self, chat: ChatParams, model: str | None, error: RpcError) -> bool:
-        """Note a sampling parameter that the API no longer takes for this model; True when it can be left out."""
+    def _learn(self, chat: ChatParams, model: str | None, avoided: Collection[str], error: RpcError) -> bool:
+        """Note a sampling parameter that the API no longer takes for this model; True when it can be left out.
+
+        Args:
+            avoided: what was left out this time. Another call may have found out meanwhile what this one did not know.
+        """
         if error.data.get("upstream_status") != 400 or chat.get("strict"):
             return False
         if _NOT_BOTH_SAMPLERS.search(error.message):
@@ -216,7 +240,7 @@ class Chat:
                 return False
             name = found[1]
         known = self._refused.get(model, set())
-        if name in known or len(self._refused) >= _MAX_LEARNED:
+        if name in avoided or (name not in known and len(self._refused) >= _MAX_LEARNED):
             return False
         self._refused.setdefault(model, known).add(name)
         return True
