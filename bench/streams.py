@@ -75,6 +75,7 @@ class Streams:
         """Open streams until there are `total`, and wait until each has begun to answer."""
         missing = total - len(self)
         with Client(self._stack.socket) as client:
+            client.workers()  # connects; a daemon that starts a thousand processes may not greet within two seconds
             for _ in range(missing):
                 if not self.consumers or len(self.consumers[-1].got_bytes) >= CALLS_PER_CONNECTION:
                     self._connect()
