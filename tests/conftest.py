@@ -4,6 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something of the machine only, which may be busy with other things.
+settings.register_profile("ccd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ccd")
 
 
 @pytest.fixture(scope="session")
