@@ -5,15 +5,19 @@ A `Waiter` is a connection of one framework; everything else here is the same un
 
 from __future__ import annotations
 
+import inspect
 import os
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Generator, Mapping
-from typing import Any, Protocol, Self
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from typing import Any, Protocol, Self, TypeVar
 
 from ccd_client import _core
 from ccd_client._api import AsyncApi
-from ccd_client._core import DEFAULT_WINDOW_BYTES, Exchange, Handlers, Link
+from ccd_client._core import DEFAULT_WINDOW_BYTES, Exchange, Handler, Handlers, Link
 from ccd_protocol.errors import Code, RpcError
+from ccd_protocol.peer import Called
+
+_C = TypeVar("_C")
 
 
 class Waiter(Protocol):
@@ -41,6 +45,30 @@ def _abandon(connection: Waiter, exchange: Exchange, reason: str, error: RpcErro
 
 def _guard_s(connection: Waiter, timeout_s: float | None) -> float | None:
     return None if timeout_s is None else connection.now_s() + timeout_s + _core.GUARD_S
+
+
+async def persistently(
+    plan: _core.ConnectPlan,
+    attempt: Callable[[], Awaitable[_C]],
+    now_s: Callable[[], float],
+    sleep: Callable[[float], Awaitable[object]],
+) -> _C:
+    """Attempt to connect, as often as the plan says."""
+    while True:
+        try:
+            return await attempt()
+        except (OSError, EOFError) as error:
+            pause_s = plan.after(error, now_s())
+        await sleep(pause_s)
+
+
+async def answer(link: Link, handler: Handler, called: Called) -> None:
+    """Run the handler of a callback, which may be a coroutine function, and answer with what comes of it."""
+    try:
+        result = handler(called.params)
+        link.answer(called, await result if inspect.isawaitable(result) else result)
+    except Exception as error:
+        link.answer_error(called, error)
 
 
 class _Passage:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import os
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from ccd_client import _core
-from ccd_client._async import AsyncCalls
+from ccd_client._async import AsyncCalls, answer, persistently
 from ccd_client._core import Exchange, Link
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.peer import Called
@@ -125,11 +124,7 @@ class _Connection(asyncio.Protocol):
             self.link.answer_cancelled(call_id)
 
     async def _run_callback(self, handler: _core.Handler, called: Called) -> None:
-        try:
-            result = handler(called.params)
-            self.link.answer(called, await result if inspect.isawaitable(result) else result)
-        except Exception as error:
-            self.link.answer_error(called, error)
+        await answer(self.link, handler, called)
         self.flush()
 
 
@@ -206,12 +201,7 @@ class AsyncClient(AsyncCalls):
         loop = asyncio.get_running_loop()
         patience_s = 0.0 if self._connection is None else self._reconnect_wait_s
         plan = _core.ConnectPlan(self.path, loop.time(), patience_s)
-        while True:
-            try:
-                return await self._attempt(loop)
-            except (OSError, EOFError) as error:
-                pause_s = plan.after(error, loop.time())
-            await asyncio.sleep(pause_s)
+        return await persistently(plan, lambda: self._attempt(loop), loop.time, asyncio.sleep)
 
     async def _attempt(self, loop: asyncio.AbstractEventLoop) -> _Connection:
         connection = _Connection(self.path, loop)

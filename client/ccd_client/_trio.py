@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import trio
 
 from ccd_client import _core
-from ccd_client._async import AsyncCalls
+from ccd_client._async import AsyncCalls, answer, persistently
 from ccd_client._core import Exchange, Link
 from ccd_protocol.peer import Called
 
@@ -115,11 +114,7 @@ class _Connection:
 
     async def _run_callback(self, handler: _core.Handler, called: Called) -> None:
         with self._scopes[called.id]:
-            try:
-                result = handler(called.params)
-                self.link.answer(called, await result if inspect.isawaitable(result) else result)
-            except Exception as error:
-                self.link.answer_error(called, error)
+            await answer(self.link, handler, called)
         del self._scopes[called.id]
         self.flush()
 
@@ -173,12 +168,7 @@ class TrioClient(AsyncCalls):
         patience_s = 0.0 if self._connection is None else self._reconnect_wait_s
         self._connection = None
         plan = _core.ConnectPlan(self.path, trio.current_time(), patience_s)
-        while True:
-            try:
-                return await self._attempt(nursery)
-            except (OSError, EOFError) as error:
-                pause_s = plan.after(error, trio.current_time())
-            await trio.sleep(pause_s)
+        return await persistently(plan, lambda: self._attempt(nursery), trio.current_time, trio.sleep)
 
     async def _attempt(self, nursery: trio.Nursery) -> _Connection:
         connection = _Connection(self.path, _core.connected_socket(self.path), nursery, self._live)

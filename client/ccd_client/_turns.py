@@ -50,8 +50,10 @@ class Connection:
         self.closed = False
         self._sock = _core.connected_socket(path)
         self._sock.setblocking(True)
-        # Receives and keeps in one step: an interrupt may come between two, and what was received would be lost.
-        self._receive = map(self._received.append, map(self._sock.recv, repeat(_core.READ_BYTES))).__next__
+        # Each receives and keeps in one step: an interrupt may come between two, and what came would be lost.
+        keep, recv, size = self._received.append, self._sock.recv, repeat(_core.READ_BYTES)
+        self._receive = map(keep, map(recv, size)).__next__
+        self._receive_now = map(keep, map(recv, size, repeat(socket.MSG_DONTWAIT))).__next__
         self._readable = select.poll()
         self._readable.register(self._sock, select.POLLIN)
 
@@ -103,7 +105,7 @@ class Connection:
         """
         if self._reading:
             self._wait_for_reader(deadline_s)
-        elif deadline_s is None and stream is None:
+        elif self._received or (deadline_s is None and stream is None):
             self._block()
             self.flush()
         else:
@@ -178,12 +180,12 @@ class Connection:
     def _block(self) -> None:
         """Be the reader until something comes."""
         try:
-            self._unlocked(self._receive)
+            if not self._received:
+                self._unlocked(self._receive)
         except OSError as error:
             self.close(f"the connection to the daemon was lost: {error}")
         finally:
-            while self._received and not self.closed:
-                self._act_on(self._received.pop())
+            self._act_on_received()
 
     def _poll(self, poller: select.poll, deadline_s: float | None) -> None:
         """Be the reader for one turn, until the deadline at most."""
@@ -210,25 +212,32 @@ class Connection:
 
     def _read(self) -> None:
         """Act on all that has come."""
+        self._act_on_received()
         try:
             while not self.closed:
-                data = self._sock.recv(_core.READ_BYTES, socket.MSG_DONTWAIT)
-                self._act_on(data)
-                if len(data) < _core.READ_BYTES:
+                self._receive_now()
+                if self._act_on_received() < _core.READ_BYTES:
                     break
         except BlockingIOError:
             pass
         except OSError as error:
             self.close(f"the connection to the daemon was lost: {error}")
-        except BaseException:
-            self.close("reading was interrupted, so something may be lost")
-            raise
 
-    def _act_on(self, data: bytes) -> None:
+    def _act_on_received(self) -> int:
+        """Act on what was received; returns how many bytes that were."""
+        size = 0
         link = self.link
-        link.receive(data)
-        if not data or (not link.peer.usable and link.finished):
-            self.close(self._parting())
+        try:
+            while self._received and not self.closed:
+                data = self._received.pop(0)
+                size += len(data)
+                link.receive(data)
+                if not data or (not link.peer.usable and link.finished):
+                    self.close(self._parting())
+        except BaseException:
+            self.close("an interrupt came while answers were taken, so some may be lost")
+            raise
+        return size
 
     def _parting(self) -> str:
         """Tell the daemon what was wrong, as far as the socket takes it."""

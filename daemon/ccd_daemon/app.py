@@ -33,9 +33,13 @@ from .methods.admin import Admin
 from .methods.chat import Chat
 from .methods.conversation import ConversationMethods
 from .methods.remembered import Remembered
+from .methods.session import SessionMethods
 from .pool import Pool
 from .process import WORKER_MARK
 from .server import Server, SocketError, SocketLock, bind
+from .session import Session
+from .session_process import Wanted
+from .sessions import Sessions
 from .worker import Worker
 
 log = logging.getLogger("ccd")
@@ -74,8 +78,10 @@ class Daemon:
         self._cache = AnswerCache(settings.cache)
         self._remembered = Remembered(self._cache, self._loop.time, with_tools=settings.cache.tools)
         self.pool = Pool(settings, self.mode, self._launch, private_login=self.login in ("api_key", "token"))
-        self.housekeeping = Housekeeping(self.pool, settings, self.command, self._round)
-        self.server = Server(settings.server, {}, f"ccd/{self.version}")
+        alone = contextlib.nullcontext if self._private_config() else self.pool.held
+        self.sessions = Sessions(settings, self._launch_session, alone)
+        self.housekeeping = Housekeeping(self.pool, self.sessions, settings, self.command, self._round)
+        self.server = Server(settings.server, {}, f"ccd/{self.version}", settings.sessions.uids)
         self.server.limit_files(file_room(settings, raise_fd_limit()))
         self.server.handlers.update(self._handlers())
 
@@ -116,6 +122,7 @@ class Daemon:
         named = ConversationMethods(
             self.conversations, lambda call: self.server.may_speak_for_others(call.identity)
         )
+        sessions = SessionMethods(self.sessions, self.server, self.settings.sessions)
         admin = Admin(self)
         return {
             "chat.stream": Handler(chat.stream, streams=True),
@@ -125,6 +132,16 @@ class Daemon:
             "conversation.list": Handler(named.list),
             "conversation.messages": Handler(named.messages),
             "conversation.delete": Handler(named.delete),
+            "session.open": Handler(sessions.open),
+            "session.list": Handler(sessions.list),
+            "session.get": Handler(sessions.get),
+            "session.close": Handler(sessions.close),
+            "session.attach": Handler(sessions.attach, streams=True),
+            "session.send": Handler(sessions.send),
+            "session.interrupt": Handler(sessions.interrupt),
+            "session.set_model": Handler(sessions.set_model),
+            "session.set_permission_mode": Handler(sessions.set_permission_mode),
+            "session.answer": Handler(sessions.answer),
             "cache.stats": Handler(lambda call: self._remembered.stats(), at_once=True),
             "daemon.ping": Handler(admin.ping, at_once=True),
             "daemon.health": Handler(admin.health, at_once=True),
@@ -150,6 +167,31 @@ class Daemon:
         group = partial(self.groups.open, worker.id, limits.rss_hard_bytes, limits.max_processes)
         worker.start(self.command, argv.LEAN_ARGV, env, home, group)
 
+    def _launch_session(self, session: Session, folder: int | None, wanted: Wanted) -> None:
+        limits = self.settings.pool
+        home = self._home / f"s-{session.id}"
+        mark = f"{session.id}/{os.getpid()}"
+        env = argv.session_env(
+            self._environ,
+            extra=(self.settings.cli.env, self.settings.sessions.env),
+            marks={reaper.DAEMON_MARK: self._owner, WORKER_MARK: mark},
+            max_retries=self.settings.cli.max_retries,
+            config_dir=str(home / "config") if self._private_config() else None,
+        )
+        arguments = argv.session_argv(
+            self.settings.sessions.setting_sources, may_bypass=self._may_bypass(env, wanted)
+        )
+        group = partial(self.groups.open, home.name, limits.rss_hard_bytes, limits.max_processes)
+        session.view.state["cwd"] = session.view.state["cwd"] or str(home / "work")
+        session.process.start(self.command, arguments, env, home, group, folder, wanted)
+
+    def _may_bypass(self, env: Mapping[str, str], wanted: Wanted) -> bool:
+        """Whether the CLI may skip permissions. As root, outside of a sandbox, it does not start when told so."""
+        works = os.getuid() != 0 or bool(env.get("IS_SANDBOX"))
+        return self.settings.sessions.allow_bypass and (
+            works or wanted.permission_mode == "bypassPermissions"
+        )
+
     def _private_config(self) -> bool:
         """With a key each worker has its own configuration; a login lives in the one of the user."""
         return self.login in ("api_key", "token", "provider")
@@ -170,6 +212,7 @@ class Daemon:
                 "version": self.pool.cli_version or self.cli_version,
                 "capabilities": capabilities(self.pool.cli_version or self.cli_version, self.pool.announced),
             },
+            "sessions": {"running": len(self.sessions.processes), **self.sessions.counters},
             "login": {"kind": self.login, "mode": self.mode},
             "settings": {
                 "file": str(settings.source) if settings.source else None,
@@ -242,14 +285,21 @@ class Daemon:
 
     async def _stop(self) -> None:
         log.info("stopping")
-        self._on_signals(self.pool.hurry)  # a second one does not wait for running answers
+        self._on_signals(self._hurry)  # a second one does not wait for running answers
         self.server.drain()
+        grace_s = self.settings.deadlines.shutdown_s
+        ending = asyncio.ensure_future(self.sessions.stop(grace_s))
         with contextlib.suppress(TimeoutError):
-            await self.pool.stop(self.settings.deadlines.shutdown_s)
+            await self.pool.stop(grace_s)
+        await ending
         for _ in range(100):
             if not self.housekeeping.sweep():
                 break
             await asyncio.sleep(0.01)
+
+    def _hurry(self) -> None:
+        self.pool.hurry()
+        self.sessions.hurry()
 
     def _make_home(self) -> None:
         shutil.rmtree(self._home, ignore_errors=True)
@@ -275,7 +325,7 @@ def raise_fd_limit() -> int:
 
 def file_room(settings: Settings, limit: int) -> int:
     """How many of the open files are left for connections; says so when they are few."""
-    room = limit - _FDS_PER_WORKER * settings.max_workers - _FDS_SPARE
+    room = limit - _FDS_PER_WORKER * (settings.max_workers + settings.sessions.max_count) - _FDS_SPARE
     if room < 2 * settings.server.max_connections_per_uid:
         log.warning(
             "with at most %d open files only %d connections can be had; raise LimitNOFILE", limit, room // 2

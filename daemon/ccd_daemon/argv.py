@@ -26,6 +26,23 @@ LEAN_ARGV = (
     "1",
 )
 
+#: A session: the CLI with all of its own tools, which asks its host before it uses them. No settings or MCP servers of
+#: files that lie about; which settings it may read is said by a setting of ccd's.
+_SESSION_ARGV = (
+    "-p",
+    "--input-format",
+    "stream-json",
+    "--output-format",
+    "stream-json",
+    "--verbose",
+    "--include-partial-messages",
+    "--permission-prompt-tool",
+    "stdio",
+    "--strict-mcp-config",
+    "--no-session-persistence",
+    "--setting-sources",
+)
+
 #: Passed on from the daemon's own environment, by exact name.
 HOST_ENV = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "TMPDIR"),
@@ -106,6 +123,14 @@ WORKER_ENV: Mapping[str, str] = {
     "CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "1000000000",
 }
 
+#: What every session runs with.
+SESSION_ENV: Mapping[str, str] = {
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DISABLE_ERROR_REPORTING": "1",
+}
+
 _PROVIDERS = ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY")
 
 
@@ -159,6 +184,35 @@ def worker_env(
         env["CLAUDE_CODE_SIMPLE"] = "1"
         if config_dir is not None:
             env["HOME"] = config_dir
+    if config_dir is not None:
+        env["CLAUDE_CONFIG_DIR"] = config_dir
+    for values in extra:
+        env.update(values)
+    env.update(marks)
+    return env
+
+
+def session_argv(setting_sources: Iterable[str], *, may_bypass: bool) -> tuple[str, ...]:
+    """The arguments of a session's CLI; model, permission mode and tools are set when it runs."""
+    bypass = ("--allow-dangerously-skip-permissions",) if may_bypass else ()
+    return (*_SESSION_ARGV, ",".join(setting_sources), *bypass)
+
+
+def session_env(
+    environ: Mapping[str, str],
+    *,
+    extra: Iterable[Mapping[str, str]],
+    marks: Mapping[str, str],
+    max_retries: int,
+    config_dir: str | None,
+) -> dict[str, str]:
+    """The whole environment of a session's CLI, and so of its tools. For the arguments see `worker_env`.
+
+    The home directory is the user's own: tools such as git look there for their settings.
+    """
+    env = {name: environ[name] for name in (*HOST_ENV, *LOGIN_ENV) if name in environ}
+    env.update(SESSION_ENV)
+    env["CLAUDE_CODE_MAX_RETRIES"] = str(max_retries)
     if config_dir is not None:
         env["CLAUDE_CONFIG_DIR"] = config_dir
     for values in extra:

@@ -170,6 +170,34 @@ class Conversations:
 
 
 @dataclass(frozen=True)
+class Sessions:
+    """`[sessions]`: CLI processes with tools of their own, each bound to one session for life."""
+
+    roots: list[Path] = setting(
+        [], "directories beneath which a session may work; without cwd it gets an empty one of its own"
+    )
+    max_count: int = setting(10, "sessions with a running process", min=0, max=1000)
+    max_per_tenant: int = setting(5, "those of one tenant", min=0, max=1000)
+    idle_s: float = setting(
+        1800.0, "a session without clients and without a running turn ends after this", min=1
+    )
+    turn_s: float = setting(3600.0, "longest turn, without the time that permissions are waited for", min=1)
+    permission_s: float = setting(
+        600.0, "a permission request that nobody answers is denied after this", min=1
+    )
+    history_bytes: int = setting(4 * MIB, "what a client that comes later is shown of the past", min=0)
+    backlog_bytes: int = setting(8 * MIB, "what may wait for a client that is slower than others", min=MIB)
+    allow_bypass: bool = setting(False, "allow the permission mode bypassPermissions")
+    setting_sources: list[Literal["user", "project", "local"]] = setting(
+        [], "settings files that its CLI reads (user, project, local); project brings CLAUDE.md too"
+    )
+    env: dict[str, str] = setting({}, "variables set for every session", secret=True)
+    uids: list[int] = setting(
+        [], "user ids that may open sessions, besides root, the daemon's user and server.tenant_uids"
+    )
+
+
+@dataclass(frozen=True)
 class Cache:
     """`[cache]`: answers that are given again to whoever asks the same, in memory, per tenant."""
 
@@ -202,6 +230,7 @@ SECTIONS: Mapping[str, Any] = {
     "log": Log,
     "data": Data,
     "conversations": Conversations,
+    "sessions": Sessions,
     "cache": Cache,
     "profiles": dict[str, Profile],
     # The gateway reads its own section; here it only has to be a table.
@@ -223,6 +252,7 @@ class Settings:
     log: Log
     data: Data
     conversations: Conversations
+    sessions: Sessions
     cache: Cache
     profiles: Mapping[str, Profile]
     socket: Path

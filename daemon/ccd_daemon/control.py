@@ -85,6 +85,12 @@ class ControlRequestLine(msgspec.Struct):
     request: dict[str, Any] = {}
 
 
+class CancelLine(msgspec.Struct):
+    """A `control_cancel_request` line: the CLI no longer wants an answer."""
+
+    request_id: str
+
+
 class RetryLine(msgspec.Struct):
     """A `system/api_retry` line: the API call failed and the CLI will try again."""
 
@@ -126,6 +132,7 @@ stream_line = msgspec.json.Decoder(StreamLine).decode
 assistant_line = msgspec.json.Decoder(AssistantLine).decode
 control_reply = msgspec.json.Decoder(ControlReplyLine).decode
 control_request = msgspec.json.Decoder(ControlRequestLine).decode
+cancel_line = msgspec.json.Decoder(CancelLine).decode
 retry_line = msgspec.json.Decoder(RetryLine).decode
 result_line = msgspec.json.Decoder(ResultLine).decode
 warm_reply = msgspec.json.Decoder(WarmReply).decode
@@ -144,6 +151,12 @@ def request(request_id: str, subtype: str, **fields: Any) -> bytes:
 def reply_error(request_id: str, message: str) -> bytes:
     """The answer to a control request of the CLI's that ccd does not serve."""
     response = {"subtype": "error", "request_id": request_id, "error": message}
+    return _encode({"type": "control_response", "response": response}) + b"\n"
+
+
+def reply(request_id: str, answer: dict[str, Any]) -> bytes:
+    """The answer to a control request of the CLI's."""
+    response = {"subtype": "success", "request_id": request_id, "response": answer}
     return _encode({"type": "control_response", "response": response}) + b"\n"
 
 
@@ -183,6 +196,12 @@ def user_line(content: str | list[dict[str, Any]], *, query: bool = True) -> byt
     return _encode(line) + b"\n"
 
 
+def session_line(content: str | list[dict[str, Any]]) -> bytes:
+    """A user message of a session, whose owner may use the CLI's commands: `/compact` and `@path` are obeyed."""
+    message = {"role": "user", "content": content}
+    return _encode({"type": "user", "message": message, "parent_tool_use_id": None, "session_id": ""}) + b"\n"
+
+
 def assistant_history_line(content: list[dict[str, Any]]) -> bytes:
     """A past answer; it is appended to the history at once and never acknowledged."""
     message = {"role": "assistant", "content": content}
@@ -194,5 +213,4 @@ def assistant_history_line(content: list[dict[str, Any]]) -> bytes:
 
 def clear_line() -> bytes:
     """The one line that is meant as a command: forget the conversation."""
-    message = {"role": "user", "content": "/clear"}
-    return _encode({"type": "user", "message": message, "parent_tool_use_id": None, "session_id": ""}) + b"\n"
+    return session_line("/clear")

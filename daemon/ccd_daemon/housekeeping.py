@@ -16,6 +16,8 @@ from . import cgroup, memory, reaper
 from .config import Settings
 from .lifecycle import State
 from .pool import Pool
+from .session_process import SessionProcess
+from .sessions import Sessions
 from .worker import Worker
 
 log = logging.getLogger("ccd")
@@ -27,18 +29,26 @@ _BUSY_POLL_S = 0.2  # where only polling watches: what a model's tools allocate 
 class Housekeeping:
     """The daemon's regular rounds."""
 
-    def __init__(self, pool: Pool, settings: Settings, command: Path, rounds: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        sessions: Sessions,
+        settings: Settings,
+        command: Path,
+        rounds: Callable[[], None],
+    ) -> None:
         self.pressure = 0.0
         self._pool = pool
+        self._sessions = sessions
         self._settings = settings
         self._command = command
         self._rounds = rounds  # what else is due once a second
         self._loop = asyncio.get_running_loop()
         self._identity = identity(command)
         self._strays: dict[str, list[int]] = {}
-        self._sizes: dict[Worker, tuple[float, int]] = {}  # when measured, and what
+        self._sizes: dict[Worker | SessionProcess, tuple[float, int]] = {}  # when measured, and what
         self._sweeping: asyncio.TimerHandle | None = None
-        pool.on_buried = self.sweep_soon
+        pool.on_buried = sessions.on_buried = self.sweep_soon
 
     async def run(self) -> None:
         """Make the rounds until cancelled; one that fails is logged, and the next one is made all the same."""
@@ -71,7 +81,7 @@ class Housekeeping:
         limits, now = self._settings.pool, self._loop.time()
         wait_s = limits.poll_s
         before, self._sizes = self._sizes, {}
-        for worker in self._pool.workers:
+        for worker in self._everybody():
             since, last = self._sizes[worker] = before.get(worker, (now, 0))
             if not worker.tree.caps_memory:
                 wait_s = min(wait_s, _BUSY_POLL_S)
@@ -88,14 +98,17 @@ class Housekeeping:
                 )
         return wait_s
 
-    def _processes(self, worker: Worker, pid: int) -> list[int]:
+    def _everybody(self) -> list[Worker | SessionProcess]:
+        return [*self._pool.workers, *self._sessions.processes]
+
+    def _processes(self, worker: Worker | SessionProcess, pid: int) -> list[int]:
         return worker.tree.grouped_pids() or memory.tree(pid, self._strays.get(worker.tree.mark, ()))
 
     # --- what workers leave behind ---
 
     def sweep(self) -> int:
         """Reap and kill what workers left behind; how many are still dying."""
-        workers = self._pool.workers
+        workers = self._everybody()
         known = {worker.pid for worker in workers if worker.pid is not None}
         groups = {worker.tree.mark: worker.tree.grouped_pids for worker in workers}
         dying, self._strays = reaper.sweep_strays(known, groups)

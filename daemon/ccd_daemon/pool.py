@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from random import Random
 
 from ccd_protocol.errors import Code, RpcError
@@ -59,6 +60,8 @@ class Pool:
         self.rehearsals = Rehearsals(settings.pool.rehearse and mode == "full" and private_login)
         self._rehearsing: set[Worker] = set()
         self.shelves = {name: self._shelf(name) for name in settings.profiles}
+        self._moved = asyncio.Event()  # a process has become ready, or ended
+        self._held = 0  # nothing may be started while it is not 0
         self._spawner = Spawner(self.shelves, settings, self._orders, self._spawn)
 
     def _shelf(self, name: str) -> Shelf:
@@ -266,6 +269,7 @@ class Pool:
             shelf.queue.pop()
             self._hand_over(worker, waiter.want)
             waiter.future.set_result(worker)
+        self._moved.set()
         self._spawner.refill()
         if len(shelf.queue):
             self._borrow(shelf)
@@ -292,7 +296,7 @@ class Pool:
     # --- starting processes ---
 
     def _orders(self) -> Orders | None:
-        if self.draining:
+        if self.draining or self._held:
             return None
         prepare = self.login.refusal is None and not self.pressed
         return Orders(spares=prepare, favourites=prepare and self.mode == "keep_system")
@@ -308,6 +312,22 @@ class Pool:
     def start(self) -> None:
         """Begin to warm the spares of the preforked profiles."""
         self._spawner.refill()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Nothing is started within the block, and nothing is still starting when it begins.
+
+        For somebody else's process that shares a configuration with the workers; they tear it when they start together.
+        """
+        self._held += 1
+        try:
+            while any(shelf.starting() for shelf in self.shelves.values()):
+                self._moved.clear()
+                await self._moved.wait()
+            yield
+        finally:
+            self._held -= 1
+            self._spawner.refill()
 
     # --- what housekeeping finds ---
 

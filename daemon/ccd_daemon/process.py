@@ -166,6 +166,11 @@ class Process:
         if self._stdin is not None and not self._stdin.is_closing():
             self._stdin.write(data)
 
+    @property
+    def unwritten_bytes(self) -> int:
+        """What was written to it and is still here, because it does not read."""
+        return self._stdin.get_write_buffer_size() if self._stdin is not None else 0
+
     def close_stdin(self) -> None:
         """End of input: the CLI finishes its turn and exits."""
         if self._stdin is not None:

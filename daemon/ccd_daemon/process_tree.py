@@ -33,8 +33,10 @@ class ProcessTree:
         env: Mapping[str, str],
         home: Path,
         open_group: Callable[[], Group | None],
+        *,
+        cwd: Path | None = None,
     ) -> None:
-        """Start `command` in `home`, a private directory that is made here and removed with the tree.
+        """Start `command` in `home`, a private directory that is made here and removed with the tree, or in `cwd`.
 
         The mark is in `env`; `open_group` makes the control group, and is called in a thread.
 
@@ -45,8 +47,8 @@ class ProcessTree:
         self.mark, self._home = env[WORKER_MARK], home
         loop = asyncio.get_running_loop()
         self.group = await loop.run_in_executor(None, _make, home, open_group)
-        process = Process([*death_wrapper(), str(command), *argv], env=env, cwd=home, listener=self._listener)
-        self.process = process
+        line = [*death_wrapper(), str(command), *argv]
+        self.process = process = Process(line, env=env, cwd=cwd or home, listener=self._listener)
         # Confined before it can start anything: it takes the CLI tens of milliseconds to get that far.
         memory.take_workers_first(process.pid)
         if self.group is not None:

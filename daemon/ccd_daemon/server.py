@@ -16,6 +16,7 @@ import os
 import socket
 import stat
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from ccd_protocol.errors import Code, RpcError
@@ -178,13 +179,20 @@ def _group_id(name: str) -> int:
 class Server:
     """All connections, and the rules for them (see `connection.Host`)."""
 
-    def __init__(self, settings: ServerSettings, handlers: dict[str, Handler], agent: str) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        handlers: dict[str, Handler],
+        agent: str,
+        agent_uids: Collection[int] = (),
+    ) -> None:
         self.handlers = handlers
         self.agent = agent
         self.limits = Limits(settings.max_frame_bytes, settings.max_calls_per_connection)
         self.connections: set[Connection] = set()
         self.max_connections = self.backlog = _BACKLOG
         self._settings = settings
+        self._agent_uids = frozenset(agent_uids)
         self._per_uid: Counter[int] = Counter()
         self._own = {0, os.getuid()}
         self._group = _group_id(settings.group) if settings.group is not None else None
@@ -256,6 +264,11 @@ class Server:
     def may_administer(self, identity: Identity) -> bool:
         """The daemon's user, root and the listed ones, but nothing that a worker started: tools may run there."""
         listed = identity.uid in self._own or identity.uid in self._settings.admin_uids
+        return listed and os.getpid() not in ancestors(identity.pid)
+
+    def may_use_agents(self, identity: Identity) -> bool:
+        """Whether the peer may have sessions, whose tools run as the daemon's user; what a worker started may not."""
+        listed = self.may_speak_for_others(identity) or identity.uid in self._agent_uids
         return listed and os.getpid() not in ancestors(identity.pid)
 
     def may_speak_for_others(self, identity: Identity) -> bool:

@@ -23,12 +23,14 @@ from ccd_gateway.envelope import App as AsgiApp
 from ccd_gateway.envelope import Envelope
 from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.health import Health
-from ccd_gateway.legacy.edge import FlaskEdge
+from ccd_gateway.legacy.edge import OlderEdge
 from ccd_gateway.legacy.routes import add_routes as add_legacy_routes
 from ccd_gateway.metering import Books
 from ccd_gateway.models import Models
 from ccd_gateway.openapi import OpenApi
 from ccd_gateway.responses.routes import Responses
+from ccd_gateway.sessions.routes import NoDiallingIn, Sessions, Upgrade
+from ccd_gateway.sessions.socket import SessionSockets
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.errors import RpcError
 
@@ -59,9 +61,10 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Asg
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
         door=Door(KeyStore(settings.keys_path(os.environ)), settings.require_keys),
+        sockets=SessionSockets(backend, settings),
         log=log,
     )
-    return FlaskEdge(MessagesEdge(envelope))
+    return OlderEdge(MessagesEdge(envelope))
 
 
 def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
@@ -74,7 +77,16 @@ def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
     app.add_route("/v1/messages/count_tokens", CountTokens(settings))
     app.add_route("/openapi.json", OpenApi())
     add_legacy_routes(app, backend, settings)
+    _add_sessions(app, backend, settings)
     _add_responses(app, Responses(backend, settings, dict(os.environ)))
+
+
+def _add_sessions(app: App, backend: Backend, settings: GatewaySettings) -> None:
+    sessions = Sessions(backend, settings)
+    app.add_route("/v1/sessions", sessions)
+    app.add_route("/v1/sessions/{name:path}", sessions, suffix="one")
+    app.add_route("/ws/session/{name:path}", Upgrade())
+    app.add_route("/ws/cli/{name:path}", NoDiallingIn())
 
 
 def _add_responses(app: App, responses: Responses) -> None:

@@ -24,7 +24,14 @@ _MAX_PEERS = 10_000
 _IN_QUERY = re.compile(
     rb"(?:^|&)(?:api[-_]?key|x-api-key|key|access[-_]token|token|authorization)=", re.IGNORECASE
 )
-_SCOPE_OF_PREFIX = (("/api/", "agent"), ("/stats", "stats"))
+#: Any one of them is enough. At the sessions' path `chat` is only good for the end of a conversation.
+_SCOPES_OF_PREFIX = (
+    ("/api/", ("agent",)),
+    ("/ws/", ("agent",)),
+    ("/v1/sessions", ("agent", "chat")),
+    ("/stats", ("stats",)),
+)
+_KEY_PROTOCOL = "ccd.key."
 _log = logging.getLogger(__name__)
 
 HeaderList = Iterable[tuple[bytes, bytes]]
@@ -160,17 +167,23 @@ def _token(name: bytes, value: bytes) -> bytes:
     return token.strip() if scheme.lower() == b"bearer" else b""
 
 
-def scope_of(path: str) -> str:
-    """What a key must allow for a route; whatever is not named otherwise is chat."""
-    return next((scope for prefix, scope in _SCOPE_OF_PREFIX if path.startswith(prefix)), "chat")
+def offered(subprotocols: Iterable[str]) -> list[tuple[bytes, bytes]]:
+    """The keys among the subprotocols of a WebSocket's client, as headers: a page can set no headers of its own."""
+    tokens = (name.removeprefix(_KEY_PROTOCOL) for name in subprotocols if name.startswith(_KEY_PROTOCOL))
+    return [(b"x-api-key", token.encode()) for token in tokens]
+
+
+def scopes_of(path: str) -> tuple[str, ...]:
+    """What a key must allow for a route, one of these; whatever is not named otherwise is chat."""
+    return next((scopes for prefix, scopes in _SCOPES_OF_PREFIX if path.startswith(prefix)), ("chat",))
 
 
 def _check_scope(key: Key, path: str) -> None:
-    scope = scope_of(path)
-    if scope not in key.scopes:
+    scopes = scopes_of(path)
+    if not set(scopes) & set(key.scopes):
         raise ApiError(
             403,
-            f"This API key is not for this route: it lacks the scope '{scope}'.",
+            f"This API key is not for this route: it lacks the scope '{scopes[0]}'.",
             code="insufficient_scope",
             headers=[("x-should-retry", "false")],
         )

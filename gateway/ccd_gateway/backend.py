@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from ccd_client import AsyncClient
-from ccd_gateway.caller import current_caller
+from ccd_client import AsyncClient, AsyncStream
+from ccd_gateway.caller import Caller, current_caller
 from ccd_gateway.lines import LineReader
 from ccd_gateway.metering import Books, Run, begin
 from ccd_gateway.permission import permitted
@@ -95,6 +96,25 @@ class Backend:
         except RpcError as error:
             await self._wait_after(error)
         return await self._start_once(params, silence_s, reader)
+
+    @asynccontextmanager
+    async def stream(self, method: str, params: Any) -> AsyncIterator[AsyncStream]:
+        """Any other stream, open within the block, for as long as it takes.
+
+        Raises:
+            RpcError: whatever the daemon says; LOST when it cannot be reached.
+        """
+        with self._lane() as lane:
+            async with lane.client.stream(method, params, window_bytes=_WINDOW_BYTES) as stream:
+                yield stream
+
+    async def admit(self, caller: Caller, params: ChatParams) -> Run | None:
+        """Admit an answer that is not asked for by `chat.*`; None without a key.
+
+        Raises:
+            RpcError: UPSTREAM_LIMIT or BUDGET; STORAGE.
+        """
+        return await begin(self._books, caller, caller.key, params) if caller.key is not None else None
 
     async def close(self) -> None:
         """Close the connections."""

@@ -7,7 +7,7 @@ unknown one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -62,7 +62,12 @@ def tenant_of(req: falcon.asgi.Request) -> str:
 
 def caller_of(req: falcon.asgi.Request) -> Caller:
     """Who sent a request."""
-    found = req.scope.get(_SCOPE_NAME)
+    return caller_of_scope(req.scope)
+
+
+def caller_of_scope(scope: Mapping[str, Any]) -> Caller:
+    """Who is at the other end of a connection, as ASGI describes it."""
+    found = scope.get(_SCOPE_NAME)
     return found if isinstance(found, Caller) else Caller()
 
 

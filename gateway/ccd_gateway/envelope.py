@@ -12,9 +12,11 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+import msgspec
+
 from ccd_gateway import outlet
 from ccd_gateway.access_log import AccessLog
-from ccd_gateway.auth import Door
+from ccd_gateway.auth import Door, offered
 from ccd_gateway.body import discard, too_large
 from ccd_gateway.browser import BrowserRules
 from ccd_gateway.caller import Caller, admit
@@ -45,6 +47,7 @@ class Envelope:
         max_body_bytes: a larger Content-Length is 413 here already, as the framework asks for the body first.
         body_timeout_s: longest time for a body.
         door: who may come in.
+        sockets: serves WebSockets; it raises `ApiError` to refuse one before it is accepted.
         log: told of every answer.
     """
 
@@ -57,9 +60,11 @@ class Envelope:
         max_body_bytes: int,
         body_timeout_s: float,
         door: Door,
+        sockets: App,
         log: AccessLog,
     ) -> None:
         self._app = app
+        self._sockets = sockets
         self._rules = rules
         self._max_requests = max_requests
         self._max_body_bytes = max_body_bytes
@@ -73,8 +78,8 @@ class Envelope:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] == "websocket":  # no route takes one
-            await send({"type": "websocket.close", "code": 1008})
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
             return
         started_s = time.perf_counter()
         exchange = self._exchange(receive, send, scope)
@@ -116,12 +121,39 @@ class Envelope:
             receive = await self._counted(scope, headers, exchange)
         await self._app(scope, receive, exchange.send)
 
-    async def _counted(self, scope: Scope, headers: dict[bytes, bytes], exchange: Exchange) -> Receive:
-        """Admit a request that lasts; returns where its body comes from."""
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket, admitted by the same rules."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        caller = Caller(request_id=request_id(headers.get(b"x-request-id")).decode())
+        started_s, status, counted = time.perf_counter(), 101, 0
+        try:
+            self._rules.check("GET", headers)
+            given = [*scope["headers"], *offered(scope["subprotocols"])]
+            caller.key = self._door.key_of(scope["path"], scope["query_string"], given, _peer(scope))
+            admit(scope, caller)
+            counted = self._one_more()
+            await self._sockets(scope, receive, send)
+        except ApiError as error:
+            status = error.status
+            await _deny(scope, send, error, caller.request_id)
+        finally:
+            self.open_requests -= counted
+            self._log.write({**scope, "method": "GET"}, status, time.perf_counter() - started_s, caller)
+
+    def _one_more(self) -> int:
+        """Count a request that lasts; returns 1, for what is to be taken off again.
+
+        Raises:
+            ApiError: 503, there is no room.
+        """
         if self.open_requests >= self._max_requests:
             raise overloaded("The gateway has as many requests open as it may have. Try again shortly.")
         self.open_requests += 1
-        exchange.counted = 1
+        return 1
+
+    async def _counted(self, scope: Scope, headers: dict[bytes, bytes], exchange: Exchange) -> Receive:
+        """Admit a request that lasts; returns where its body comes from."""
+        exchange.counted = self._one_more()
         if content_length(headers) > self._max_body_bytes:
             if b"expect" not in headers:  # else the client waits with its body for our answer
                 await discard(_pieces(exchange.receive))
@@ -206,6 +238,18 @@ async def answer_error(send: Send, error: ApiError) -> None:
     """Send a whole error answer."""
     headers = [(name.encode(), value.encode()) for name, value in error.headers]
     await _answer(send, error.status, [(b"content-type", JSON.encode()), *headers], error.body())
+
+
+async def _deny(scope: Scope, send: Send, error: ApiError, own_id: str) -> None:
+    """Refuse a WebSocket with an HTTP answer, where the server can."""
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    headers = [(name.encode(), value.encode()) for name, value in error.headers]
+    headers += [(b"content-type", JSON.encode()), (b"x-request-id", own_id.encode())]
+    await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
+    body = msgspec.json.encode({"error": error.error["message"]})
+    await send({"type": "websocket.http.response.body", "body": body})
 
 
 async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

@@ -21,6 +21,7 @@ from ccd_gateway.legacy import openapi as legacy
 from ccd_gateway.legacy.openapi import cache_control, cache_headers
 from ccd_gateway.responses.schema import ResponsesRequest
 from ccd_gateway.schema import ChatRequest
+from ccd_gateway.sessions import description as sessions
 
 Json = dict[str, Any]
 _REF = "#/components/schemas/{name}"
@@ -80,9 +81,15 @@ def document() -> Json:
             " not have are ignored, and named in the answer's X-CCD-Ignored.",
         },
         "security": [{}, {"bearer": []}, {"header": []}],
-        "paths": {**_paths(), **legacy.paths()},
+        "paths": {**_paths(), **legacy.paths(), **sessions.paths()},
         "components": {
-            "schemas": {**schemas, **_answers(), **legacy.schemas(), **description.schemas()},
+            "schemas": {
+                **schemas,
+                **_answers(),
+                **legacy.schemas(),
+                **description.schemas(),
+                **sessions.schemas(),
+            },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},

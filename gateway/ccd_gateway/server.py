@@ -100,6 +100,7 @@ def options(settings: GatewaySettings) -> dict[str, Any]:
         "worker_class": GatewayWorker,
         "asgi_loop": "uvloop",
         "asgi_lifespan": "on",
+        "websocket_max_message_size": settings.max_message_bytes,
         # The envelope cancels at once; this is for what it does not see.
         "asgi_disconnect_grace_period": 1,
         "keepalive": 75,

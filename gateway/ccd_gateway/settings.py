@@ -101,6 +101,23 @@ class GatewaySettings:
         default=None, metadata={"help": "file for one JSON line per request, without content; - is stderr"}
     )
 
+    allow_agent_without_key: bool = field(
+        default=False,
+        metadata={"help": "let callers without a key have sessions, whose tools run as ccd's user"},
+    )
+    max_message_bytes: int = field(
+        default=4 << 20,
+        metadata={"min": 1024, "max": 1 << 30, "help": "largest message of a WebSocket's client"},
+    )
+    ping_s: float = field(
+        default=20.0,
+        metadata={
+            "min": 0.05,
+            "max": 3600,
+            "help": "how often a WebSocket's client is asked whether it is there",
+        },
+    )
+
     allowed_roots: list[Path] = field(
         default_factory=list, metadata={"help": "directories whose files requests may name; default: none"}
     )

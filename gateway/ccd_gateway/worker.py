@@ -1,9 +1,9 @@
-"""gunicorn's `asgi` worker with three differences.
+"""gunicorn's `asgi` worker with four differences.
 
 A graceful stop closes the connections that no request is using; otherwise it would wait
-`graceful_timeout` for every browser and SDK that merely keeps its connection open. A new connection has
-to bring its first request within `gateway.header_timeout_s`. And what is not even HTTP gets an OpenAI
-error body too.
+`graceful_timeout` for every browser and SDK that merely keeps its connection open. It closes WebSockets,
+which would never end by themselves (see also `websocket`). A new connection has to bring its first request
+within `gateway.header_timeout_s`. And what is not even HTTP gets an OpenAI error body too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from gunicorn.workers import gasgi  # type: ignore[import-untyped]
 
 from ccd_gateway.envelope import request_id
 from ccd_gateway.errors import JSON, ApiError
+from ccd_gateway.websocket import WebSocket
 
 _LOOK_EVERY_S = 0.1
 
@@ -80,9 +81,11 @@ class _Protocol(ASGIProtocol):  # type: ignore[misc]
         self._send_error_response(408, "The head of the request was not complete in time.")
         self._keepalive_timeout()
 
-    def close_if_idle(self) -> None:
+    async def close_if_idle(self) -> None:
         """Close between requests, after what is still unsent; a connection in use closes after its answer."""
-        if self._awaiting_request:
+        if self._websocket is not None:
+            await self._websocket.go_away()
+        elif self._awaiting_request:
             self._keepalive_timeout()
 
 
@@ -95,6 +98,7 @@ class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        WebSocket.ping_s = self.app.settings.ping_s
         self.protocols: set[_Protocol] = set()
 
     async def _shutdown(self) -> None:
@@ -105,5 +109,5 @@ class GatewayWorker(gasgi.ASGIWorker):  # type: ignore[misc]
     async def _close_idle(self) -> None:
         while True:
             for protocol in list(self.protocols):
-                protocol.close_if_idle()
+                await protocol.close_if_idle()
             await asyncio.sleep(_LOOK_EVERY_S)

@@ -152,9 +152,16 @@ def _directories(work: _Translation, given: Given) -> None:
     _kept(work, given)
 
 
-def _skip_permissions(work: _Translation, given: Given) -> None:
+def _kept_if_true(work: _Translation, given: Given) -> None:
     if _boolean(given):
         _kept(work, given)
+    else:
+        work.note(f"{given.name}: as it is in ccd")
+
+
+def _bypass(work: _Translation, given: Given) -> None:
+    if _boolean(given):
+        work.set(given, "sessions.allow_bypass", True, why="for sessions that ask for bypassPermissions")
     else:
         work.note(f"{given.name}: as it is in ccd")
 
@@ -186,13 +193,13 @@ _RULES: Mapping[str, _Rule] = {
     "auth.enabled": _auth,
     "auth.secret_key": _nothing("keys are made with `ccd ctl keys`"),
     "auth.token_expiry_hours": _nothing("keys are made with `ccd ctl keys`"),
-    "file_access.skip_permissions": _skip_permissions,
+    "file_access.skip_permissions": _bypass,
     "file_access.additional_dirs": _directories,
-    "mcp.enabled": _skip_permissions,
+    "mcp.enabled": _kept_if_true,
     "mcp.config_file": _kept,
     "mcp.config_json": _kept,
-    "mcp.strict": _skip_permissions,
-    "mcp.debug": _skip_permissions,
+    "mcp.strict": _kept_if_true,
+    "mcp.debug": _kept_if_true,
     "cache.enabled": _cache,
     "cache.max_entries": _to("cache.max_entries"),
     "cache.ttl_seconds": _to("cache.ttl_s"),
@@ -228,7 +235,7 @@ def _rust(work: _Translation) -> None:
     if "RUST_LOG" in work.found.variables:
         _rust_log(work, work.found.variables["RUST_LOG"])
     if "CLAUDE_SKIP_PERMISSIONS" in work.found.variables:
-        _skip_permissions(work, work.found.variables["CLAUDE_SKIP_PERMISSIONS"])
+        _bypass(work, work.found.variables["CLAUDE_SKIP_PERMISSIONS"])
 
 
 def _bind(work: _Translation, host: Given | None, port: Given | None, default_port: int) -> None:

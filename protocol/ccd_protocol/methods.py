@@ -125,6 +125,98 @@ class MessagesResult(TypedDict):
     messages: list[Message]
 
 
+class SessionOpenParams(TypedDict, total=False):
+    """Parameters of `session.open`."""
+
+    model: str | None
+    cwd: (
+        str | None
+    )  # beneath one of sessions.roots; without one the session gets an empty directory of its own
+    permission_mode: str | None  # default, acceptEdits, plan, dontAsk, auto; bypassPermissions where allowed
+    allowed_tools: (
+        list[str] | None
+    )  # permission rules, for example "Read" or "Bash(git diff:*)": not asked about
+    tenant: str
+
+
+class SessionParams(TypedDict, total=False):
+    """Parameters of the `session.*` methods that say nothing but which; `session.list` needs no id."""
+
+    session_id: str
+    tenant: str
+
+
+class SessionMessageParams(SessionParams, total=False):
+    """Parameters of `session.send`."""
+
+    content: Required[str | list[dict[str, Any]]]  # a text, or text, image and document blocks
+
+
+class SessionModelParams(SessionParams, total=False):
+    """Parameters of `session.set_model`."""
+
+    model: str | None  # None or "default": the CLI's own default
+
+
+class SessionModeParams(SessionParams, total=False):
+    """Parameters of `session.set_permission_mode`."""
+
+    mode: Required[str]  # as `permission_mode` of `session.open`
+
+
+class SessionAnswerParams(SessionParams, total=False):
+    """Parameters of `session.answer`."""
+
+    request_id: Required[str]
+    behavior: str  # allow; anything else denies
+    updated_input: dict[str, Any] | None  # what the tool is called with instead; absent: what was asked for
+    message: str | None  # why not, for the model
+
+
+class SessionState(TypedDict):
+    """What a session's CLI says of itself, with every turn anew."""
+
+    session_id: str
+    cli_session_id: str | None
+    model: str
+    cwd: str
+    tools: list[Any]
+    permission_mode: str
+    claude_code_version: str
+    mcp_servers: list[Any]
+    total_cost_usd: float  # of the session so far
+    num_turns: int  # model turns of the last message
+    is_compacting: bool
+
+
+class SessionInfo(TypedDict):
+    """Result of `session.open` and `session.get`."""
+
+    session_id: str
+    state: SessionState
+    connected_clients: int
+    cli_connected: bool  # its process runs and takes messages
+    pending_permissions: int
+
+
+class SessionsResult(TypedDict):
+    """Result of `session.list`."""
+
+    sessions: list[SessionInfo]
+
+
+class SessionEnd(TypedDict):
+    """Result of `session.attach`: why the session has ended."""
+
+    reason: str  # closed, idle, or that ccd is shutting down
+
+
+class SessionInterrupted(TypedDict):
+    """Result of `session.interrupt`."""
+
+    interrupted: bool  # False: no turn was running
+
+
 class ChatAnswer(ChatResult):
     """Result of `chat.complete`: `ChatResult` and the whole answer."""
 
@@ -209,6 +301,7 @@ class StatusResult(TypedDict):
     pool: dict[str, Any]
     counters: dict[str, int]
     memory: dict[str, Any]
+    sessions: dict[str, int]
     cache: CacheStats
     connections: int
 
@@ -250,6 +343,24 @@ METHODS: Mapping[str, Method] = {
         ConversationParams, MessagesResult, False, False, "What was said in one."
     ),
     "conversation.delete": Method(ConversationParams, NoResult, False, False, "Forget one."),
+    "session.open": Method(
+        SessionOpenParams, SessionInfo, False, False, "A new agent with a CLI process of its own."
+    ),
+    "session.list": Method(SessionParams, SessionsResult, False, False, "The caller's sessions."),
+    "session.get": Method(SessionParams, SessionInfo, False, False, "One session."),
+    "session.close": Method(SessionParams, NoResult, False, False, "End one."),
+    "session.attach": Method(
+        SessionParams, SessionEnd, True, False, "State and past of one, then its CLI's lines as they come."
+    ),
+    "session.send": Method(SessionMessageParams, NoResult, False, False, "Say something in one."),
+    "session.interrupt": Method(SessionParams, SessionInterrupted, False, False, "End its running turn."),
+    "session.set_model": Method(SessionModelParams, SessionInfo, False, False, "Go on with another model."),
+    "session.set_permission_mode": Method(
+        SessionModeParams, SessionInfo, False, False, "Have it ask more or less before it acts."
+    ),
+    "session.answer": Method(
+        SessionAnswerParams, NoResult, False, False, "Answer one of its permission requests."
+    ),
     "cache.stats": Method(NoParams, CacheStats, False, False, "What the cache of answers holds."),
     "daemon.ping": Method(NoParams, PingResult, False, False, "Answers at once."),
     "daemon.health": Method(

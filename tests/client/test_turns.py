@@ -140,3 +140,46 @@ def test_an_interrupt_cancels_what_the_thread_waits_for(
     server.wait_for(lambda: len(server.cancelled) == 1)
     assert client.call("echo", {"still": 1}) == {"still": 1}
     assert server.connections == 1
+
+
+def test_an_interrupt_while_answers_are_taken_costs_the_connection_and_no_answer(
+    client: Client, server: PeerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = client._connection
+    assert connection is not None
+
+    def interrupted(data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection.link, "receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.call("echo")
+    assert connection.closed
+    assert client.call("echo", {"n": 1}) == {"n": 1}
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("timeout_s", [None, 3600.0])
+def test_what_an_interrupted_thread_received_is_not_lost(
+    client: Client, server: PeerServer, monkeypatch: pytest.MonkeyPatch, timeout_s: float | None
+) -> None:
+    """The interrupt comes after the bytes left the socket and before they are acted on."""
+    connection = client._connection
+    assert connection is not None
+    receive = connection._receive
+
+    def receive_and_stop() -> None:
+        receive()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "_receive", receive_and_stop)
+        patch.setattr(connection, "_act_on_received", lambda: 0)
+        stream = client.stream("payloads", {"payloads": [b"one"], "result": 1})
+        with pytest.raises(KeyboardInterrupt):
+            client.call("stubborn")
+    assert connection._received
+    assert client.call("echo", {"n": 1}, timeout_s=timeout_s) == {"n": 1}
+    assert list(stream) == [b"one"]
+    assert server.connections == 1

@@ -41,6 +41,10 @@ Faults are the keys of a JSON object, found in
  half_line        true      half a line, then exit 0                     crash in the middle of a write
  burst            count     that many tiny deltas in one write           400 deltas at once
  split            true      every byte is a write of its own             pipe boundaries anywhere
+ ask              tool      asks for permission to use it, and says     `can_use_tool`
+                            what the answer was
+ withdraw         true      takes that question back at once            an interrupt, another client
+ keep_alive       true      a `keep_alive` line between the others      remote transports
  after            count     deltas before the fault (default 1)
  deltas           count     answers w1 w2 … wN instead
  delta_ms         ms        time between deltas
@@ -154,6 +158,8 @@ class Cli:
         self.message_id = ""
         self.buffer = b""
         self.memory: list = []
+        self.answers: list = []
+        self.mode = "default"
 
     def run(self) -> int:
         """Serve until stdin ends; the exit status."""
@@ -212,6 +218,8 @@ class Cli:
             os._exit(1)
         if message.get("type") == "control_request":
             self.control(message["request_id"], message["request"])
+        elif message.get("type") == "control_response":
+            self.answers.append(message["response"]["response"])
         elif message.get("type") == "user":
             self.user(message)
 
@@ -233,6 +241,9 @@ class Cli:
         elif subtype == "apply_flag_settings":
             self.apply(request.get("settings", {}))
             self.respond(request_id)
+        elif subtype == "set_permission_mode":
+            self.mode = request["mode"]
+            self.respond(request_id, {"mode": self.mode})
         elif subtype == "interrupt":
             self.respond(request_id, {"still_queued": []})
             self.interrupt()
@@ -303,7 +314,7 @@ class Cli:
                 "tools": [],
                 "mcp_servers": [],
                 "model": self.model,
-                "permissionMode": "default",
+                "permissionMode": self.mode,
                 "claude_code_version": VERSION,
             }
         )
@@ -324,11 +335,26 @@ class Cli:
         for number, word in enumerate(words):
             if number == min(faults.get("after", 1), len(words) - 1):
                 yield from self.strike(faults)
+            if number == 0 and "ask" in faults:
+                yield from self.ask(faults)
             self.delta(word)
             if faults.get("delta_ms"):
                 yield faults["delta_ms"] / 1000
         self.end(faults)
         self.turn_faults = {}
+
+    def ask(self, faults: dict):
+        """Wait for the answer to a permission request, and say it."""
+        asked = {"subtype": "can_use_tool", "tool_name": faults["ask"], "input": {"command": "touch it"}}
+        request_id = str(uuid.uuid4())
+        self.answers.clear()
+        self.line({"type": "control_request", "request_id": request_id, "request": asked})
+        if faults.get("withdraw"):
+            self.line({"type": "control_cancel_request", "request_id": request_id})
+            return
+        while not self.answers:
+            yield 0.01
+        self.delta(json.dumps(self.answers.pop()) + " ")
 
     def begin(self) -> None:
         self.said = ""
@@ -351,6 +377,8 @@ class Cli:
             time.sleep(0.05)
         if "grow_mb" in self.turn_faults:
             self.memory.append(os.urandom(1 << 20) * faults["grow_mb"])
+        if faults.get("keep_alive"):
+            self.line({"type": "keep_alive"})
         if faults.get("not_json"):
             write(b"Warning: a plugin said this on stdout\n")
         if faults.get("bad_bytes"):

@@ -46,6 +46,25 @@ CONVERSATION = {
     "metadata": {"model": "sonnet"},
 }
 CACHE = {"enabled": False, "total_entries": 0, "total_hits": 0, "total_bytes": 0}
+SESSION = {
+    "session_id": "s1",
+    "state": {
+        "session_id": "s1",
+        "cli_session_id": None,
+        "model": "claude-mock-1",
+        "cwd": "/srv/a",
+        "tools": [],
+        "permission_mode": "default",
+        "claude_code_version": "2.1.330",
+        "mcp_servers": [],
+        "total_cost_usd": 0.5,
+        "num_turns": 0,
+        "is_compacting": False,
+    },
+    "connected_clients": 0,
+    "cli_connected": True,
+    "pending_permissions": 0,
+}
 HEALTHY = {"ready": True, "state": "ready", "reason": None, "version": "0.1.0", "cli_version": "2.1.330"}
 
 
@@ -272,6 +291,15 @@ class Daemon:
             "conversation.list": {"conversations": [CONVERSATION]},
             "conversation.delete": {},
             "cache.stats": CACHE,
+            "session.open": SESSION,
+            "session.get": SESSION,
+            "session.list": {"sessions": [SESSION]},
+            "session.close": {},
+            "session.send": {},
+            "session.answer": {},
+            "session.interrupt": {"interrupted": True},
+            "session.set_model": SESSION,
+            "session.set_permission_mode": SESSION,
         }
         if call.method not in answers:
             raise RpcError(Code.NO_METHOD)

@@ -26,7 +26,7 @@ schema = schemathesis.openapi.from_dict(document())
 @pytest.fixture(scope="module")
 def keyed(_daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, str]]:
     folder = tmp_path_factory.mktemp("openapi")
-    token = add_key(folder / "keys.json")
+    token = add_key(folder / "keys.json", scopes=("chat", "agent", "stats"))
     _daemon.chat(start(), text("hi"))
     files = {"keys_file": folder / "keys.json", "usage_file": folder / "usage.sqlite3"}
     with Gateway(_daemon.path, body_timeout_s=5, **files) as gateway:

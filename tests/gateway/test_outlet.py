@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+import socket
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from ccd_gateway.outlet import Body, Outlet
+from fakes.gateway_daemon import RESULT, Call, Daemon, start, text
+from fakes.gateway_process import USER, Gateway
 
 HEAD = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -173,3 +179,52 @@ def test_a_send_that_fails_says_so_to_who_writes() -> None:
 
     with pytest.raises(ConnectionResetError):
         Outlet(broken).write(b"a")
+
+
+# --- on real connections ---
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": USER},
+    "/v1/messages": {"messages": USER, "max_tokens": 9},
+    "/v1/responses": {"input": "hi"},
+}
+
+
+@pytest.mark.parametrize("path", REQUESTS)
+def test_nothing_is_lost_or_reordered_when_a_client_reads_in_fits(
+    gateway: Gateway, daemon: Daemon, path: str
+) -> None:
+    """Pieces go the short way while the client keeps up, and the long way when it does not, by turns."""
+    count, sent = 300, list[int]()
+
+    async def numbered(call: Call) -> Any:
+        await call.send(start())
+        for number in range(count):
+            await call.send(text(f"<{number}>" + "x" * 50_000))
+            sent.append(number)
+        return RESULT
+
+    daemon.scripts["chat.stream"] = numbered
+    body = json.dumps({"model": "m", "stream": True, **REQUESTS[path]})
+    with gateway.connect() as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall((head + body).encode())
+        got = _read_in_fits(connection, sent, pause_bytes=6 << 20)
+    found = re.findall(rb'"(?:content|text|delta)": ?"<(\d+)>x{50000}"', got)
+    assert found == [b"%d" % number for number in range(count)]
+
+
+def _read_in_fits(connection: socket.socket, sent: list[int], pause_bytes: int) -> bytes:
+    """All of a chunked answer, reading nothing until all buffers are full whenever so much has been read."""
+    got, pause_at = bytearray(), 0
+    while not got.endswith(b"\r\n0\r\n\r\n"):
+        if len(got) >= pause_at:
+            pause_at += pause_bytes
+            stalled = -1
+            while stalled != len(sent):  # until nothing moves any more
+                stalled = len(sent)
+                time.sleep(0.3)
+        piece = connection.recv(1 << 18)
+        assert piece, bytes(got[-300:])
+        got += piece
+    return bytes(got)

@@ -193,11 +193,11 @@ def test_what_is_not_http(gateway: Gateway, request_: bytes, status: int) -> Non
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
 
 
-def test_websockets_are_refused(gateway: Gateway) -> None:
+def test_websockets_of_unknown_routes_are_refused(gateway: Gateway) -> None:
     upgrade = (
         "GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     with gateway.connect() as connection:
         connection.sendall(upgrade.encode())
-        assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 403")
+        assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 404")

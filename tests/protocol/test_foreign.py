@@ -44,7 +44,7 @@ RUST: dict[str, tuple[str, dict[str, Any]]] = {
     "auth.enabled": ("on", {"gateway.require_keys": True}),
     "auth.secret_key": ("change-me-in-production", {}),
     "auth.token_expiry_hours": ("24", {}),
-    "file_access.skip_permissions": ("1", {}),
+    "file_access.skip_permissions": ("1", {"sessions.allow_bypass": True}),
     "file_access.additional_dirs": ('["/a", "/b"]', {}),
     "mcp.enabled": ("true", {}),
     "mcp.config_file": ("/etc/mcp.json", {}),
@@ -80,7 +80,7 @@ def test_every_variable_of_the_rust_project(tmp_path: Path, key: str) -> None:
     foreign = read(environ, tmp_path)
     assert len([note for note in foreign.notes if note.text.startswith(variable(key))]) >= 1
     assert "change-me" not in lines(foreign) and "mcpServers" not in lines(foreign)
-    for_agents = key.startswith("file_access") or (
+    for_agents = key == "file_access.additional_dirs" or (
         key.startswith("mcp") and value.lower() not in ("no", "false")
     )
     assert ("kept for agent profiles, NO EFFECT YET" in lines(foreign)) is for_agents

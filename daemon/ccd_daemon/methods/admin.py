@@ -8,6 +8,8 @@ from typing import Protocol
 from ccd_daemon.memory import host_memory, rss_bytes
 from ccd_daemon.policy import Rehearsals
 from ccd_daemon.pool import Pool
+from ccd_daemon.session import Session
+from ccd_daemon.sessions import Sessions
 from ccd_daemon.worker import Worker
 from ccd_protocol.events import Called
 from ccd_protocol.methods import (
@@ -28,6 +30,7 @@ class Facts(Protocol):
     """What the methods need to know of the daemon (the composition root provides it)."""
 
     pool: Pool
+    sessions: Sessions
     version: str
 
     def uptime_s(self) -> float:
@@ -84,7 +87,8 @@ class Admin:
     def workers(self, call: Called) -> WorkersResult:
         """The CLI processes, oldest first."""
         rows = sorted(self._facts.pool.workers, key=lambda worker: worker.born)
-        return WorkersResult(workers=[_row(worker) for worker in rows])
+        agents = sorted(self._facts.sessions.running, key=lambda session: session.process.born)
+        return WorkersResult(workers=[*map(_row, rows), *map(_session_row, agents)])
 
     def status(self, call: Called) -> StatusResult:
         """Everything an operator asks first."""
@@ -149,6 +153,22 @@ def _row(worker: Worker) -> WorkerRow:
         turns=worker.wear.turns,
         rss_bytes=worker.rss_bytes,
         cli_version=worker.cli_version,
+    )
+
+
+def _session_row(session: Session) -> WorkerRow:
+    process = session.process
+    return WorkerRow(
+        id=session.id,
+        profile="session",
+        tenant=session.tenant,
+        mode="session",
+        state=process.state.value,
+        pid=process.pid,
+        age_s=round(process.age_s, 1),
+        turns=process.turns,
+        rss_bytes=process.rss_bytes,
+        cli_version=session.view.state["claude_code_version"] or None,
     )
 
 

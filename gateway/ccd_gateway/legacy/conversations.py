@@ -54,27 +54,15 @@ class Conversations:
 
     async def on_get_one(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, name: str) -> None:
         """One conversation, without what was said in it."""
-        send(resp, shown(await self._one("conversation.get", req, name)))
+        send(resp, shown(await self.one("conversation.get", req, name)))
 
     async def on_delete_one(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, name: str) -> None:
         """Forget one."""
-        await self._one("conversation.delete", req, name)
+        await self.one("conversation.delete", req, name)
         send(resp, {"id": name, "object": "conversation.deleted", "deleted": True})
 
-    async def on_delete_session(
-        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, name: str
-    ) -> None:
-        """The same at the path that claude-code-api's guide names; its errors have another form."""
-        try:
-            await self._one("conversation.delete", req, name)
-        except ApiError:
-            resp.status = 404
-            send(resp, {"error": f"Session not found: {name[:200]}"})
-        else:
-            send(resp, {"deleted": True, "session_id": name})
-
-    async def _one(self, method: str, req: falcon.asgi.Request, name: str) -> Conversation:
-        """Another tenant's conversation, and a name that cannot be one, are the same 404 as an unknown one."""
+    async def one(self, method: str, req: falcon.asgi.Request, name: str) -> Conversation:
+        """One conversation. Another tenant's, and a name that cannot be one, are the same 404 as an unknown one."""
         try:
             found: Conversation = await self._backend.call(
                 method, {"tenant": tenant_of(req), "conversation_id": name}

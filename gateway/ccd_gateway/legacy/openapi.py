@@ -23,7 +23,6 @@ def paths() -> Json:
     """Path items."""
     wanted = _body({"type": "object", "properties": {"model": _NULLABLE, "project_path": _NULLABLE}})
     gone = _object({"id": _TEXT, "object": {"const": "conversation.deleted"}, "deleted": _TRUE})
-    ended = _object({"deleted": _TRUE, "session_id": _TEXT})
     version = _object({"claude_code_version": _TEXT, "api_version": _TEXT, "timestamp": _TEXT})
     return {
         "/v1/conversations": {
@@ -34,15 +33,6 @@ def paths() -> Json:
             "parameters": [_NAME],
             "get": _operation("conversation", _ref("Conversation"), (400, 404, 405)),
             "delete": _operation("forgetConversation", gone, (400, 404, 405)),
-        },
-        "/v1/sessions/{name}": {
-            "parameters": [_NAME],
-            "delete": _operation(
-                "endSession",
-                ended,
-                (400, 405),
-                other={"404": _object({"error": {"type": ["string", "object"]}})},
-            ),
         },
         "/stats": {"get": _operation("stats", _object({"cache": _CACHE, "version": _TEXT}), (400,))},
         "/version": {"get": _operation("version", version, (400,), error="FlaskError")},
@@ -115,12 +105,9 @@ def _options() -> Json:
     }
 
 
-def _operation(
-    name: str, answer: Json, statuses: tuple[int, ...], *, error: str = "Error", other: Json | None = None
-) -> Json:
+def _operation(name: str, answer: Json, statuses: tuple[int, ...], *, error: str = "Error") -> Json:
     refusals = {str(status): _answer("Refused, or failed.", _ref(error)) for status in (*statuses, *_AWAY)}
-    others = {status: _answer("Not there.", schema) for status, schema in (other or {}).items()}
-    return {"operationId": name, "responses": {"200": _answer("Done.", answer), **refusals, **others}}
+    return {"operationId": name, "responses": {"200": _answer("Done.", answer), **refusals}}
 
 
 def _answer(description: str, schema: Json) -> Json:

@@ -21,7 +21,6 @@ def add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
     conversations = Conversations(backend, settings)
     app.add_route("/v1/conversations", conversations)
     app.add_route("/v1/conversations/{name:path}", conversations, suffix="one")
-    app.add_route("/v1/sessions/{name:path}", conversations, suffix="session")
     app.add_route("/stats", Stats(backend))
     app.add_route("/version", Version(backend))
     app.add_route("/api/claude-code", Run(backend, settings, SharedLimit(settings.flask_requests_per_minute)))

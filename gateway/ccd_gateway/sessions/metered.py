@@ -1,0 +1,118 @@
+"""What the turns of a session cost the key that asked for them.
+
+A turn is admitted and booked like a chat answer (`metering`): from the user's message to the CLI's `result`. Messages
+that come in between belong to the same turn. Without a key nothing is counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ccd_gateway.backend import Backend
+from ccd_gateway.caller import Caller
+from ccd_gateway.metering import Run
+from ccd_protocol.errors import RpcError
+from ccd_protocol.methods import ChatParams, ChatResult, Message
+
+_TOKEN_PREFIX = b'{"type":"stream_event"'
+
+
+class _State(msgspec.Struct):
+    model: str = ""
+    total_cost_usd: float = 0.0
+
+
+class _Line(msgspec.Struct):
+    type: str = ""
+    state: _State | None = None
+    usage: dict[str, Any] | None = None
+    total_cost_usd: float | None = None
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+class Metered:
+    """The turns that one client asks for.
+
+    Args:
+        backend: admits and books.
+        caller: who asks.
+    """
+
+    def __init__(self, backend: Backend, caller: Caller) -> None:
+        self._backend = backend
+        self._caller = caller
+        self._run: Run | None = None
+        self._over_budget = False
+        self._model = ""
+        self._cost_usd = 0.0  # of the session, at its last result
+
+    @property
+    def running(self) -> bool:
+        """Whether a turn is still to be booked."""
+        return self._run is not None
+
+    async def begin(self, content: str | list[dict[str, Any]]) -> None:
+        """A message is about to be sent.
+
+        Raises:
+            RpcError: UPSTREAM_LIMIT or BUDGET, the key does not allow another turn.
+        """
+        if self._caller.key is not None and self._run is None:
+            message = Message(role="user", content=content)
+            self._over_budget = False
+            params = ChatParams(messages=[message], model=self._model)
+            self._run = await self._backend.admit(self._caller, params)
+
+    async def saw(self, line: bytes) -> RpcError | None:
+        """A line has come; a failure when the turn is to be ended because the budget is used up."""
+        if self._caller.key is None:
+            return None
+        if not line.startswith(_TOKEN_PREFIX):
+            await self._look_at(line)
+        if self._run is None or self._over_budget:
+            return None
+        try:
+            self._run.saw(line)
+        except RpcError as error:
+            self._over_budget = True
+            return error
+        return None
+
+    async def _look_at(self, line: bytes) -> None:
+        try:
+            found = _decode(line)
+        except msgspec.DecodeError:  # a line of another kind, in which these names mean something else
+            return
+        if found.state is not None:
+            self._model = found.state.model or self._model
+            self._cost_usd = max(self._cost_usd, found.state.total_cost_usd)
+        if found.type != "result":
+            return
+        before, self._cost_usd = self._cost_usd, found.total_cost_usd or self._cost_usd
+        run, self._run = self._run, None
+        if run is not None:
+            await run.end(self._result(found, max(0.0, self._cost_usd - before)))
+
+    def _result(self, line: _Line, cost_usd: float) -> ChatResult:
+        return ChatResult(
+            stop_reason=None,
+            stop_sequence=None,
+            model=self._model,
+            usage=line.usage or {},  # type: ignore[typeddict-item]
+            cost_usd=cost_usd,
+            duration_ms=0,
+            api_calls=1,
+            worker="",
+            mode="session",
+            ignored=[],
+        )
+
+    def cut(self, *, asked: bool = True) -> None:
+        """Nothing more will come: book what has passed; not `asked`: nothing was sent at all."""
+        run, self._run = self._run, None
+        if run is not None:
+            run.cut(asked=asked)
