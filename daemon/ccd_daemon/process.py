@@ -19,7 +19,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 WORKER_MARK = "CCD_WORKER"  # =<worker id>/<daemon pid>, in the environment of all that a worker starts
 _PIPE_BYTES = 256 * 1024
@@ -138,14 +138,17 @@ class Process:
             raise
 
     async def _connect(self) -> None:
-        assert self._popen.stdin and self._popen.stdout and self._popen.stderr
+        popen, loop = self._popen, self._loop
+        assert popen.stdin and popen.stdout and popen.stderr
         self._pidfd = os.pidfd_open(self.pid)
         with contextlib.suppress(OSError):  # over the user's pipe quota: the default size works too
-            fcntl.fcntl(self._popen.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        loop = self._loop
-        self._stdin, _ = await loop.connect_write_pipe(lambda: self._stdin_pipe, self._popen.stdin)
-        self._stderr_pipe, _ = await loop.connect_read_pipe(lambda: self._stderr, self._popen.stderr)
-        self._stdout, _ = await loop.connect_read_pipe(lambda: _StdoutPipe(self), self._popen.stdout)
+            fcntl.fcntl(popen.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        popen.stdin = _given_to(loop, popen.stdin, "wb")
+        self._stdin, _ = await loop.connect_write_pipe(lambda: self._stdin_pipe, popen.stdin)
+        popen.stderr = _given_to(loop, popen.stderr, "rb")
+        self._stderr_pipe, _ = await loop.connect_read_pipe(lambda: self._stderr, popen.stderr)
+        popen.stdout = _given_to(loop, popen.stdout, "rb")
+        self._stdout, _ = await loop.connect_read_pipe(lambda: _StdoutPipe(self), popen.stdout)
         loop.add_reader(self._pidfd, self._exited)
 
     def discard(self) -> None:
@@ -255,6 +258,18 @@ class Process:
                 transport.close()
             elif pipe is not None:
                 pipe.close()
+
+
+def _given_to(loop: asyncio.AbstractEventLoop, pipe: IO[bytes], mode: str) -> IO[bytes]:
+    """The same pipe for the loop, which will close it.
+
+    uvloop closes the descriptor and then the file, too, although the number may belong to something else by then: a
+    database that another thread has just opened, for instance. So it gets a file that closes nothing.
+    """
+    if isinstance(loop, asyncio.SelectorEventLoop):
+        return pipe
+    with pipe:
+        return cast(IO[bytes], open(os.dup(pipe.fileno()), mode, buffering=0, closefd=False))
 
 
 def _drain(fd: int, take: Callable[[bytes], None]) -> None:

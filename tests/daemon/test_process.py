@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import io
 import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
 from ccd_daemon import process as module
 from ccd_daemon.process import Process, death_wrapper, descendants, exit_words, has_marker, signal_each
@@ -95,6 +100,46 @@ def test_an_exit_is_seen_although_a_grandchild_holds_the_pipes(tmp_path: Path, s
         assert open_files() <= before + 1
 
     asyncio.run(main())
+
+
+def test_no_file_of_another_thread_is_closed(tmp_path: Path) -> None:
+    """uvloop closes a pipe's descriptor and then its file; by then the number may be that of a database."""
+
+    async def main() -> None:
+        process, heard = await run("pass", tmp_path)
+        pipes = (process._popen.stdin, process._popen.stdout, process._popen.stderr)
+        assert all(isinstance(pipe, io.FileIO) and not pipe.closefd for pipe in pipes)
+        assert await ended(heard) == 0
+        read, write = os.pipe()
+        given = module._given_to(asyncio.get_running_loop(), os.fdopen(read, "rb", 0), "rb")
+        taken = given.fileno()
+        os.dup2(write, taken)  # the loop has closed it, and the number belongs to something else now
+        given.close()
+        os.fstat(taken)
+        os.close(taken)
+        os.close(write)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_every_file_of_a_process_is_closed(tmp_path: Path, factory: Callable[[], Any]) -> None:
+    async def main() -> tuple[int, int]:
+        await ended((await run("pass", tmp_path))[1])  # whatever is opened once
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        before = open_files()
+        for _ in range(5):
+            await ended((await run("pass", tmp_path))[1])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        gc.collect()
+        return before, open_files()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        before, after = runner.run(main())
+    assert after == before
 
 
 def test_a_recycled_pid_is_never_signalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
