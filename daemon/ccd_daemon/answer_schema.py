@@ -52,6 +52,12 @@ def reduced(schema: Mapping[str, Any]) -> dict[str, Any] | None:
     return found
 
 
+def expressible(schema: Mapping[str, Any]) -> bool:
+    """Whether structured output takes a schema as it is."""
+    plain = {name: value for name, value in schema.items() if name not in _DROPPED}
+    return reduced(plain) == plain
+
+
 class _Walk:
     """One pass over a schema: which of its definitions refer to which."""
 

@@ -29,7 +29,7 @@ _BODY_KEYS = (
 )
 #: What has no documented knob.
 REPLAY_IGNORES = ("temperature", "top_p", "top_k", "stop_sequences", "metadata", "service_tier", "thinking")
-_REPLAY_REFUSES = ("tools", "tool_choice", "format")
+_REPLAY_REFUSES = ("tools", "tool_choice")
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TOOL_CHOICES = ("auto", "any", "tool", "none")
 _MAX_TOOLS = 1000

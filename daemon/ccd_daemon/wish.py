@@ -14,13 +14,14 @@ from typing import Any
 from ccd_protocol.methods import ChatParams
 
 from . import exact
-from .answer_schema import reduced
+from .answer_schema import expressible, reduced
 from .body import EFFORTS, REPLAY_IGNORES, Wish, bad
 
 _JSON_ONLY = "Answer with one JSON object and nothing else: no prose around it, no code fence."
 _SCHEMA_ONLY = (
     "Answer with JSON alone, no prose around it and no code fence, that is valid by this JSON schema: "
 )
+_MAX_STRICT_TOOLS = 20  # that the API takes in one request
 BOTH_SAMPLERS = "temperature and top_p"
 _MIN_THINKING_TOKENS = 1024
 _THINKING_TOKENS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24000, "max": 24000}
@@ -54,6 +55,7 @@ def make(
     refused: Collection[str] = (),
     thoughtless: bool,
     betas: bool = False,
+    loose: bool = False,
 ) -> Wish:
     """Fit a validated chat to a model.
 
@@ -61,6 +63,7 @@ def make(
         refused: sampling parameters that the model is known to refuse; `BOTH_SAMPLERS` when it takes only one.
         thoughtless: the open tool calls in the history have lost their thinking blocks, so thinking must be off.
         betas: whether this login's calls may carry an anthropic-beta header of the client's.
+        loose: the API has refused this chat's schemas as too large; nothing may depend on its keeping to them.
 
     Raises:
         RpcError: BAD_PARAMS, when the call is strict and a parameter would be ignored.
@@ -76,7 +79,8 @@ def make(
     for key in ignored:
         fitted.pop(key, None)  # type: ignore[misc]
     extra = _thinking(fitted, able, ignored, thoughtless=thoughtless)
-    _add_format(fitted, extra)
+    _loosen_tools(fitted, ignored, loose=loose)
+    _add_format(fitted, extra, native=mode != "replay" and not loose)
     if ignored and chat.get("strict"):
         raise bad(ignored[0], f"{ignored[0]} cannot be honoured for this model, and the call is strict")
     return Wish(fitted, model, extra, tuple(ignored))
@@ -136,11 +140,28 @@ def _nearest(effort: str, offered: Sequence[str]) -> str | None:
     return below[-1] if below else (known[0] if known else None)
 
 
-def _add_format(chat: ChatParams, extra: dict[str, Any]) -> None:
+def _loosen_tools(chat: ChatParams, ignored: list[str], *, loose: bool) -> None:
+    """Take `strict` from tools whose schema the API would refuse for it; OpenAI's clients set it on all their tools."""
+    tools = chat.get("tools") or []
+    strict = [tool for tool in tools if tool.get("strict")]
+    loose = loose or len(strict) > _MAX_STRICT_TOOLS
+    if all(not loose and expressible(tool["input_schema"]) for tool in strict):
+        return
+    chat["tools"] = [
+        tool
+        if not loose and expressible(tool["input_schema"])
+        else {key: value for key, value in tool.items() if key != "strict"}
+        for tool in tools
+    ]
+    ignored.append("tools.strict")
+
+
+def _add_format(chat: ChatParams, extra: dict[str, Any], *, native: bool) -> None:
+    """Ask for the format by the model API's own parameter, else in words."""
     wanted = chat.get("format")
     if wanted is None:
         return
-    schema = reduced(wanted["schema"]) if wanted["type"] == "json_schema" else None
+    schema = reduced(wanted["schema"]) if native and wanted["type"] == "json_schema" else None
     if schema is not None:
         form = {"type": "json_schema", "schema": schema}
         extra["output_config"] = {**extra.get("output_config", {}), "format": form}

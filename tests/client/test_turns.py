@@ -162,16 +162,27 @@ def test_an_interrupt_while_answers_are_taken_costs_the_connection_and_no_answer
 
 @pytest.mark.parametrize("timeout_s", [None, 3600.0])
 def test_what_an_interrupted_thread_received_is_not_lost(
-    client: Client, server: PeerServer, timeout_s: float | None
+    client: Client, server: PeerServer, monkeypatch: pytest.MonkeyPatch, timeout_s: float | None
 ) -> None:
-    """The interrupt came after the bytes had left the socket and before they were acted on."""
+    """The interrupt comes after the bytes left the socket and before they are acted on."""
     connection = client._connection
     assert connection is not None
-    stream = client.stream("payloads", {"payloads": [b"one"], "result": 1})
-    with client._lock:
-        connection._receive()
+    receive = connection._receive
+
+    def receive_and_stop() -> None:
+        receive()
+        raise KeyboardInterrupt
+
+    held = {"messages": [{"role": "user", "content": "hold"}]}  # answered when there are three of them
+    streams = [client.stream("chat.complete", held) for _ in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "_receive", receive_and_stop)
+        patch.setattr(connection, "_act_on_received", lambda: 0)
+        with pytest.raises(KeyboardInterrupt):
+            client.call("chat.complete", held)
     assert connection._received
     assert client.call("echo", {"n": 1}, timeout_s=timeout_s) == {"n": 1}
-    assert list(stream) == [b"one"]
-    assert stream.result == 1
+    for stream in streams:
+        assert list(stream) == []
+        assert stream.result["text"] == "hold"
     assert server.connections == 1

@@ -42,6 +42,10 @@ scripted model API on loopback. How to set the clients up: [clients.md](clients.
 |---|---|---|
 """
 _FEATURES = f"""
+Run by hand, and in order but for what is said here: openai-node 7.57.0, @anthropic-ai/sdk 1.12.0, AI SDK 7.0.173 with
+@ai-sdk/openai 4.0.118, openai-compatible 3.0.92, open-responses 2.0.36 and anthropic 4.0.105, @langchain/openai 1.6.0,
+@openai/agents 0.20.0 (Node 22.23), Aider 0.86.2. `@ai-sdk/open-responses` takes a refusal for a text and fails on it.
+
 `{YES}`: shown by a test. `{NOT_SHOWN}`: the client has no such thing, or the test does not show it.
 """
 _PARAMETERS = """

@@ -83,7 +83,7 @@ def _build(place: Path, requirements: Path) -> None:
     _run(sys.executable, "-m", "venv", "--without-pip", str(place))
     # The outer pip fills it: faster than one pip for each environment, and a Python may come without ensurepip.
     pip = (sys.executable, "-m", "pip", "--python", str(place / "bin" / "python"))
-    options = ("--quiet", "--disable-pip-version-check", "--no-input", "--require-virtualenv")
+    options = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-compile")
     _run(*pip, "install", *options, "--requirement", str(requirements))
 
 

@@ -48,57 +48,6 @@ def reports(runs: Runs) -> dict[str, Report]:
     return {client: runs.report(client) for client in clients()}
 
 
-@pytest.mark.parametrize("promise", document.promises(COMMITTED), ids=lambda promise: "-".join(promise))
-def test_what_the_document_promises(runs: Runs, promise: document.Promise) -> None:
-    """Every `yes` of docs/compatibility.md."""
-    found = [
-        result
-        for result in runs.report(promise.client).results
-        if (result.api, result.feature) == (promise.api, promise.feature)
-    ]
-    assert found, "no driver shows this"
-    failed = [f"{result.variant}\n{result.detail}" for result in found if not result.ok]
-    assert not failed, "\n".join(failed)
-
-
-@pytest.mark.parametrize("client", clients())
-def test_drivers_show_features_that_there_are(reports: dict[str, Report], client: str) -> None:
-    results = reports[client].results
-    assert results
-    assert all(result.feature in features(result.api) for result in results)
-
-
-@pytest.fixture(scope="module")
-def fates(stack: Stack) -> dict[str, dict[int, str]]:
-    """What becomes of every parameter; a failure is kept as text, for the test to find."""
-    found: dict[str, dict[int, str]] = {}
-    for api, samples in parameters.SAMPLES.items():
-        probe = parameters.Probe(stack, api)
-        found[api] = {number: _fate(probe, sample) for number, sample in enumerate(samples)}
-    return found
-
-
-def _fate(probe: parameters.Probe, sample: parameters.Sample) -> str:
-    try:
-        return probe.fate(sample)
-    except AssertionError as error:
-        return f"FAILED: {error}"
-
-
-@pytest.mark.parametrize("api", list(APIS))
-def test_no_parameter_is_dropped_in_silence(fates: dict[str, dict[int, str]], api: str) -> None:
-    assert [fate for fate in fates[api].values() if fate.startswith("FAILED")] == []
-
-
-@pytest.mark.parametrize("api", list(APIS))
-def test_every_parameter_has_a_sample(reports: dict[str, Report], api: str) -> None:
-    """Those that the gateway decodes, and those that the API's own SDK can send."""
-    sdk: Any = reports["anthropic" if api == "messages" else "openai"].facts[f"{api} parameters"]
-    sampled = {sample.name for sample in parameters.SAMPLES[api]}
-    assert set(sdk) - sampled == set()
-    assert parameters.known_fields(api) - sampled == set()
-
-
 @pytest.mark.parametrize("snippet", snippets.snippets(), ids=lambda snippet: snippet.id)
 def test_snippets_of_the_clients_page_run(
     stack: Stack, runs: Runs, tmp_path: Path, snippet: snippets.Snippet
@@ -146,6 +95,57 @@ def run_snippet(command: list[str], stack: Stack, folder: Path) -> subprocess.Co
         timeout=200,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def fates(stack: Stack) -> dict[str, dict[int, str]]:
+    """What becomes of every parameter; a failure is kept as text, for the test to find."""
+    found: dict[str, dict[int, str]] = {}
+    for api, samples in parameters.SAMPLES.items():
+        probe = parameters.Probe(stack, api)
+        found[api] = {number: _fate(probe, sample) for number, sample in enumerate(samples)}
+    return found
+
+
+def _fate(probe: parameters.Probe, sample: parameters.Sample) -> str:
+    try:
+        return probe.fate(sample)
+    except AssertionError as error:
+        return f"FAILED: {error}"
+
+
+@pytest.mark.parametrize("api", list(APIS))
+def test_no_parameter_is_dropped_in_silence(fates: dict[str, dict[int, str]], api: str) -> None:
+    assert [fate for fate in fates[api].values() if fate.startswith("FAILED")] == []
+
+
+@pytest.mark.parametrize("promise", document.promises(COMMITTED), ids=lambda promise: "-".join(promise))
+def test_what_the_document_promises(runs: Runs, promise: document.Promise) -> None:
+    """Every `yes` of docs/compatibility.md."""
+    found = [
+        result
+        for result in runs.report(promise.client).results
+        if (result.api, result.feature) == (promise.api, promise.feature)
+    ]
+    assert found, "no driver shows this"
+    failed = [f"{result.variant}\n{result.detail}" for result in found if not result.ok]
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize("client", clients())
+def test_drivers_show_features_that_there_are(reports: dict[str, Report], client: str) -> None:
+    results = reports[client].results
+    assert results
+    assert all(result.feature in features(result.api) for result in results)
+
+
+@pytest.mark.parametrize("api", list(APIS))
+def test_every_parameter_has_a_sample(reports: dict[str, Report], api: str) -> None:
+    """Those that the gateway decodes, and those that the API's own SDK can send."""
+    sdk: Any = reports["anthropic" if api == "messages" else "openai"].facts[f"{api} parameters"]
+    sampled = {sample.name for sample in parameters.SAMPLES[api]}
+    assert set(sdk) - sampled == set()
+    assert parameters.known_fields(api) - sampled == set()
 
 
 def test_the_document_is_what_was_found(

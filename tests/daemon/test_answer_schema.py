@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ccd_daemon.answer_schema import reduced
+from ccd_daemon.answer_schema import expressible, reduced
 
 CLOSED: dict[str, Any] = {
     "type": "object",
@@ -24,6 +24,8 @@ def obj(**properties: Any) -> dict[str, Any]:
 
 def test_what_the_api_takes_stays_as_it_is() -> None:
     assert reduced(CLOSED) == CLOSED
+    assert expressible({**CLOSED, "$schema": "https://json-schema.org/draft/2020-12/schema"})
+    assert not expressible({**CLOSED, "additionalProperties": True})
 
 
 def test_objects_are_closed_wherever_they_stand() -> None:

@@ -96,12 +96,44 @@ def test_formats() -> None:
     assert len(asked) == 2
 
 
-def test_a_schema_that_structured_output_cannot_say_is_put_into_words() -> None:
-    schema = {"type": "object", "additionalProperties": {"type": "string"}}
-    made = make(NEW, system="be kind", format={"type": "json_schema", "schema": schema})
+@pytest.mark.parametrize(
+    ("mode", "schema"),
+    [
+        ("full", {"type": "object", "additionalProperties": {"type": "string"}}),
+        ("replay", {"type": "object", "properties": {"a": {"type": "null"}}, "additionalProperties": False}),
+    ],
+)
+def test_a_schema_that_structured_output_cannot_say_is_put_into_words(mode: str, schema: Any) -> None:
+    made = make(NEW, mode=mode, system="be kind", format={"type": "json_schema", "schema": schema})
     assert "output_config" not in made.extra
     kind, told = made.chat["system"]
     assert kind["text"] == "be kind" and told["text"].endswith(json.dumps(schema))
+
+
+OPEN = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}}
+CLOSED = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
+
+
+def strict_tools(*schemas: Any) -> list[dict[str, Any]]:
+    return [{"name": f"t{n}", "input_schema": schema, "strict": True} for n, schema in enumerate(schemas)]
+
+
+@pytest.mark.parametrize(
+    ("tools", "strict", "loose"),
+    [
+        (strict_tools(CLOSED), [True], False),
+        (strict_tools(CLOSED, OPEN), [True, False], False),
+        (strict_tools(*[CLOSED] * 20), [True] * 20, False),
+        (strict_tools(*[CLOSED] * 21), [False] * 21, False),
+        (strict_tools(CLOSED), [False], True),
+    ],
+)
+def test_tools_are_strict_where_the_api_can_be(tools: Any, strict: list[bool], loose: bool) -> None:
+    chat = validate({"messages": [{"role": "user", "content": "x"}], "tools": tools})
+    made = wish.make(chat, "m", NEW, mode="full", thoughtless=False, loose=loose)
+    assert [tool.get("strict", False) for tool in made.chat["tools"]] == strict
+    assert [tool["input_schema"] for tool in made.chat["tools"]] == [tool["input_schema"] for tool in tools]
+    assert made.ignored == (() if all(strict) else ("tools.strict",))
 
 
 def test_replay_names_what_it_cannot_carry() -> None:

@@ -88,6 +88,15 @@ def test_a_streamed_answer_has_the_events_of_the_real_api() -> None:
     assert found[-2]["usage"]["output_tokens"] == answer(request("hi")).usage["output_tokens"]
 
 
+def test_thinking_is_counted_apart_at_the_end() -> None:
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    body = request(thinking=thinking, max_tokens=2000)
+    found = played(body, Directive(thinking="a thought of some words", text="done"))
+    assert "output_tokens_details" not in found[0]["message"]["usage"]
+    usage = found[-2]["usage"]
+    assert 0 < usage["output_tokens_details"]["thinking_tokens"] < usage["output_tokens"]
+
+
 def test_a_tool_call_streams_its_input_in_pieces() -> None:
     given = {"city": "Paris", "days": list(range(20))}
     directive = Directive(text="I look.", tool_calls=[ToolCall("f", given, "toolu_1"), ToolCall("f")])

@@ -41,8 +41,10 @@ _FALL_BACK_ON = (Code.UPSTREAM_OVERLOADED, Code.MODEL_NOT_FOUND)
 _REFUSED_SAMPLING = re.compile(
     r"\b(temperature|top_p|top_k)\b[^.]*\b(?:deprecated|not supported|unsupported)\b"
 )
-#: Others take one of the two, and many clients send both.
 _ALWAYS_THINKS = re.compile(r"\bthinking\.type\.disabled\b[^.]*\bnot supported\b")
+#: Said of the schemas of answers and strict tools, at a size that is written nowhere.
+_TOO_LARGE_A_GRAMMAR = re.compile(r"\bgrammar is too large\b|\bschema is too complex\b", re.IGNORECASE)
+#: Others take one of the two, and many clients send both.
 _NOT_BOTH_SAMPLERS = re.compile(r"\btemperature\b\W+and\W+top_p\b[^.]*\bcannot both\b")
 
 
@@ -161,10 +163,10 @@ class Chat:
         dropped: set[str] = set()
         tries = _LEASE_TRIES
         fallback = chat.get("fallback_model") or self._profiles[profile].fallback_model
-        fell_back = False
+        fell_back = loose = False
         while True:
             avoided = frozenset(self._refused.get(model, ()))
-            asked = self._wish(chat, model, avoided, thoughtless=thoughtless)
+            asked = self._wish(chat, model, avoided, thoughtless=thoughtless, loose=loose)
             dropped.update(asked.ignored)
             mode = self._pool.mode
             worker = await self._pool.lease(profile, Want(tenant, body.binding_of(mode, asked.chat)))
@@ -187,6 +189,8 @@ class Chat:
                     raise
                 if fallback and error.code in _FALL_BACK_ON:
                     model, fallback, fell_back = fallback, None, True
+                elif _TOO_LARGE_A_GRAMMAR.search(error.message) and not (loose or chat.get("strict")):
+                    loose = True
                 elif not (self._learn(chat, model, avoided, error) or self._slower_mode(mode, error)):
                     raise
             finally:
@@ -194,13 +198,26 @@ class Chat:
                 self._pool.give_back(worker)
 
     def _wish(
-        self, chat: ChatParams, model: str | None, avoided: Collection[str], *, thoughtless: bool
+        self,
+        chat: ChatParams,
+        model: str | None,
+        avoided: Collection[str],
+        *,
+        thoughtless: bool,
+        loose: bool = False,
     ) -> Wish:
         """What to ask, checked to be sendable before it costs a lease."""
         able = wish.abilities(self._pool.models, model)
         mode = self._pool.mode
         asked = wish.make(
-            chat, model, able, mode=mode, refused=sorted(avoided), thoughtless=thoughtless, betas=self._betas
+            chat,
+            model,
+            able,
+            mode=mode,
+            refused=sorted(avoided),
+            thoughtless=thoughtless,
+            betas=self._betas,
+            loose=loose,
         )
         body.script(mode, asked, "check")
         return asked

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from ccd_gateway.offline import shape
 from ccd_gateway.offline.errors import invalid
 
@@ -46,6 +48,7 @@ _LOOKS_LIKE = {
 _MAX_DEPTH = 64
 _MAX_NODES = 10_000  # of one walk: references can make a small schema explode
 _MAX_ITEMS = 100
+_MAX_GRAMMAR_BYTES = 100_000  # the real limit is on what a schema compiles to, and written nowhere
 
 
 class _Walk:
@@ -75,11 +78,19 @@ def check_format(value: Any, path: str) -> None:
     given = shape.mapping(value, path)
     shape.one_of(given.get("type"), f"{path}.type", ("json_schema",))
     shape.keys(given, path, required=("type", "schema"))
-    root = shape.mapping(given["schema"], f"{path}.schema")
+    check_grammar(shape.mapping(given["schema"], f"{path}.schema"), f"{path}.schema")
+
+
+def check_grammar(root: dict[str, Any], path: str) -> None:
+    """Refuse a schema that an answer, or a strict tool's input, cannot be held to."""
     try:
-        _check(root, f"{path}.schema", _Walk(root), ())
+        _check(root, path, _Walk(root), ())
     except _MALFORMED as error:
-        raise invalid(f"{path}.schema: not a valid JSON schema ({error})") from error
+        raise invalid(f"{path}: not a valid JSON schema ({error})") from error
+    if len(msgspec.json.encode(root)) > _MAX_GRAMMAR_BYTES:
+        raise invalid(
+            "The compiled grammar is too large. Simplify your tool schemas or use fewer strict tools."
+        )
 
 
 def _check(schema: Any, path: str, walk: _Walk, refs: tuple[str, ...]) -> None:

@@ -61,6 +61,7 @@ _COUNT_OPTIONAL = frozenset(
 )
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _MAX_CACHE_MARKS = 4
+_MAX_STRICT_TOOLS = 20
 
 
 def check(body: Any, *, betas: frozenset[str] = frozenset(), counting: bool = False) -> Model:
@@ -207,6 +208,8 @@ def _tools(body: dict[str, Any]) -> None:
         if name in names:
             raise invalid("tools: Tool names must be unique.")
         names.add(name)
+    if sum(1 for tool in body.get("tools", []) if tool.get("strict")) > _MAX_STRICT_TOOLS:
+        raise invalid(f"tools: At most {_MAX_STRICT_TOOLS} tools can be strict.")
 
 
 _TOOL_KEYS = [
@@ -231,6 +234,8 @@ def _tool(tool: dict[str, Any], path: str) -> str:
         raise invalid(f"{path}.input_schema.type: Field required")
     if schema["type"] != "object":
         raise invalid(f"{path}.input_schema.type: Input should be 'object'")
+    if tool.get("strict"):
+        schemas.check_grammar(schema, f"{path}.input_schema")
     if "description" in tool:
         shape.string(tool["description"], f"{path}.description")
     return shape.string(tool["name"], f"{path}.name", pattern="[a-zA-Z0-9_-]{1,128}")

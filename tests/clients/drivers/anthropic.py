@@ -195,7 +195,7 @@ async def _(case: Any) -> None:
 async def _(case: Any) -> None:
     for fault in ({"error_after_deltas": 2}, {"cut_after_deltas": 2}):
         with raises(anthropic.APIStatusError, "broke off"):
-            await streamed(case, case.says("one two three four", deltas=4, **fault))
+            await streamed(case, case.breaking(**fault))
 
 
 @both("messages", "errors")

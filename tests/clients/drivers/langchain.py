@@ -181,7 +181,7 @@ def _(case: Any, api: str) -> None:
 def _(case: Any, api: str) -> None:
     kind = anthropic.APIError if api == "messages" else openai.APIError
     with raises(kind, "broke off"):
-        list(model(api).stream(case.says("one two three four", deltas=4, error_after_deltas=2)))
+        list(model(api).stream(case.breaking()))
 
 
 @each("errors")

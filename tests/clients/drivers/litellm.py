@@ -6,6 +6,7 @@ from typing import Any
 
 import driver
 import litellm
+import openai
 from driver import CITY, KEY, MODEL, OSLO, PDF, PDF_URL, PNG_URL, ROME, contains, raises, same
 from pydantic import BaseModel
 
@@ -185,8 +186,8 @@ def _(case: Any, api: str) -> None:
 
 @each("broken")
 def _(case: Any, api: str) -> None:
-    with raises(litellm.exceptions.MidStreamFallbackError, "broke off"):
-        stream(api, case.says("one two three four", deltas=4, error_after_deltas=2))
+    with raises(openai.APIError, "broke off"):
+        stream(api, case.breaking())
 
 
 @each("errors")

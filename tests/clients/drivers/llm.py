@@ -89,7 +89,7 @@ def _(case: Any) -> None:
 @driver.feature("chat", "broken")
 def _(case: Any) -> None:
     with raises(Exception, "broke off"):
-        model().prompt(case.says("one two three four", deltas=4, error_after_deltas=2)).text()
+        model().prompt(case.breaking()).text()
 
 
 @driver.feature("chat", "errors")

@@ -157,7 +157,7 @@ async def _(case: Any, api: str) -> None:
 @each("broken")
 async def _(case: Any, api: str) -> None:
     with raises(Exception, "broke off"):
-        await stream(api, case.says("one two three four", deltas=4, error_after_deltas=2))
+        await stream(api, case.breaking())
 
 
 @each("errors")

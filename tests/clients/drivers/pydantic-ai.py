@@ -178,9 +178,7 @@ async def _(case: Any, api: str) -> None:
 async def _(case: Any, api: str) -> None:
     with raises(ModelAPIError, "broke off"):
         async with Agent(model(api)) as agent:
-            async with agent.run_stream(
-                case.says("one two three four", deltas=4, error_after_deltas=2)
-            ) as stream:
+            async with agent.run_stream(case.breaking()) as stream:
                 await stream.get_output()
 
 

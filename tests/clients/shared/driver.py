@@ -67,6 +67,10 @@ class Case:
         """A prompt that makes the model call the weather tool, once for each city."""
         return self.says(tool_calls=[{"name": tool, "input": city} for city in cities], **directive)
 
+    def breaking(self, **fault: int) -> str:
+        """A prompt whose answer breaks off, by default with an error, some time after its first half."""
+        return self.says("one two three four", deltas=4, delta_ms=150, **(fault or {"error_after_deltas": 2}))
+
     def later(self, text: str) -> str:
         """A prompt that meets a rate limit of six seconds, once; then the mark and the text are the answer."""
         return self.says(f"{self.mark} {text}", status=429, retry_after_s=6, times=1)
