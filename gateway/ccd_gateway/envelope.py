@@ -214,7 +214,7 @@ def _peer(scope: Scope) -> str:
 
 
 def content_length(headers: Mapping[bytes, bytes]) -> int:
-    """What the header says, or 0; the server has checked that it is a number. Of a long one its first digits will do."""
+    """What the header says, or 0; the server has checked that it is a number. Of many its first digits do."""
     value = headers.get(b"content-length", b"0").lstrip(b"0")[:20]
     return int(value) if value.isdigit() else 0
 
