@@ -146,7 +146,7 @@ def _responses(*headers: Json) -> Json:
     one = "/v1/responses/{response_id}"
     replay = [
         _query("stream", {"type": "boolean"}),
-        _query("starting_after", {"type": "integer", "minimum": -1}),
+        _query("starting_after", {"type": "integer", "minimum": -1, "maximum": 2**53 - 1}),
     ]
     page = [
         _query("limit", {"type": "integer", "minimum": 1, "maximum": 100}),

@@ -1,9 +1,10 @@
-"""gunicorn's `asgi` worker with four differences.
+"""gunicorn's `asgi` worker with five differences.
 
 A graceful stop closes the connections that no request is using; otherwise it would wait
 `graceful_timeout` for every browser and SDK that merely keeps its connection open. It closes WebSockets,
 which would never end by themselves (see also `websocket`). A new connection has to bring its first request
-within `gateway.header_timeout_s`. And what is not even HTTP gets an OpenAI error body too.
+within `gateway.header_timeout_s`. A connection of HTTP/1.0 serves one request, whatever its client asks for. And what
+is not even HTTP gets an OpenAI error body too.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ class _Protocol(ASGIProtocol):  # type: ignore[misc]
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"HTTP/1.1 {status} {self._get_reason_phrase(status)}\r\n{lines}\r\n"
         self._safe_write(head.encode("latin-1") + body)
+
+    def _will_close(self, request: Any, response_requires_close: bool) -> bool:
+        """HTTP/1.0 has no chunks, so only a close shows its client where a streamed answer ends."""
+        return request.version < (1, 1) or bool(super()._will_close(request, response_requires_close))
 
     def _on_headers_complete(self) -> Any:
         self._in_time()

@@ -478,6 +478,7 @@ def test_background_polled_and_replayed(gateway: Gateway, daemon: Daemon) -> Non
     assert events[-1]["response"] == done
     for after in range(-1, len(events)):
         assert sse(gateway.request("GET", f"{path}&starting_after={after}").body) == events[after + 1 :]
+    assert gateway.request("GET", f"{path}&starting_after={2**70}").status == 400
     assert ask(gateway, previous_response_id=queued["id"]).status == 200
 
 

@@ -193,6 +193,30 @@ def test_what_is_not_http(gateway: Gateway, request_: bytes, status: int) -> Non
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_http_1_0_is_closed_after_its_answer(gateway: Gateway, daemon: Daemon, stream: bool) -> None:
+    """Also when the client would keep the connection: it could not tell where a stream ends, and would wait."""
+    body = json.dumps(
+        {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+    ).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with gateway.connect() as connection:
+        connection.sendall(head.encode() + body)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.0 200 ")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+    assert answer.endswith(b"data: [DONE]\n\n" if stream else b"}")
+
+
+def test_an_absurd_content_length_is_refused_at_once(gateway: Gateway) -> None:
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {10**30}\r\n\r\n"
+    with gateway.connect() as connection:
+        connection.sendall(head.encode())
+        assert read_until(connection, b"}}").startswith(b"HTTP/1.1 413 ")
+
+
 def test_websockets_of_unknown_routes_are_refused(gateway: Gateway) -> None:
     upgrade = (
         "GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

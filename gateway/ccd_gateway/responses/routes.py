@@ -41,6 +41,7 @@ from ccd_protocol.errors import RpcError
 
 _DEFAULT_PAGE = 20
 _MAX_PAGE = 100
+_LAST_EVENT = 2**53 - 1  # far more than any stream has, and what every store and client can count to
 _log = logging.getLogger(__name__)
 
 
@@ -174,7 +175,7 @@ class Responses:
         if req.get_param_as_bool("stream"):
             if not row.background:
                 raise bad_request("Only a background response can be streamed again.", "stream")
-            after = req.get_param_as_int("starting_after", min_value=-1, default=-1)
+            after = req.get_param_as_int("starting_after", min_value=-1, max_value=_LAST_EVENT, default=-1)
             keepalive_s = self._settings.keepalive_s
             pieces = self._runs.follow(tenant_of(req), response_id, after, keepalive_s)
             stream_events(req, resp, Body(pieces))
