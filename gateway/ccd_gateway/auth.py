@@ -40,8 +40,9 @@ HeaderList = Iterable[tuple[bytes, bytes]]
 class KeyStore:
     """The keys of a file, as it is now; a change is noticed within a second, a new key at its first use.
 
-    A file that has become unreadable or wrong leaves the keys as they were, and is logged once. A file
-    that is gone, or empty, leaves none: whoever needed a key still does.
+    A file that has become unreadable or wrong leaves the keys as they were, and is logged once; where none had
+    been read, keys are needed all the same. A file that is gone, or empty, leaves none: whoever needed a key
+    still does.
 
     Args:
         path: the file; it need not exist.
@@ -77,6 +78,7 @@ class KeyStore:
             self._keys = read(self._path)
         except KeyFileError as error:
             _log.error("%s; the keys read before stay in force", error)
+            self.had_keys = True  # a process that has just started knows of no keys, and lets nobody in without
         self.had_keys = self.had_keys or bool(self._keys)
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -211,6 +212,32 @@ def test_a_file_that_breaks_leaves_the_keys_in_force(
     now[0] = 2.0
     assert store.keys() == {key.id: key}
     assert len(caplog.records) == 1 and "damaged" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["{", '{"version": 1, "keys": []}', None])
+def test_a_worker_that_replaces_another_does_not_open_the_door(
+    content: str | None, daemon: Daemon, tmp_path: Path
+) -> None:
+    """Whatever has become of the file: keys were needed, and still are."""
+    keyed = Keyed(daemon, tmp_path)
+    with keyed.gateway as gateway:
+        assert gateway.request("GET", MODELS, headers=bearer(keyed.token)).status == 200
+        keyed.keys.unlink()
+        if content is not None:
+            keyed.keys.write_text(content)
+            keyed.keys.chmod(0o600)
+        master = gateway.process.pid
+        [worker] = map(int, Path(f"/proc/{master}/task/{master}/children").read_text().split())
+        os.kill(worker, signal.SIGKILL)
+        assert gateway.request("GET", MODELS).status == 401
+
+
+def test_a_file_that_was_never_good_lets_nobody_in(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text("{")
+    path.chmod(0o600)
+    store = KeyStore(path)
+    assert store.keys() == {} and store.had_keys
 
 
 def test_the_disk_is_looked_at_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
