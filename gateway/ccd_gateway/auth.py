@@ -78,7 +78,7 @@ class KeyStore:
             self._keys = read(self._path)
         except KeyFileError as error:
             _log.error("%s; the keys read before stay in force", error)
-            self.had_keys = True  # a process that has just started knows of no keys, and lets nobody in without
+            self.had_keys = True  # a process that has just started knows of none, and lets nobody in
         self.had_keys = self.had_keys or bool(self._keys)
 
 

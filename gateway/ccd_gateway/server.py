@@ -51,7 +51,8 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
         print(f"ccd gateway: {refusal}", file=sys.stderr)
         return 2
     if not is_local(listener.getsockname()) and not settings.insecure_no_auth:
-        settings = replace(settings, require_keys=True)  # also of workers that start when the last key is gone
+        # Also where a worker starts when the last key is gone.
+        settings = replace(settings, require_keys=True)
     try:
         _Server(settings, listener, on_ready).run()
     except SystemExit as stop:

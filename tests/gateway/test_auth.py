@@ -18,6 +18,7 @@ import pytest
 
 from ccd_gateway.auth import Failures, KeyStore, is_local, presented, why_not
 from ccd_gateway.keyfile import KeyFileError, changing, make
+from ccd_gateway.ledger import read_usage
 from fakes.gateway_daemon import RESULT, Call, Daemon, Gate, start, text
 from fakes.gateway_keys import add_key, bearer
 from fakes.gateway_process import SOURCES, USER, Answer, Gateway, events, read_until
@@ -466,7 +467,7 @@ def test_a_stream_is_stopped_when_its_cost_passes_the_budget(keyed: Keyed, daemo
 
 
 def test_an_answer_that_is_left_early_is_booked(keyed: Keyed, daemon: Daemon) -> None:
-    headers = keyed.add("leaver", usd_per_day=0.001)
+    headers = keyed.add("leaver", usd_per_day=0.006)
     opening = b'{"type":"stream_event","event":{"type":"message_start","message":{"model":"claude-new",'
     opening += b'"usage":{"input_tokens":1000}}}}\n'
 
@@ -479,11 +480,28 @@ def test_an_answer_that_is_left_early_is_booked(keyed: Keyed, daemon: Daemon) ->
     with open_keyed(keyed, headers, stream=True) as connection:
         read_until(connection, b"first")
     assert daemon.cancellations.acquire(timeout=20)
-    daemon.chat()
     deadline = time.monotonic() + 5
-    while keyed.gateway.chat(headers=headers).status != 429:
+    while not (rows := [row for row in read_usage(keyed.usage, "2000-01-01") if row.key == "leaver"]):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    [row] = rows
+    assert (row.model, row.input_tokens) == ("claude-new", 1000) and row.output_tokens > 0
+    assert row.cost_usd == pytest.approx((1000 + 5 * row.output_tokens) * 5e-6)
+
+
+def test_a_stream_of_a_model_without_a_known_price_is_stopped_too(keyed: Keyed, daemon: Daemon) -> None:
+    opening = b'{"type":"stream_event","event":{"type":"message_start","message":{"model":"claude-newer",'
+    opening += b'"usage":{"input_tokens":10}}}}\n'
+
+    async def long(call: Call) -> object:
+        await call.send(opening + text("first "))
+        for _ in range(500):
+            await call.send(text("word "))
+        return RESULT
+
+    daemon.scripts["chat.stream"] = long
+    answer = keyed.gateway.chat(headers=keyed.add("first", usd_per_day=0.001), stream=True)
+    assert b"insufficient_quota" in answer.body and answer.body.count(b"word ") < 500
 
 
 def test_two_workers_share_the_limits(daemon: Daemon, tmp_path: Path) -> None:
