@@ -63,7 +63,7 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Asg
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
         door=Door(store, settings.require_keys),
-        sockets=SessionSockets(backend, settings),
+        sockets=SessionSockets(backend, settings, store),
         log=log,
     )
     return OlderEdge(MessagesEdge(envelope))

@@ -65,6 +65,12 @@ class KeyStore:
             self._look()
         return self._keys
 
+    def still_good(self, key: Key) -> bool:
+        """Whether a key that was admitted before would be admitted now: not revoked, rotated or expired."""
+        now = self.keys().get(key.id)
+        alive = key.expires is None or time.time() < key.expires
+        return alive and now is not None and now.digest == key.digest
+
     def _look(self) -> None:
         try:
             found = self._path.stat()
