@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,13 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says something of the machine only, which may be busy with other things.
 settings.register_profile("ccd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ccd")
+
+# Whoever starts the tests in the background may have these ignored, and what is ignored is inherited; the tests and
+# the programs that they start mean what a terminal does.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)  # still without effect here, but the default in a program
 
 
 @pytest.fixture(scope="session")
