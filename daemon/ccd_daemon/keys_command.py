@@ -26,6 +26,7 @@ from ccd_protocol.settings import SettingsError
 from .rpc_command import EXIT_FAILED, json_option, show
 
 _EXIT_USAGE = 2
+_ANY_WIDTH = 100_000  # more than a line can have
 _PERIOD = re.compile(r"(\d{1,5})([dhm])")
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 
@@ -277,7 +278,8 @@ def _table(headings: list[str], lines: list[list[str]]) -> None:
     table = Table(*headings, box=None, pad_edge=False)
     for line in lines:
         table.add_row(*line)
-    Console(soft_wrap=True, highlight=False, markup=False).print(table)
+    # The terminal wraps what is too wide; shortened names would be of no use to anybody.
+    Console(width=_ANY_WIDTH, highlight=False, markup=False).print(table)
 
 
 def _stop(message: str, status: int) -> NoReturn:

@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 def create_app(settings: GatewaySettings, backend: Backend | None = None) -> AsgiApp:
-    """Build the application. It opens nothing before its first request, so it can be built before a fork."""
+    """Build the application. It keeps nothing open before its first request, so it can be built before a fork."""
     backend = backend or Backend(
         settings.daemon_socket(os.environ),
         max_calls=settings.max_streams,
@@ -47,6 +47,8 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Asg
         reconnect_wait_s=settings.reconnect_wait_s,
         books=Books(settings.usage_path(os.environ)),
     )
+    store = KeyStore(settings.keys_path(os.environ))
+    store.keys()  # before the fork: a worker that replaces another knows that there were keys
     log = AccessLog(settings.access_log)
     app: App = falcon.asgi.App(middleware=[_Lifespan(backend, log)])
     app.req_options.strip_url_path_trailing_slash = True
@@ -60,8 +62,8 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Asg
         max_requests=settings.max_streams,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
-        door=Door(KeyStore(settings.keys_path(os.environ)), settings.require_keys),
-        sockets=SessionSockets(backend, settings),
+        door=Door(store, settings.require_keys),
+        sockets=SessionSockets(backend, settings, store),
         log=log,
     )
     return OlderEdge(MessagesEdge(envelope))

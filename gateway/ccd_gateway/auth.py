@@ -40,8 +40,9 @@ HeaderList = Iterable[tuple[bytes, bytes]]
 class KeyStore:
     """The keys of a file, as it is now; a change is noticed within a second, a new key at its first use.
 
-    A file that has become unreadable or wrong leaves the keys as they were, and is logged once. A file
-    that is gone, or empty, leaves none: whoever needed a key still does.
+    A file that has become unreadable or wrong leaves the keys as they were, and is logged once; where none had
+    been read, keys are needed all the same. A file that is gone, or empty, leaves none: whoever needed a key
+    still does.
 
     Args:
         path: the file; it need not exist.
@@ -64,6 +65,12 @@ class KeyStore:
             self._look()
         return self._keys
 
+    def still_good(self, key: Key) -> bool:
+        """Whether a key that was admitted before would be admitted now: not revoked, rotated or expired."""
+        now = self.keys().get(key.id)
+        alive = key.expires is None or time.time() < key.expires
+        return alive and now is not None and now.digest == key.digest
+
     def _look(self) -> None:
         try:
             found = self._path.stat()
@@ -77,6 +84,7 @@ class KeyStore:
             self._keys = read(self._path)
         except KeyFileError as error:
             _log.error("%s; the keys read before stay in force", error)
+            self.had_keys = True  # a process that has just started knows of none, and lets nobody in
         self.had_keys = self.had_keys or bool(self._keys)
 
 

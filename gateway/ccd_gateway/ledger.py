@@ -34,6 +34,11 @@ CREATE TABLE bucket (
 CREATE TABLE answering (
   key_id TEXT, process TEXT, count INTEGER NOT NULL, PRIMARY KEY (key_id, process)) WITHOUT ROWID;
 """
+# Without it the file is not of another version: nothing in it outlives its processes.
+_RUNNING = """
+CREATE TABLE IF NOT EXISTS running (
+  key_id TEXT, process TEXT, usd REAL NOT NULL, PRIMARY KEY (key_id, process)) WITHOUT ROWID
+"""
 _BOOK = """
 INSERT INTO usage VALUES (:day, :key_id, :model, :key_name, :tenant, 1, :input, :cached, :output, :weight, :cost)
 ON CONFLICT DO UPDATE SET requests = requests + 1, key_name = excluded.key_name, tenant = excluded.tenant,
@@ -113,22 +118,30 @@ class Ledger:
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {_VERSION}")
+            if version in (0, _VERSION):
+                self._db.execute(_RUNNING)
         if version not in (0, _VERSION):
             raise sqlite3.DatabaseError(f"{path} was written by another version of ccd ({version})")
 
     def close(self) -> None:
         """Forget the answers of this process, and close the file."""
         with self._transaction():
-            self._db.execute("DELETE FROM answering WHERE process = ?", (self._process,))
+            self._forget(self._process)
         self._db.close()
 
-    def begin(self, key: Key, now_s: float) -> Verdict:
-        """Admit one answer, and count it as open, or say why not. What is refused uses nothing up."""
+    def begin(self, key: Key, now_s: float, running_usd: float = 0.0) -> Verdict:
+        """Admit one answer, and count it as open, or say why not. What is refused uses nothing up.
+
+        Args:
+            key: whose answer.
+            now_s: seconds since 1970.
+            running_usd: what the key's open answers in this process have cost so far.
+        """
         with self._transaction():
             spent_usd = self._spent(key, now_s) if key.usd_per_day is not None else 0.0
             requests = self._bucket(key, "requests", key.requests_per_minute, now_s)
             tokens = self._bucket(key, "tokens", key.tokens_per_minute, now_s)
-            refused, after_s = self._refusal(key, spent_usd, requests, tokens)
+            refused, after_s = self._refusal(key, spent_usd + running_usd, requests, tokens)
             if refused is None:
                 if requests is not None:
                     requests = requests._replace(level=requests.level - 1)
@@ -141,10 +154,14 @@ class Ledger:
             headers += shown("tokens", tokens, key.tokens_per_minute)
         return Verdict(refused, after_s, spent_usd, headers)
 
-    def end(self, key: Key, used: Used | None, now_s: float) -> None:
-        """Book an answer that was begun, and count it as closed; None when it came to nothing."""
+    def end(self, key: Key, used: Used | None, now_s: float, running_usd: float = 0.0) -> None:
+        """Book an answer that was begun, and count it as closed; None when it came to nothing.
+
+        `running_usd` is of the answers of the key that are still open in this process.
+        """
         with self._transaction():
             self._count(key, -1)
+            self._runs_up(key, running_usd)
             if used is None:
                 return
             self._db.execute(
@@ -166,9 +183,14 @@ class Ledger:
             if tokens is not None:
                 self._keep(key, "tokens", tokens._replace(level=tokens.level - used.limited_tokens))
 
-    def spent(self, key: Key, now_s: float) -> float:
-        """USD that the key has spent today."""
-        return self._spent(key, now_s)
+    def spent(self, key: Key, now_s: float, running_usd: float = 0.0) -> float:
+        """USD that the key has spent today, with what its open answers in other processes have cost so far.
+
+        `running_usd` is of those in this process: the others are told, it is not in the result.
+        """
+        with self._transaction():
+            self._runs_up(key, running_usd)
+            return self._spent(key, now_s)
 
     def prices(self, now_s: float) -> dict[str, float]:
         """USD per unit of weight by model, from what its answers have cost lately."""
@@ -210,7 +232,21 @@ class Ledger:
             "SELECT coalesce(sum(cost_usd), 0) FROM usage WHERE day = ? AND key_id = ?",
             (day_of(now_s), key.id),
         ).fetchone()
-        return float(spent)
+        elsewhere = self._db.execute(
+            "SELECT process, usd FROM running WHERE key_id = ? AND process <> ? AND usd > 0",
+            (key.id, self._process),
+        ).fetchall()
+        return float(spent + sum(usd for process, usd in elsewhere if _runs(process)))
+
+    def _runs_up(self, key: Key, usd: float) -> None:
+        if key.usd_per_day is not None:
+            row = (key.id, self._process, usd)
+            self._db.execute("INSERT OR REPLACE INTO running VALUES (?, ?, ?)", row)
+
+    def _forget(self, process: str) -> None:
+        """A process whose answers are open no longer."""
+        self._db.execute("DELETE FROM answering WHERE process = ?", (process,))
+        self._db.execute("DELETE FROM running WHERE process = ?", (process,))
 
     def _bucket(self, key: Key, kind: str, per_minute: int | None, now_s: float) -> Bucket | None:
         if per_minute is None:
@@ -239,7 +275,7 @@ class Ledger:
         ).fetchall()
         dead = [process for process, _ in rows if process != self._process and not _runs(process)]
         for process in dead:
-            self._db.execute("DELETE FROM answering WHERE process = ?", (process,))
+            self._forget(process)
         return sum(count for process, count in rows if process not in dead)
 
     @contextmanager

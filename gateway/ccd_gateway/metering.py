@@ -4,8 +4,9 @@ The backend begins a `Run` before each chat call, whatever surface it is for, so
 Requests without a key pass by here at the cost of one comparison.
 
 What an answer has cost is known when it ends. While it runs, and when its client leaves early, the cost
-is worked out from the tokens that have passed and the price that the ledger has learned for the model; the
-prices of cached, written and generated tokens relate to that of input tokens alike for all models.
+is worked out from the tokens that have passed and the price that the ledger has learned for the model, or
+that is usual for its family; the prices of cached, written and generated tokens relate to that of input
+tokens alike for all models. All open answers of a key count together, also those of other processes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import logging
 import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +36,9 @@ _LOOK_EVERY_S = 1.0
 _OUTPUT_WEIGHT = 5.0
 _WRITTEN_WEIGHT = 1.25
 _CACHED_WEIGHT = 0.1
-_UNKNOWN_USD = 5e-6  # a token of a model that has never answered: rather too much than nothing
+_FAMILY_USD = {"haiku": 1e-6, "sonnet": 3e-6}  # an input token of a model that has never answered here
+_UNKNOWN_USD = 5e-6
+_NOTHING_USD = 1e-12  # what sums of fractions leave over
 _LINE_BYTES = 230  # of a delta's line without its text
 _BYTES_PER_TOKEN = 4
 _REFUSED = {
@@ -57,24 +61,42 @@ class Books:
         self._ledger: Ledger | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._prices: dict[str, float] = {}
+        self._running: defaultdict[str, float] = defaultdict(float)  # by key
 
-    def price(self, model: str) -> float | None:
-        """USD per unit of weight, or None for a model that has not answered yet."""
-        return self._prices.get(model)
+    def price(self, model: str) -> float:
+        """USD per unit of weight; a guess for a model that has not answered yet."""
+        known = self._prices.get(model)
+        if known is not None:
+            return known
+        return next((usd for name, usd in _FAMILY_USD.items() if name in model), _UNKNOWN_USD)
+
+    def running_usd(self, key: Key) -> float:
+        """What the key's open answers in this process have cost so far."""
+        return self._running.get(key.id, 0.0)
+
+    def runs_up(self, key: Key, usd: float) -> None:
+        """An open answer of the key has cost so much more; less than 0 when it is over."""
+        self._running[key.id] += usd
+        if self._running[key.id] < _NOTHING_USD:
+            del self._running[key.id]
 
     async def begin(self, key: Key) -> Verdict:
         """See `Ledger.begin`."""
-        return await self._do(lambda ledger: ledger.begin(key, time.time()))
+        running_usd = self.running_usd(key)
+        return await self._do(lambda ledger: ledger.begin(key, time.time(), running_usd))
 
     async def spent(self, key: Key) -> float:
         """See `Ledger.spent`."""
-        return await self._do(lambda ledger: ledger.spent(key, time.time()))
+        running_usd = self.running_usd(key)
+        return await self._do(lambda ledger: ledger.spent(key, time.time(), running_usd))
 
     def end(self, key: Key, used: Used | None) -> asyncio.Future[None]:
         """See `Ledger.end`. It happens whether or not the result is awaited."""
 
+        running_usd = self.running_usd(key)
+
         def book(ledger: Ledger) -> None:
-            ledger.end(key, used, time.time())
+            ledger.end(key, used, time.time(), running_usd)
             self._prices = (
                 ledger.prices(time.time()) if used and used.model not in self._prices else self._prices
             )
@@ -120,7 +142,8 @@ class Run:
         self._caller = caller
         self._key = key
         self._params = params
-        self._spent_usd = spent_usd  # today, by the key's other answers
+        self._spent_usd = spent_usd  # today, but for the key's open answers in this process
+        self._running_usd = 0.0
         self._seen = _Seen()
         self._ended = False
         self._next_look_s = time.monotonic() + _LOOK_EVERY_S
@@ -135,7 +158,8 @@ class Run:
         self._seen.add(payload)
         if self._key.usd_per_day is not None:
             self._look_at_others()
-            if self._spent_usd + self._running_usd() >= self._key.usd_per_day:
+            self._runs_up_to(self._cost_usd())
+            if self._spent_usd + self._books.running_usd(self._key) >= self._key.usd_per_day:
                 raise _over_budget()
 
     async def whole(self, call: Awaitable[Any]) -> ChatAnswer:
@@ -149,7 +173,8 @@ class Run:
             while not (await asyncio.wait([task], timeout=_LOOK_EVERY_S))[0]:
                 if (
                     self._key.usd_per_day is not None
-                    and await self._books.spent(self._key) >= self._key.usd_per_day
+                    and await self._books.spent(self._key) + self._books.running_usd(self._key)
+                    >= self._key.usd_per_day
                 ):
                     raise _over_budget()
             answer = cast(ChatAnswer, task.result())
@@ -167,7 +192,7 @@ class Run:
         """Book what the daemon says that the answer has cost."""
         if self._ended:
             return
-        self._ended = True
+        self._over()
         # Nobody was asked for an answer from the cache; its usage is that of the first who asked.
         tokens = _Tokens() if result.get("cache") == "hit" else _Tokens.of(result["usage"])
         used = tokens.used(result["model"] or self._model(), result["cost_usd"])
@@ -182,19 +207,22 @@ class Run:
         """
         if self._ended:
             return
-        self._ended = True
+        self._over()
         tokens = self._seen.tokens()
         if tokens is None and asked:
             tokens = _Tokens(input_tokens=_text_bytes(self._params) // _BYTES_PER_TOKEN)
         used = None
         if tokens is not None:
-            price = self._books.price(self._model())
-            used = tokens.used(self._model(), tokens.weight * (_UNKNOWN_USD if price is None else price))
+            used = tokens.used(self._model(), tokens.weight * self._books.price(self._model()))
             self._note(used)
         self._books.end(self._key, used)
 
-    def _nothing(self) -> None:
+    def _over(self) -> None:
         self._ended = True
+        self._runs_up_to(0.0)
+
+    def _nothing(self) -> None:
+        self._over()
         self._books.end(self._key, None)
 
     def _model(self) -> str:
@@ -207,9 +235,14 @@ class Run:
         caller.output_tokens += used.output_tokens
         caller.cost_usd += used.cost_usd
 
-    def _running_usd(self) -> float:
-        tokens, price = self._seen.tokens(), self._books.price(self._model())
-        return tokens.weight * price if tokens is not None and price is not None else 0.0
+    def _cost_usd(self) -> float:
+        tokens = self._seen.tokens()
+        return tokens.weight * self._books.price(self._model()) if tokens is not None else 0.0
+
+    def _runs_up_to(self, usd: float) -> None:
+        before, self._running_usd = self._running_usd, usd
+        if usd != before:
+            self._books.runs_up(self._key, usd - before)
 
     def _look_at_others(self) -> None:
         """Ask the ledger now and then; the answer is used when it is there."""

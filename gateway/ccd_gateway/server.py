@@ -8,13 +8,14 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from ccd_gateway import boot_signals
 from ccd_gateway.app import create_app
-from ccd_gateway.auth import why_not
+from ccd_gateway.auth import is_local, why_not
 from ccd_gateway.envelope import App
 from ccd_gateway.keyfile import KeyFileError
 from ccd_gateway.settings import GatewaySettings
@@ -49,6 +50,9 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
         listener.close()
         print(f"ccd gateway: {refusal}", file=sys.stderr)
         return 2
+    if not is_local(listener.getsockname()) and not settings.insecure_no_auth:
+        # Also where a worker starts when the last key is gone.
+        settings = replace(settings, require_keys=True)
     try:
         _Server(settings, listener, on_ready).run()
     except SystemExit as stop:

@@ -49,6 +49,14 @@ def test_the_secret_is_shown_once(ccd: Ccd) -> None:
     assert token not in json.dumps(ccd.json("keys", "list"))
 
 
+def test_lists_shorten_nothing(ccd: Ccd) -> None:
+    name = "n" * 64
+    ccd("keys", "create", name, "--scope", "chat", "--scope", "agent", "--model", "claude-haiku-4-5")
+    [row] = ccd.json("keys", "list")
+    [_, line] = ccd("keys", "list").stdout.splitlines()
+    assert line.split()[:7] == [name, row["id"], name, "chat", "agent", "chat", "claude-haiku-4-5"]
+
+
 def test_everything_that_a_key_may_have(ccd: Ccd) -> None:
     limits = [
         "--requests-per-minute",

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from ccd_gateway.auth import Failures, KeyStore, is_local, presented, why_not
 from ccd_gateway.keyfile import KeyFileError, changing, make
+from ccd_gateway.ledger import read_usage
 from fakes.gateway_daemon import RESULT, Call, Daemon, Gate, start, text
 from fakes.gateway_keys import add_key, bearer
 from fakes.gateway_process import SOURCES, USER, Answer, Gateway, events, read_until
@@ -211,6 +213,32 @@ def test_a_file_that_breaks_leaves_the_keys_in_force(
     now[0] = 2.0
     assert store.keys() == {key.id: key}
     assert len(caplog.records) == 1 and "damaged" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["{", '{"version": 1, "keys": []}', None])
+def test_a_worker_that_replaces_another_does_not_open_the_door(
+    content: str | None, daemon: Daemon, tmp_path: Path
+) -> None:
+    """Whatever has become of the file: keys were needed, and still are."""
+    keyed = Keyed(daemon, tmp_path)
+    with keyed.gateway as gateway:
+        assert gateway.request("GET", MODELS, headers=bearer(keyed.token)).status == 200
+        keyed.keys.unlink()
+        if content is not None:
+            keyed.keys.write_text(content)
+            keyed.keys.chmod(0o600)
+        master = gateway.process.pid
+        [worker] = map(int, Path(f"/proc/{master}/task/{master}/children").read_text().split())
+        os.kill(worker, signal.SIGKILL)
+        assert gateway.request("GET", MODELS).status == 401
+
+
+def test_a_file_that_was_never_good_lets_nobody_in(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text("{")
+    path.chmod(0o600)
+    store = KeyStore(path)
+    assert store.keys() == {} and store.had_keys
 
 
 def test_the_disk_is_looked_at_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,7 +467,7 @@ def test_a_stream_is_stopped_when_its_cost_passes_the_budget(keyed: Keyed, daemo
 
 
 def test_an_answer_that_is_left_early_is_booked(keyed: Keyed, daemon: Daemon) -> None:
-    headers = keyed.add("leaver", usd_per_day=0.001)
+    headers = keyed.add("leaver", usd_per_day=0.006)
     opening = b'{"type":"stream_event","event":{"type":"message_start","message":{"model":"claude-new",'
     opening += b'"usage":{"input_tokens":1000}}}}\n'
 
@@ -452,11 +480,28 @@ def test_an_answer_that_is_left_early_is_booked(keyed: Keyed, daemon: Daemon) ->
     with open_keyed(keyed, headers, stream=True) as connection:
         read_until(connection, b"first")
     assert daemon.cancellations.acquire(timeout=20)
-    daemon.chat()
     deadline = time.monotonic() + 5
-    while keyed.gateway.chat(headers=headers).status != 429:
+    while not (rows := [row for row in read_usage(keyed.usage, "2000-01-01") if row.key == "leaver"]):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    [row] = rows
+    assert (row.model, row.input_tokens) == ("claude-new", 1000) and row.output_tokens > 0
+    assert row.cost_usd == pytest.approx((1000 + 5 * row.output_tokens) * 5e-6)
+
+
+def test_a_stream_of_a_model_without_a_known_price_is_stopped_too(keyed: Keyed, daemon: Daemon) -> None:
+    opening = b'{"type":"stream_event","event":{"type":"message_start","message":{"model":"claude-newer",'
+    opening += b'"usage":{"input_tokens":10}}}}\n'
+
+    async def long(call: Call) -> object:
+        await call.send(opening + text("first "))
+        for _ in range(500):
+            await call.send(text("word "))
+        return RESULT
+
+    daemon.scripts["chat.stream"] = long
+    answer = keyed.gateway.chat(headers=keyed.add("first", usd_per_day=0.001), stream=True)
+    assert b"insufficient_quota" in answer.body and answer.body.count(b"word ") < 500
 
 
 def test_two_workers_share_the_limits(daemon: Daemon, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ccd_gateway.keyfile import Key, make
@@ -89,28 +90,54 @@ def test_answers_that_are_open_at_a_time(path: Path) -> None:
     ledger.close()
 
 
-def test_answers_of_a_killed_process_stop_to_count(path: Path) -> None:
-    key = key_with(concurrent=1)
+def other_process(path: Path, key: Key, call: str) -> subprocess.Popen[bytes]:
+    """Another process that does something with the ledger, prints what comes of it, and then waits."""
     script = (
         "import os, sys; from pathlib import Path; import msgspec;"
         "from ccd_gateway.keyfile import Key; from ccd_gateway.ledger import Ledger;"
         "key = msgspec.json.decode(sys.argv[2], type=Key);"
-        "print(Ledger(Path(sys.argv[1])).begin(key, 1.0).refused, flush=True); sys.stdin.read()"
+        f"print(Ledger(Path(sys.argv[1])).{call}, flush=True); sys.stdin.read()"
     )
-    import msgspec
-
-    child = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", script, str(path), msgspec.json.encode(key).decode()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    assert child.stdout is not None and child.stdin is not None
-    assert child.stdout.readline() == b"None\n"
+
+
+def test_answers_of_a_killed_process_stop_to_count(path: Path) -> None:
+    key = key_with(concurrent=1)
+    child = other_process(path, key, "begin(key, 1.0).refused")
+    assert child.stdout is not None and child.stdout.readline() == b"None\n"
     ledger = Ledger(path)
     assert ledger.begin(key, NOON).refused == "concurrent"
     child.kill()
     child.communicate()
     assert ledger.begin(key, NOON).refused is None
+    ledger.close()
+
+
+def test_what_runs_in_another_process_counts_until_that_is_killed(path: Path) -> None:
+    key = key_with(usd_per_day=0.5)
+    child = other_process(path, key, f"spent(key, {NOON}, 0.4)")
+    assert child.stdout is not None and child.stdout.readline() == b"0.0\n"
+    ledger = Ledger(path)
+    assert ledger.spent(key, NOON) == pytest.approx(0.4)
+    assert ledger.begin(key, NOON, 0.05).refused is None
+    assert ledger.begin(key, NOON, 0.1).refused == "budget"
+    child.kill()
+    child.communicate()
+    assert ledger.spent(key, NOON) == 0
+    ledger.close()
+
+
+def test_a_file_from_before_running_answers_were_counted(path: Path) -> None:
+    Ledger(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE running")
+    db.close()
+    ledger = Ledger(path)
+    assert ledger.spent(key_with(usd_per_day=1.0), NOON, 0.5) == 0
     ledger.close()
 
 

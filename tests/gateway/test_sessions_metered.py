@@ -51,7 +51,8 @@ class Bench:
             folder / "no.sock", max_calls=1, timeout_s=1, reconnect_wait_s=0, books=Books(self.path)
         )
         key, _ = make("app", **limits)  # type: ignore[arg-type]
-        self.metered = Metered(self.backend, Caller(key=key))
+        self.caller = Caller(key=key)
+        self.metered = Metered(self.backend, self.caller)
 
     async def tell(self, *lines: bytes) -> RpcError | None:
         refusals = [await self.metered.saw(one) for one in lines]
@@ -141,6 +142,34 @@ async def test_a_budget_that_is_used_up_in_the_middle_is_told_once(folder: Path)
         await bench.metered.begin("three")
     assert late.value.code is Code.BUDGET
     assert await bench.rows() == [("m", 2, 10, pytest.approx(0.6))]
+
+
+@in_loop
+async def test_a_budget_holds_for_a_model_that_has_never_answered(folder: Path) -> None:
+    bench = Bench(folder, usd_per_day=0.5)
+    await bench.tell(init())
+    await bench.metered.begin("one")
+    refusal = await bench.tell(start(10_000_000))
+    assert refusal is not None and refusal.code is Code.BUDGET
+    bench.metered.cut()
+    await bench.backend.close()
+
+
+@in_loop
+async def test_open_answers_of_a_key_count_together(folder: Path) -> None:
+    bench = Bench(folder, usd_per_day=0.5)
+    other = Metered(bench.backend, bench.caller)
+    for metered in (bench.metered, other):
+        await metered.begin("hi")
+    assert await bench.tell(start(60_000)) is None  # 0.3 USD
+    refusal = await other.saw(start(60_000))
+    assert refusal is not None and refusal.code is Code.BUDGET
+    with pytest.raises(RpcError) as third:
+        await Metered(bench.backend, bench.caller).begin("hi")
+    assert third.value.code is Code.BUDGET
+    other.cut()
+    bench.metered.cut(asked=False)
+    await bench.backend.close()
 
 
 @in_loop

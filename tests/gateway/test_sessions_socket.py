@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from ccd_gateway.keyfile import changing
 from ccd_protocol.errors import Code, RpcError
 from fakes.gateway_daemon import SESSION, Call, Daemon, Gate
+from fakes.gateway_keys import add_key, bearer
 from fakes.gateway_process import Gateway
 from fakes.session_socket import Talk
 
@@ -152,6 +156,37 @@ def test_the_loss_of_the_daemon(agents: Gateway, daemon: Daemon) -> None:
             assert talk.closed()[0] == 1012
         finally:
             daemon.listen()
+
+
+@pytest.mark.parametrize("who_speaks", ["client", "session"])
+def test_a_key_that_is_revoked_ends_its_connections(daemon: Daemon, tmp_path: Path, who_speaks: str) -> None:
+    keys = tmp_path / "keys.json"
+    token = add_key(keys, scopes=("agent", "chat"))
+    more = Gate()
+
+    async def attach(call: Call) -> Any:
+        await call.send(line(**INIT))
+        await more.passed()
+        await call.send(line(type="assistant"))
+        await call.cancelled.wait()
+        raise RpcError(Code.CANCELLED)
+
+    daemon.scripts["session.attach"] = attach
+    gateway = Gateway(daemon.path, keys_file=keys, usage_file=tmp_path / "usage.sqlite3")
+    with gateway, connect(where(gateway), additional_headers=bearer(token)) as connection:
+        talk = Talk(connection)
+        assert talk.frame()["type"] == "session_init"
+        with changing(keys) as found:
+            found.clear()
+        while gateway.request("GET", "/v1/models", headers=bearer(token)).status != 401:
+            time.sleep(0.05)
+        if who_speaks == "client":
+            talk.say("user_message", content="hi")
+        else:
+            more.open()
+        assert talk.closed() == (1008, "the API key is no longer valid")
+        assert [frame["type"] for frame in talk.frames] == ["session_init", "error"]
+    assert "session.send" not in [method for method, _ in daemon.calls]
 
 
 def test_no_more_than_there_is_room_for(agents: Gateway, daemon: Daemon) -> None:

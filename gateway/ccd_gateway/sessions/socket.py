@@ -16,6 +16,7 @@ from contextlib import suppress
 import msgspec
 
 from ccd_client import AsyncStream
+from ccd_gateway.auth import KeyStore
 from ccd_gateway.backend import Backend
 from ccd_gateway.caller import Caller, caller_of_scope
 from ccd_gateway.envelope import Message, Receive, Scope, Send
@@ -45,11 +46,13 @@ class SessionSockets:
     Args:
         backend: the daemon.
         settings: who may come.
+        store: the keys, for clients whose key is revoked while they are connected.
     """
 
-    def __init__(self, backend: Backend, settings: GatewaySettings) -> None:
+    def __init__(self, backend: Backend, settings: GatewaySettings, store: KeyStore) -> None:
         self._backend = backend
         self._settings = settings
+        self._store = store
         self._following: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +66,7 @@ class SessionSockets:
         access.check(caller, without_key=self._settings.allow_agent_without_key)
         await receive()  # the handshake
         await send({"type": "websocket.accept", "subprotocol": _chosen(scope["subprotocols"])})
-        client = _Client(self._backend, self._settings, caller, session_id, send)
+        client = _Client(self._backend, self._settings, self._store, caller, session_id, send)
         following = asyncio.ensure_future(client.follow())
         self._following.add(following)
         following.add_done_callback(self._followed)
@@ -88,12 +91,19 @@ class _Client:
     """One connected client."""
 
     def __init__(
-        self, backend: Backend, settings: GatewaySettings, caller: Caller, session_id: str, send: Send
+        self,
+        backend: Backend,
+        settings: GatewaySettings,
+        store: KeyStore,
+        caller: Caller,
+        session_id: str,
+        send: Send,
     ) -> None:
         self.metered = Metered(backend, caller)
         self.gone = False
         self._backend = backend
         self._settings = settings
+        self._store = store
         self._caller = caller
         self._which = {"session_id": session_id, "tenant": caller.tenant}
         self._send = send
@@ -122,6 +132,7 @@ class _Client:
 
     async def _pass_on(self, line: bytes) -> None:
         self._attached.set()
+        await self._dismiss_if_revoked()
         await self._tell({"type": "websocket.send", "text": line.decode(errors="replace")})
         refusal = await self.metered.saw(line)
         if refusal is not None:
@@ -134,7 +145,7 @@ class _Client:
     async def listen(self, receive: Receive) -> None:
         """Do what the client says, one thing after the other, until it goes; but first it is shown the past."""
         await self._attached.wait()
-        while (message := await receive())["type"] != "websocket.disconnect":
+        while not self.gone and (message := await receive())["type"] != "websocket.disconnect":
             text = message.get("text")
             if text is None:
                 await self._tell_error("Send text frames, with a line of JSON each.")
@@ -144,6 +155,9 @@ class _Client:
                     await self._obey(line)
 
     async def _obey(self, line: str) -> None:
+        await self._dismiss_if_revoked()
+        if self.gone:
+            return
         try:
             call = requests.read(line)
             if call is not None:
@@ -172,6 +186,17 @@ class _Client:
             if fresh:
                 self.metered.cut(asked=False)
             raise
+
+    async def _dismiss_if_revoked(self) -> None:
+        """End the connection of a client whose key no longer lets it in; a turn that runs is still booked."""
+        key = self._caller.key
+        if self.gone or key is None or self._store.still_good(key):
+            return
+        await self._tell_error("The API key is no longer valid.")
+        await self._tell(
+            {"type": "websocket.close", "code": _POLICY, "reason": "the API key is no longer valid"}
+        )
+        self.gone = True
 
     async def _tell_error(self, text: str) -> None:
         frame = {"type": "error", "error": text, "session_id": self._which["session_id"]}
