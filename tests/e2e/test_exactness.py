@@ -94,7 +94,7 @@ def client(stack: Stack) -> Iterator[Client]:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(request=requests())
 def test_the_api_receives_exactly_the_request(stack: Stack, client: Client, request: dict[str, Any]) -> None:
-    stack.api.reset()
+    stack.settle()
     client.call("chat.complete", request)
     (body,) = stack.api.bodies()
     for key in (

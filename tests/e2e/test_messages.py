@@ -60,7 +60,7 @@ def sdk(stack: Stack) -> Iterator[Any]:
     """The SDK as users have it, but checking every answer against its own types. Its own types for requests are not
     the point here, so it is `Any`.
     """
-    stack.api.reset()
+    stack.settle()
     with anthropic.Anthropic(
         base_url=stack.url, api_key="any", max_retries=0, timeout=60, _strict_response_validation=True
     ) as client:
@@ -210,7 +210,10 @@ def test_images_and_documents_reach_the_api_as_they_are(stack: Stack, sdk: Any) 
 
 def test_betas_reach_the_api(stack: Stack, sdk: Any) -> None:
     raw = sdk.beta.messages.with_raw_response.create(
-        model=SONNET, max_tokens=9, messages=[user("hi")], betas=["one-2026-01-01", "two", "oauth-2025-04-20"]
+        model=SONNET,
+        max_tokens=99,
+        messages=[user("hi")],
+        betas=["one-2026-01-01", "two", "oauth-2025-04-20"],
     )
     assert stack.api.requests()[0]["headers"]["anthropic-beta"] == "one-2026-01-01,two"
     assert raw.headers["x-ccd-ignored"] == "anthropic-beta.oauth-2025-04-20"
@@ -219,7 +222,7 @@ def test_betas_reach_the_api(stack: Stack, sdk: Any) -> None:
 def test_sampling_that_the_model_no_longer_takes_is_named_or_refused(stack: Stack, sdk: Any) -> None:
     request = {
         "model": "haiku",
-        "max_tokens": 9,
+        "max_tokens": 99,
         "messages": [user("hi")],
         "extra_body": {"temperature": 0.5},
     }
@@ -233,7 +236,7 @@ def test_sampling_that_the_model_no_longer_takes_is_named_or_refused(stack: Stac
 
 def test_top_p_alone_is_honoured(stack: Stack, sdk: Any) -> None:
     """The CLI would add a temperature of its own, and the API refuses the two together."""
-    sdk.messages.create(model=SONNET, max_tokens=9, messages=[user("hi")], extra_body={"top_p": 0.5})
+    sdk.messages.create(model=SONNET, max_tokens=99, messages=[user("hi")], extra_body={"top_p": 0.5})
     (body,) = stack.api.bodies()
     assert body["top_p"] == 0.5 and "temperature" not in body
 
@@ -253,7 +256,7 @@ def test_failures_of_the_api_are_the_sdks_errors(
     for stream in (False, True):
         with pytest.raises(error) as caught:
             sdk.messages.create(
-                model=SONNET, max_tokens=9, messages=[user(directive(**fault))], stream=stream
+                model=SONNET, max_tokens=99, messages=[user(directive(**fault))], stream=stream
             )
         assert caught.value.status_code == status
         assert caught.value.request_id == caught.value.body["request_id"]

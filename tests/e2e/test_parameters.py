@@ -29,7 +29,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, cli: Path, api: Api) -> Iter
 
 @pytest.fixture
 def http(stack: Stack) -> Iterator[openai.OpenAI]:
-    stack.api.reset()
+    stack.settle()
     url = f"{stack.url}/v1"
     with openai.OpenAI(base_url=url, api_key="x", max_retries=0, _strict_response_validation=True) as http:
         yield http

@@ -42,7 +42,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, cli: Path, api: Api) -> Iter
 
 @pytest.fixture
 def sdk(stack: Stack) -> Iterator[openai.OpenAI]:
-    stack.api.reset()
+    stack.settle()
     with openai.OpenAI(
         base_url=f"{stack.url}/v1", api_key="x", max_retries=0, _strict_response_validation=True
     ) as client:

@@ -58,7 +58,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, cli: Path, api: Api) -> Iter
 
 @pytest.fixture
 def client(stack: Stack) -> Iterator[Client]:
-    stack.api.reset()
+    stack.settle()
     with Client(stack.socket) as client:
         yield client
 

@@ -240,6 +240,12 @@ class Stack:
         with Client(self.socket) as client:
             return dict(client.status())
 
+    def settle(self) -> None:
+        """Wait until nothing of an earlier test goes on (a CLI may go on after its answer); forget its calls."""
+        going_on = {"held", "busy", "cancelling", "resetting"}
+        wait_until(lambda: not going_on & {row["state"] for row in self.workers()}, what="idle workers")
+        self.api.reset()
+
     def processes(self) -> list[int]:
         """Every process of this stack's workers, whoever its parent is."""
         return marked_processes(f"CCD_OWNER={self.socket}")
