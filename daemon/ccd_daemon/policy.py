@@ -87,6 +87,15 @@ class Login:
         return True
 
 
+def excess(rss_bytes: int, processes: int, *, hard_bytes: int, max_processes: int) -> str | None:
+    """Why a process tree must be killed for its size, in words; None while it may stay."""
+    if processes > max_processes:
+        return f"it had {processes} processes, more than pool.max_processes"
+    if rss_bytes > hard_bytes:
+        return f"resident memory of {rss_bytes} bytes is over the hard limit"
+    return None
+
+
 class Rehearsals:
     """Whether spares rehearse. One that ends in another way than it should, or two lost in a row, were the last."""
 

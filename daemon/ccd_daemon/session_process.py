@@ -26,6 +26,7 @@ from .cgroup import Group
 from .config import Settings
 from .lifecycle import CLOCK, Action, Event, IllegalTransition, State, step
 from .ndjson import LineCutter, LineTooLong
+from .policy import excess
 from .process import exit_words
 from .process_tree import ProcessTree
 
@@ -291,13 +292,14 @@ class SessionProcess:
     def measured(self, rss_bytes: int, processes: int) -> None:
         """Its resident memory, its descendants included, and how many processes they are."""
         self.rss_bytes = rss_bytes
-        limits = self._settings.pool
         if self.state in (State.SPAWNING, State.DEAD):
             return
-        if processes > limits.max_processes:
-            self._too_large(f"it had {processes} processes, more than pool.max_processes")
-        elif rss_bytes > limits.rss_hard_bytes:
-            self._too_large(f"resident memory of {rss_bytes} bytes is over the hard limit")
+        limits = self._settings.pool
+        too_large = excess(
+            rss_bytes, processes, hard_bytes=limits.rss_hard_bytes, max_processes=limits.max_processes
+        )
+        if too_large is not None:
+            self._too_large(too_large)
 
     def _too_large(self, why: str) -> None:
         self.death = why

@@ -26,7 +26,7 @@ from .clocks import OutputClock, StateClock
 from .config import Settings
 from .controller import Controller
 from .lifecycle import Action, Event, IllegalTransition, State, step
-from .policy import jittered
+from .policy import excess, jittered
 from .process import exit_words
 from .process_tree import ProcessTree
 from .reader import Reader
@@ -345,10 +345,11 @@ class Worker:
         limits = self._settings.pool
         if self.state in (State.SPAWNING, State.DEAD):
             return
-        if processes > limits.max_processes:
-            self._too_large(f"it had {processes} processes, more than pool.max_processes")
-        elif rss_bytes > limits.rss_hard_bytes:
-            self._too_large(f"resident memory of {rss_bytes} bytes is over the hard limit")
+        too_large = excess(
+            rss_bytes, processes, hard_bytes=limits.rss_hard_bytes, max_processes=limits.max_processes
+        )
+        if too_large is not None:
+            self._too_large(too_large)
         elif rss_bytes > limits.rss_soft_bytes:
             self.wear.over_soft_limit = True
             self.feed(Event.RSS_SOFT)

@@ -7,8 +7,7 @@ unknown one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,16 +73,6 @@ def caller_of_scope(scope: Mapping[str, Any]) -> Caller:
 def current_caller() -> Caller:
     """On whose behalf the running task acts. Tasks inherit it from the one that starts them."""
     return _current.get() or Caller()
-
-
-@contextmanager
-def acting_for(caller: Caller) -> Iterator[Caller]:
-    """Act for a caller within the block; for work that no request started (recovered background answers)."""
-    token = _current.set(caller)
-    try:
-        yield caller
-    finally:
-        _current.reset(token)
 
 
 def admit(scope: MutableMapping[str, Any], caller: Caller) -> None:
