@@ -110,7 +110,7 @@ def _converse(client: Client, index: int, *, with_tools: bool) -> None:
 
 @contextmanager
 def _offline_api(folder: Path) -> Iterator[Endpoint]:
-    running = start(["-m", "ccd_gateway.offline"], clean_environ(folder / "api"), folder / "api.log")
+    running = start(["-m", "ccd_offline"], clean_environ(folder / "api"), folder / "api.log")
     try:
         yield Endpoint(json.loads(running.ready_line)["url"])
     finally:

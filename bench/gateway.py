@@ -21,7 +21,7 @@ from bench.measure import Figure, cpu_s, figure, interleaved, median_ratio, sing
 from bench.side import RATE, Part, Side
 from bench.stage import Bench, free_port, helper
 from bench.streams import Consumer
-from ccd_daemon.process import children
+from ccd_daemon.process.process import children
 
 GROUP = "g gateway"
 _COUNTS = (1, 100, 1000)

@@ -16,7 +16,7 @@ from bench.stage import Bench, Endpoint, daemon_stack, instant_api, wait_until
 from bench.streams import streams
 from bench.turns import Http, settled, through_socket
 from ccd_client import Client
-from ccd_daemon.process import children
+from ccd_daemon.process.process import children
 
 GROUP = "d memory"
 _MB = 1e6

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.stage import Bench, Endpoint, clean_environ, daemon_stack, free_port, wait_until
-from ccd_daemon.process import children
+from ccd_daemon.process.process import children
 from clients import environments
 from clients.environments import BuildError
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bench.measure import cpu_s, memory_bytes
 from bench.stage import HERE, clean_environ, free_port, helper, start
-from ccd_daemon.process import children
+from ccd_daemon.process.process import children
 
 RATE = 20  # chunks a second on each stream
 
@@ -92,7 +92,7 @@ class Side:
         self.daemon = Part(self.folder, "chunk_daemon", str(self.socket))
         self._held.callback(self.daemon.close)
         if name == "gateway":
-            arguments = ["-m", "ccd_daemon", "gateway", "--bind", f"127.0.0.1:{free_port()}"]
+            arguments = ["-m", "ccd_cli", "gateway", "--bind", f"127.0.0.1:{free_port()}"]
             environ = clean_environ(self.folder / "home", CCD_SOCKET=str(self.socket))
             self.server = start(arguments, environ, self.folder / "gateway.log")
             self._held.callback(self.server.stop)

@@ -18,9 +18,9 @@ from typing import IO, NamedTuple
 
 from bench.stage import Endpoint, Stack, clean_environ
 from ccd_client import Client
-from ccd_daemon import argv, control
-from ccd_daemon.controller import Controller
-from ccd_daemon.process import death_wrapper
+from ccd_daemon.claude import argv, control
+from ccd_daemon.process.process import death_wrapper
+from ccd_daemon.worker.controller import Controller
 
 MODEL = "sonnet"
 _PROMPT = "hello"

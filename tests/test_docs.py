@@ -10,8 +10,8 @@ from typing import Any
 import click
 import pytest
 
+from ccd_cli.root import main
 from ccd_daemon import config
-from ccd_daemon.cli import main
 from ccd_protocol.errors import Code
 
 ROOT = Path(__file__).parents[1]

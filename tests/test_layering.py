@@ -1,4 +1,6 @@
-"""Who may import whom. Protocol knows nobody; the gateway is a client like any other; the daemon serves them."""
+"""Who may import whom, as one table: packages, their libraries, and within a package its rooms and floors."""
+
+from __future__ import annotations
 
 import ast
 import sys
@@ -7,73 +9,153 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {
-    "ccd_protocol": (ROOT / "protocol" / "ccd_protocol", {"msgpack"}),
-    "ccd_client": (ROOT / "client" / "ccd_client", {"msgpack", "trio", "ccd_protocol"}),
+
+#: Package -> (its folder, what it may import besides the standard library and itself).
+PACKAGES: dict[str, tuple[str, set[str]]] = {
+    "ccd_protocol": ("protocol", {"msgpack"}),
+    "ccd_settings": ("protocol", set()),
+    "ccd_client": ("client", {"msgpack", "trio", "ccd_protocol", "ccd_settings"}),
     "ccd_daemon": (
-        ROOT / "daemon" / "ccd_daemon",
+        "daemon",
+        {"ccd_protocol", "ccd_settings", "uvloop", "msgspec", "msgpack", "psutil", "jsonschema"},
+    ),
+    "ccd_offline": ("gateway", {"ccd_settings", "falcon", "gunicorn", "msgspec", "uvloop"}),
+    "ccd_gateway": (
+        "gateway",
+        {"ccd_protocol", "ccd_settings", "ccd_client", "falcon", "gunicorn", "msgspec", "uvloop"},
+    ),
+    "ccd_cli": (
+        "daemon",
         {
             "ccd_protocol",
+            "ccd_settings",
             "ccd_client",
-            "uvloop",
-            "msgspec",
-            "msgpack",
-            "psutil",
+            "ccd_daemon",
+            "ccd_gateway",
+            "ccd_offline",
             "click",
             "rich",
-            "jsonschema",
         },
     ),
-    "ccd_gateway": (
-        ROOT / "gateway" / "ccd_gateway",
-        {"ccd_protocol", "ccd_client", "falcon", "gunicorn", "msgspec", "uvloop"},
-    ),
 }
-#: The daemon's command line talks to a daemon; the daemon itself never does.
-CLIENT_USERS = {"ask_batch.py", "ctl.py", "cli.py", "ask.py", "rpc_command.py"}
-#: Decisions and text only: no event loop, no operating system.
+
+#: Package -> room or module -> floor: each imports from lower floors and from itself only.
+FLOORS: dict[str, dict[str, int]] = {
+    "ccd_daemon": {
+        "app": 7,
+        "housekeeping": 6,
+        "rpc": 5,
+        "session": 4,
+        "pool": 4,
+        "worker": 3,
+        "request": 2,
+        "store": 2,
+        "claude": 1,
+        "process": 1,
+        "config": 0,
+        "errors": 0,
+        "logs": 0,
+    },
+}
+
+#: Rooms and modules that decide and write text only: no event loop, no operating system.
 PURE = {
-    "wish.py",
-    "answer_schema.py",
-    "thoughts.py",
-    "structured.py",
-    "lifecycle.py",
-    "ndjson.py",
-    "control.py",
-    "argv.py",
-    "policy.py",
-    "wear.py",
-    "controller.py",
-    "errors.py",
-    "body.py",
+    "ccd_daemon.request",
+    "ccd_daemon.worker.lifecycle",
+    "ccd_daemon.worker.wear",
+    "ccd_daemon.worker.controller",
+    "ccd_daemon.claude.argv",
+    "ccd_daemon.claude.control",
+    "ccd_daemon.claude.ndjson",
+    "ccd_daemon.pool.policy",
+    "ccd_daemon.errors",
 }
-
-
-def imported(file: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.partition(".")[0])
-    return names
+IMPURE_MODULES = {"asyncio", "os", "socket", "subprocess", "time"}
 
 
 def files() -> list[tuple[str, Path]]:
-    return [(name, file) for name, (folder, _) in PACKAGES.items() for file in sorted(folder.rglob("*.py"))]
+    return [
+        (package, file)
+        for package, (folder, _) in PACKAGES.items()
+        for file in sorted((ROOT / folder / package).rglob("*.py"))
+    ]
 
 
-@pytest.mark.parametrize(("package", "file"), files(), ids=lambda value: str(getattr(value, "name", value)))
-def test_imports_stay_within_the_layers(package: str, file: Path) -> None:
+def module_name(package: str, file: Path) -> str:
+    parts = file.relative_to(ROOT / PACKAGES[package][0]).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(file: Path) -> set[str]:
+    """Every module that a file names in an import, wherever in the file it stands."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import hides where it leads"
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room_of(package: str, module: str) -> str:
+    """The first word below the package: a room, or a module that stands at its top."""
+    return module.removeprefix(package).lstrip(".").partition(".")[0]
+
+
+ALL = pytest.mark.parametrize(
+    ("package", "file"), files(), ids=[module_name(package, file) for package, file in files()]
+)
+
+
+@ALL
+def test_packages(package: str, file: Path) -> None:
+    tops = {name.partition(".")[0] for name in imported(file)}
     allowed = PACKAGES[package][1] | set(sys.stdlib_module_names) | {package}
-    names = imported(file)
-    assert names <= allowed, names - allowed
-    if package == "ccd_daemon" and "ccd_client" in names:
-        assert file.name in CLIENT_USERS
-    if package == "ccd_daemon" and file.name in PURE:
-        assert not names & {"asyncio", "os", "socket", "subprocess", "time"}
+    assert tops <= allowed, tops - allowed
+
+
+@ALL
+def test_nobody_imports_by_a_string(package: str, file: Path) -> None:
+    """What an import hides from the reader it hides from the type checker and from this test."""
+    text = file.read_text()
+    hidden = "import_module(" in text or "__import__(" in text
+    assert not hidden or module_name(package, file) in {"ccd_client", "ccd_cli.__main__"}
+
+
+@ALL
+def test_floors(package: str, file: Path) -> None:
+    floors = FLOORS.get(package)
+    if floors is None:
+        return
+    here = room_of(package, module_name(package, file))
+    if not here:
+        return
+    assert here in floors, f"{here} stands on no floor"
+    for name in imported(file):
+        if not name.startswith(package + "."):
+            continue
+        there = room_of(package, name)
+        assert there == here or floors[there] < floors[here], f"{here} imports {name}, which is not below it"
+
+
+@ALL
+def test_purity(package: str, file: Path) -> None:
+    module = module_name(package, file)
+    if any(module == pure or module.startswith(pure + ".") for pure in PURE):
+        assert not {name.partition(".")[0] for name in imported(file)} & IMPURE_MODULES
 
 
 def test_trio_is_imported_by_one_module_only() -> None:
-    users = {file.name for name, file in files() if "trio" in imported(file)}
+    users = {
+        file.name for _, file in files() if "trio" in {name.partition(".")[0] for name in imported(file)}
+    }
     assert users <= {"_trio.py"}
+
+
+@pytest.mark.parametrize("room", sorted({file.parent for _, file in files()}), ids=lambda room: room.name)
+def test_rooms(room: Path) -> None:
+    """A room says what lives there, and stays small enough to be known."""
+    tree = ast.parse((room / "__init__.py").read_text())
+    assert ast.get_docstring(tree), room
+    assert len([file for file in room.glob("*.py") if file.stem not in ("__init__", "__main__")]) <= 12, room

@@ -37,10 +37,18 @@ def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    assert tops == {"ccd_protocol", "ccd_client", "ccd_daemon", "ccd_gateway"}
+    assert tops == {
+        "ccd_protocol",
+        "ccd_settings",
+        "ccd_client",
+        "ccd_daemon",
+        "ccd_cli",
+        "ccd_gateway",
+        "ccd_offline",
+    }
     assert {f"{top}/py.typed" for top in tops} <= set(names)
 
 

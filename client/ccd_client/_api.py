@@ -15,13 +15,7 @@ from ccd_client._batch import Batch, BatchItem, Progress, async_workers, run_in_
 from ccd_client._core import DEFAULT_WINDOW_BYTES, Handlers
 from ccd_client.events import Answer, Decoder, Event, whole_answer
 from ccd_client.messages import chat_request
-from ccd_protocol.methods import (
-    HealthResult,
-    ModelsResult,
-    PingResult,
-    StatusResult,
-    WorkersResult,
-)
+from ccd_protocol.methods import HealthResult, ModelsResult, PingResult, StatusResult, WorkersResult
 
 Messages: TypeAlias = str | Sequence[Mapping[str, Any]]
 Prompt: TypeAlias = Messages | Mapping[str, Any]

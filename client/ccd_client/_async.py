@@ -269,7 +269,7 @@ class AsyncCalls(AsyncApi):
     """`call` and `stream` of an asynchronous client.
 
     Args:
-        path: the socket; by default `ccd_protocol.paths.socket_path()`.
+        path: the socket; by default `ccd_settings.paths.socket_path()`.
         timeout_s: the deadline of calls that name none; None is none.
         reconnect_wait_s: how long a call waits for a daemon that was there before and is gone.
     """

@@ -16,7 +16,6 @@ from typing import Any, Final, TypeAlias
 
 from ccd_protocol import frames
 from ccd_protocol.errors import Code, RpcError
-from ccd_protocol.paths import socket_path
 from ccd_protocol.peer import (
     Called,
     Cancelled,
@@ -29,6 +28,7 @@ from ccd_protocol.peer import (
     Peer,
     PeerEvent,
 )
+from ccd_settings.paths import socket_path
 
 AGENT: Final = "ccd-client/0.1.0"
 DEFAULT_WINDOW_BYTES: Final = 262_144

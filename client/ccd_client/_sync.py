@@ -81,7 +81,7 @@ class Client(BlockingApi):
     A forked process gets a connection of its own; what was in progress is in progress in its parent.
 
     Args:
-        path: the socket; by default `ccd_protocol.paths.socket_path()`.
+        path: the socket; by default `ccd_settings.paths.socket_path()`.
         timeout_s: the deadline of calls that name none; None is none.
         reconnect_wait_s: how long a call waits for a daemon that was there before and is gone.
     """

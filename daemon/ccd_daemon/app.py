@@ -19,28 +19,30 @@ from pathlib import Path
 
 import uvloop
 
-from . import argv, cgroup, logs, memory, reaper
-from .answer_cache import AnswerCache
-from .capability import capabilities
-from .cli_binary import CliBroken, CliNotFound
-from .cli_binary import find as find_cli
-from .cli_binary import resolve as resolve_cli
-from .config import Settings
-from .connection import Handler
-from .conversations import Conversations
-from .housekeeping import Housekeeping
-from .methods.admin import Admin
-from .methods.chat import Chat
-from .methods.conversation import ConversationMethods
-from .methods.remembered import Remembered
-from .methods.session import SessionMethods
-from .pool import Pool
-from .process import WORKER_MARK
-from .server import Server, SocketError, SocketLock, bind
-from .session import Session
-from .session_process import Wanted
-from .sessions import Sessions
-from .worker import Worker
+from ccd_daemon import logs
+from ccd_daemon.claude import argv
+from ccd_daemon.claude.binary import CliBroken, CliNotFound
+from ccd_daemon.claude.binary import find as find_cli
+from ccd_daemon.claude.binary import resolve as resolve_cli
+from ccd_daemon.claude.capability import capabilities
+from ccd_daemon.config import Settings
+from ccd_daemon.housekeeping import Housekeeping
+from ccd_daemon.pool.pool import Pool
+from ccd_daemon.process import cgroup, memory, reaper
+from ccd_daemon.process.process import WORKER_MARK
+from ccd_daemon.rpc.connection import Handler
+from ccd_daemon.rpc.methods.admin import Admin
+from ccd_daemon.rpc.methods.chat import Chat
+from ccd_daemon.rpc.methods.conversation import ConversationMethods
+from ccd_daemon.rpc.methods.remembered import Remembered
+from ccd_daemon.rpc.methods.session import SessionMethods
+from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind
+from ccd_daemon.session.process import Wanted
+from ccd_daemon.session.session import Session
+from ccd_daemon.session.sessions import Sessions
+from ccd_daemon.store.answer_cache import AnswerCache
+from ccd_daemon.store.conversations import Conversations
+from ccd_daemon.worker.worker import Worker
 
 log = logging.getLogger("ccd")
 

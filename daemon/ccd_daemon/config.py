@@ -1,6 +1,6 @@
-"""Every setting of the daemon, with its default, bounds and meaning. The loader is `ccd_protocol.settings`.
+"""Every setting of the daemon, with its default, bounds and meaning. The loader is `ccd_settings.settings`.
 
-Order, later wins: defaults, settings of the older projects (`ccd_protocol.foreign`), TOML file,
+Order, later wins: defaults, settings of the older projects (`ccd_settings.compat`), TOML file,
 `CCD_<SECTION>__<KEY>` variables, flags. `CCD_SOCKET` names the socket and `CCD_CONFIG` the file.
 """
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ccd_protocol import foreign
-from ccd_protocol.paths import data_dir
-from ccd_protocol.settings import SettingsError, config_path, load, socket_in_force
+from ccd_settings import compat as foreign
+from ccd_settings.paths import data_dir
+from ccd_settings.settings import SettingsError, config_path, load, socket_in_force
 
 MIB = 1024 * 1024
 _PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ccd_daemon.claude.control import ResultLine, RetryLine
 from ccd_protocol.errors import Code, RpcError
-
-from .control import ResultLine, RetryLine
 
 LOGIN_HINT = (
     "Log in once with the `claude` command as the user that runs ccd, or set ANTHROPIC_API_KEY "

@@ -12,13 +12,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from . import cgroup, memory, reaper
-from .config import Settings
-from .lifecycle import State
-from .pool import Pool
-from .session_process import SessionProcess
-from .sessions import Sessions
-from .worker import Worker
+from ccd_daemon.config import Settings
+from ccd_daemon.pool.pool import Pool
+from ccd_daemon.process import cgroup, memory, reaper
+from ccd_daemon.session.process import SessionProcess
+from ccd_daemon.session.sessions import Sessions
+from ccd_daemon.worker.lifecycle import State
+from ccd_daemon.worker.worker import Worker
 
 log = logging.getLogger("ccd")
 

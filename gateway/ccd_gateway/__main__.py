@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ccd_gateway.server import run
+from ccd_gateway.server.server import run
 from ccd_gateway.settings import load_settings
-from ccd_protocol import foreign
-from ccd_protocol.settings import SettingsError
+from ccd_settings import compat as foreign
+from ccd_settings.settings import SettingsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from ccd_gateway.backend import Backend
+from ccd_gateway.answer.backend import Backend
 from ccd_gateway.errors import JSON
 from ccd_protocol.errors import RpcError
 

@@ -11,7 +11,7 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from ccd_gateway.backend import Backend
+from ccd_gateway.answer.backend import Backend
 from ccd_gateway.errors import JSON, ApiError
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.methods import Model, ModelsResult

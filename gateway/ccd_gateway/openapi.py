@@ -16,11 +16,11 @@ import msgspec
 
 from ccd_gateway.anthropic import description
 from ccd_gateway.anthropic.schema import MessagesRequest, Prompt
+from ccd_gateway.chat.schema import ChatRequest
+from ccd_gateway.compat import openapi as legacy
+from ccd_gateway.compat.openapi import cache_control, cache_headers
 from ccd_gateway.errors import JSON
-from ccd_gateway.legacy import openapi as legacy
-from ccd_gateway.legacy.openapi import cache_control, cache_headers
 from ccd_gateway.responses.schema import ResponsesRequest
-from ccd_gateway.schema import ChatRequest
 from ccd_gateway.sessions import description as sessions
 
 Json = dict[str, Any]

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ccd_gateway.legacy.names import model_name
-from ccd_protocol import foreign
-from ccd_protocol.paths import data_dir
-from ccd_protocol.settings import config_path, load, socket_in_force
+from ccd_gateway.names import model_name
+from ccd_settings import compat as foreign
+from ccd_settings.paths import data_dir
+from ccd_settings.settings import config_path, load, socket_in_force
 
 _BIND = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9_.-]*)):(?P<port>\d{1,5})")
 

@@ -17,8 +17,8 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from ccd_gateway.anthropic.schema import MessagesRequest
+from ccd_gateway.chat.schema import ChatRequest
 from ccd_gateway.responses.schema import ResponsesRequest
-from ccd_gateway.schema import ChatRequest
 from fakes.stack import Stack
 
 MODEL = "claude-sonnet-4-6"

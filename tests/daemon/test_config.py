@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ccd_daemon import config
-from ccd_protocol.settings import SettingsError
+from ccd_settings.settings import SettingsError
 
 
 def test_defaults(tmp_path: Path) -> None:

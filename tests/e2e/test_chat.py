@@ -257,7 +257,7 @@ def test_wrong_use_is_told_in_words(
     stack: Stack, arguments: list[str | bytes], stdin: bytes, problem: str, locale: str
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "ccd_daemon", "ask", *arguments],
+        [sys.executable, "-m", "ccd_cli", "ask", *arguments],
         env={**stack.environ(), "LC_ALL": locale},
         input=stdin,
         capture_output=True,
@@ -275,7 +275,7 @@ def test_commands_find_the_socket_in_the_settings_file(stack: Stack, tmp_path: P
     environ = {name: value for name, value in stack.environ().items() if name != "CCD_SOCKET"}
     for command in (["ask", "found it"], ["ctl", "ping"]):
         done = subprocess.run(
-            [sys.executable, "-m", "ccd_daemon", *command],
+            [sys.executable, "-m", "ccd_cli", *command],
             env={**environ, "CCD_CONFIG": str(file)},
             capture_output=True,
             text=True,

@@ -111,7 +111,7 @@ def test_a_client_that_is_killed_frees_its_worker(stack: Stack) -> None:
     import sys
 
     asking = subprocess.Popen(
-        [sys.executable, "-m", "ccd_daemon", "ask", HANG], env=stack.environ(), stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "ccd_cli", "ask", HANG], env=stack.environ(), stdout=subprocess.DEVNULL
     )
     wait_until(stack.api.requests, what="the request to reach the API")
     asking.kill()

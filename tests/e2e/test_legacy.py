@@ -21,7 +21,7 @@ MODEL = "claude-sonnet-4-5"
 def compatible(folder: Path, cli: Path, api: Api, **settings: str) -> Iterator[tuple[Stack, str]]:
     """Daemon and gateway with an older project's settings, and the URL that those lead to."""
     with running_stack(folder, cli, api, CCD_DATA__DIR=str(folder / "data"), **settings) as stack:
-        gateway = start(["-m", "ccd_daemon", "gateway"], stack.environ(), folder / "gateway.log")
+        gateway = start(["-m", "ccd_cli", "gateway"], stack.environ(), folder / "gateway.log")
         stack.gateway = gateway
         yield stack, gateway.ready_line.rpartition(" ")[2]
 
@@ -152,7 +152,7 @@ def test_all_addresses_need_keys(rust: tuple[Stack, str, int], tmp_path: Path) -
     stack = rust[0]
     environ = {**stack.environ(), "CLAUDE_CODE__SERVER__HOST": "0.0.0.0", "CLAUDE_CODE__SERVER__PORT": "0"}
     with pytest.raises(AssertionError, match=r"(?s)exit 2.*insecure-no-auth"):
-        start(["-m", "ccd_daemon", "gateway"], environ, tmp_path / "refused.log", timeout_s=30)
+        start(["-m", "ccd_cli", "gateway"], environ, tmp_path / "refused.log", timeout_s=30)
 
 
 def test_settings_files_in_the_working_directory(

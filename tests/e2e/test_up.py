@@ -29,7 +29,7 @@ class Up:
         environ = clean_environ(
             folder / "home", CCD_CLI__COMMAND=str(cli), ANTHROPIC_API_KEY="real-key-canary", **{name: value}
         )
-        arguments = ["-m", "ccd_daemon", "up", "--offline", "--bind", self.bind, "--socket", str(self.socket)]
+        arguments = ["-m", "ccd_cli", "up", "--offline", "--bind", self.bind, "--socket", str(self.socket)]
         self.running: Running = start(arguments, environ, folder / "up.log")
 
     def ask(self, text: str) -> str:
@@ -103,7 +103,7 @@ def test_killing_it_leaves_nothing(up: Up) -> None:
 
 
 PARTS = {
-    "offline API": (["ccd_gateway.offline"], signal.SIGKILL),
+    "offline API": (["ccd_offline"], signal.SIGKILL),
     "daemon": (["ccd_daemon", "daemon", "--with-parent"], signal.SIGTERM),
     "gateway": (["ccd_daemon", "gateway", "--bind", "127.0.0.1:0"], signal.SIGTERM),
 }
@@ -129,7 +129,7 @@ def test_a_part_whose_unit_was_killed_while_it_started_ends(part: str, tmp_path:
 
 
 def up_that_fails(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ccd_daemon", "up", "--offline", *arguments]
+    command = [sys.executable, "-m", "ccd_cli", "up", "--offline", *arguments]
     clean = clean_environ(folder / "other-home", **environ)
     done = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=60, check=False)
     assert "Traceback" not in done.stderr
@@ -173,7 +173,7 @@ def test_its_exit_status_says_why_it_could_not_start(up: Up, tmp_path: Path, cli
 def test_what_stands_in_the_way_of_a_daemon_is_told_in_words(tmp_path: Path, cli: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o750)
     (tmp_path / "run" / "s.workers").write_text("somebody's notes")
-    command = [sys.executable, "-m", "ccd_daemon", "daemon", "--socket", str(tmp_path / "run" / "s")]
+    command = [sys.executable, "-m", "ccd_cli", "daemon", "--socket", str(tmp_path / "run" / "s")]
     environ = clean_environ(tmp_path / "home", CCD_CLI__COMMAND=str(cli))
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 69

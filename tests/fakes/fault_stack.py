@@ -39,7 +39,7 @@ class FaultStack:
         return clean_environ(self.folder / "home", **{**own, **self.settings})
 
     def start(self) -> Running:
-        self.daemon = start(["-m", "ccd_daemon", "daemon"], self.environ(), self.folder / "daemon.log")
+        self.daemon = start(["-m", "ccd_cli", "daemon"], self.environ(), self.folder / "daemon.log")
         return self.daemon
 
     def faults(self, **faults: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd_gateway.keyfile import changing, make
+from ccd_gateway.access.keyfile import changing, make
 
 
 def add_key(path: Path, name: str = "app", **limits: object) -> str:

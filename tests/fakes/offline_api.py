@@ -21,7 +21,7 @@ class OfflineApi:
     """Starts the API, waits until it is ready, and ends it on exit."""
 
     def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "ccd_gateway.offline", *arguments]
+        command = [sys.executable, "-m", "ccd_offline", *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ccd_daemon import cli_binary, cli_install
+from ccd_daemon.claude import binary as cli_binary
+from ccd_daemon.claude import install as cli_install
 from ccd_daemon.config import default_data_dir
 
 ROOT = Path(__file__).parents[2]
@@ -206,11 +207,11 @@ class Stack:
         )
 
     def start_daemon(self) -> Running:
-        self.daemon = start(["-m", "ccd_daemon", "daemon"], self.environ(), self.folder / "daemon.log")
+        self.daemon = start(["-m", "ccd_cli", "daemon"], self.environ(), self.folder / "daemon.log")
         return self.daemon
 
     def start_gateway(self) -> Running:
-        arguments = ["-m", "ccd_daemon", "gateway", "--bind", f"127.0.0.1:{free_port()}"]
+        arguments = ["-m", "ccd_cli", "gateway", "--bind", f"127.0.0.1:{free_port()}"]
         self.gateway = start(arguments, self.environ(), self.folder / "gateway.log")
         return self.gateway
 
@@ -219,7 +220,7 @@ class Stack:
     ) -> subprocess.CompletedProcess[str]:
         """Run a `ccd` command to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "ccd_daemon", *arguments],
+            [sys.executable, "-m", "ccd_cli", *arguments],
             env=self.environ(),
             input=stdin,
             capture_output=True,
@@ -264,7 +265,7 @@ def free_port() -> int:
 def running_api(folder: Path) -> Iterator[Api]:
     """The loopback API for the length of a with block."""
     environ = clean_environ(folder / "api-home")
-    running = start(["-m", "ccd_gateway.offline", "--bind", "127.0.0.1:0"], environ, folder / "api.log")
+    running = start(["-m", "ccd_offline", "--bind", "127.0.0.1:0"], environ, folder / "api.log")
     try:
         yield Api(running)
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ccd_gateway.settings import GatewaySettings, load_settings
-from ccd_protocol.settings import SettingsError
+from ccd_settings.settings import SettingsError
 
 
 def test_defaults() -> None:

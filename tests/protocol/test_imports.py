@@ -12,7 +12,7 @@ BLOCKED = """
 import sys
 
 class Blocker:
-    allowed = {"ccd_protocol", "ccd_client", "msgpack", *sys.stdlib_module_names}
+    allowed = {"ccd_protocol", "ccd_settings", "ccd_client", "msgpack", *sys.stdlib_module_names}
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] not in self.allowed:
@@ -41,7 +41,7 @@ def test_the_blocker_blocks() -> None:
 def test_everything_imports_with_msgpack_alone() -> None:
     modules = sorted(
         f"{path.parent.name}.{path.stem}"
-        for folder in ("protocol/ccd_protocol", "client/ccd_client")
+        for folder in ("protocol/ccd_protocol", "protocol/ccd_settings", "client/ccd_client")
         for path in (ROOT / folder).glob("*.py")
         if path.stem not in ("__init__", "_trio")
     )

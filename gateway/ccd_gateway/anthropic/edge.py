@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ccd_gateway.anthropic.errors import refusal
-from ccd_gateway.envelope import App, Message, Receive, Scope, Send, request_id
+from ccd_gateway.edge.envelope import App, Message, Receive, Scope, Send, request_id
 from ccd_gateway.errors import JSON
 
 _MESSAGES = "/v1/messages"

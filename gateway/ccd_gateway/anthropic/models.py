@@ -9,7 +9,7 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from ccd_gateway.backend import Backend
+from ccd_gateway.answer.backend import Backend
 from ccd_gateway.errors import JSON, bad_request
 from ccd_gateway.models import find, with_other_names
 from ccd_gateway.settings import GatewaySettings

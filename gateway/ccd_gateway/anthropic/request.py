@@ -6,8 +6,8 @@ import re
 from typing import Any, NamedTuple, cast
 
 from ccd_gateway.anthropic.schema import MessagesRequest
+from ccd_gateway.chat.translate import target
 from ccd_gateway.errors import bad_request
-from ccd_gateway.translate import target
 from ccd_protocol.methods import ChatParams
 
 #: Parameters that a call has under the same names.

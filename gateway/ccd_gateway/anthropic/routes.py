@@ -10,6 +10,8 @@ import falcon
 import falcon.asgi
 import msgspec
 
+from ccd_gateway.answer.backend import Backend
+from ccd_gateway.answer.turn import ChatTurn
 from ccd_gateway.anthropic.errors import error_event
 from ccd_gateway.anthropic.events import Event, EventReader
 from ccd_gateway.anthropic.message import Collector
@@ -17,13 +19,11 @@ from ccd_gateway.anthropic.request import IGNORED_HEADERS, ignored_by_daemon, re
 from ccd_gateway.anthropic.schema import MessagesRequest, Prompt, decode
 from ccd_gateway.anthropic.sse import PING, EventWriter, ignored_comment
 from ccd_gateway.anthropic.tokens import estimate
-from ccd_gateway.backend import Backend
-from ccd_gateway.body import read_body
+from ccd_gateway.chat.parameters import header_value, refuse_ignored
+from ccd_gateway.edge.body import read_body
+from ccd_gateway.edge.outlet import Body, Express, Outlet, outlet_of, stream_events
 from ccd_gateway.errors import JSON, ApiError, from_rpc
-from ccd_gateway.outlet import Body, Express, Outlet, outlet_of, stream_events
-from ccd_gateway.parameters import header_value, refuse_ignored
 from ccd_gateway.settings import GatewaySettings
-from ccd_gateway.turn import ChatTurn
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 

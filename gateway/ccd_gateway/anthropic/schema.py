@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from ccd_gateway.chat.schema import decode_object
 from ccd_gateway.errors import ApiError, bad_request
-from ccd_gateway.schema import decode_object
 
 Blocks = str | list[dict[str, Any]]
 Object = dict[str, Any]

@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from ccd_gateway.lines import ARGUMENTS, TEXT, THINKING, Delta
+from ccd_gateway.answer.lines import ARGUMENTS, TEXT, THINKING, Delta
+from ccd_gateway.chat.translate import REFUSED as REFUSAL
 from ccd_gateway.responses.resource import Response, new_id, usage
-from ccd_gateway.translate import REFUSED as REFUSAL
 from ccd_protocol.methods import ChatAnswer, ChatResult
 
 _INCOMPLETE = frozenset({"max_tokens", "model_context_window_exceeded"})

@@ -11,13 +11,14 @@ import falcon.asgi
 import msgspec
 
 from ccd_client.messages import chat_request
+from ccd_gateway.access.caller import tenant_of
+from ccd_gateway.answer.caching import cache_use
 from ccd_gateway.anthropic.schema import Prompt
 from ccd_gateway.anthropic.tokens import estimate
-from ccd_gateway.caching import cache_use
-from ccd_gateway.caller import tenant_of
+from ccd_gateway.chat.parameters import refuse_ignored
+from ccd_gateway.chat.translate import Target, target
 from ccd_gateway.errors import ApiError, bad_request
-from ccd_gateway.parameters import refuse_ignored
-from ccd_gateway.remote_images import RemoteImages
+from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents
 from ccd_gateway.responses.items import (
     Item,
@@ -32,7 +33,6 @@ from ccd_gateway.responses.schema import Decoded, ResponsesRequest
 from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import BrokenChainError, LongChainError, ResponseTable, StoredResponse
 from ccd_gateway.settings import GatewaySettings
-from ccd_gateway.translate import Target, target
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 

@@ -11,14 +11,16 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from ccd_gateway.backend import Backend
-from ccd_gateway.body import read_body
-from ccd_gateway.caching import name_cache
-from ccd_gateway.caller import tenant_of
+from ccd_gateway.access.caller import tenant_of
+from ccd_gateway.answer.backend import Backend
+from ccd_gateway.answer.caching import name_cache
+from ccd_gateway.answer.turn import ChatTurn
+from ccd_gateway.chat.parameters import header_value
+from ccd_gateway.chat.sse import KEEPALIVE, ignored_comment
+from ccd_gateway.edge.body import read_body
+from ccd_gateway.edge.outlet import Body, Express, Outlet, outlet_of, stream_events
 from ccd_gateway.errors import JSON, ApiError, bad_request, from_rpc
-from ccd_gateway.outlet import Body, Express, Outlet, outlet_of, stream_events
-from ccd_gateway.parameters import header_value
-from ccd_gateway.remote_images import RemoteImages
+from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents, complete
 from ccd_gateway.responses.items import Item
 from ccd_gateway.responses.job import (
@@ -35,8 +37,6 @@ from ccd_gateway.responses.schema import decode
 from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import Bounds, ResponseTable, StoredResponse
 from ccd_gateway.settings import GatewaySettings
-from ccd_gateway.sse import KEEPALIVE, ignored_comment
-from ccd_gateway.turn import ChatTurn
 from ccd_protocol.errors import RpcError
 
 _DEFAULT_PAGE = 20

@@ -17,15 +17,15 @@ from typing import Any
 
 import msgspec
 
-from ccd_gateway.backend import Backend
+from ccd_gateway.answer.backend import Backend
+from ccd_gateway.answer.lines import Delta
+from ccd_gateway.chat.sse import KEEPALIVE
 from ccd_gateway.errors import ApiError, from_rpc, overloaded
-from ccd_gateway.lines import Delta
 from ccd_gateway.responses.events import ResponseEvents
 from ccd_gateway.responses.job import Job, ignored_by_daemon, in_clients_words
 from ccd_gateway.responses.resource import failed, note_ignored
 from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import ResponseTable
-from ccd_gateway.sse import KEEPALIVE
 from ccd_protocol.errors import RpcError
 
 _BEAT_EVERY_S = 1.0

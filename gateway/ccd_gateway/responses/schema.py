@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
+from ccd_gateway.chat.schema import Effort, StreamOptions, decode_object, wrong_field
 from ccd_gateway.errors import ApiError, bad_request, unsupported
-from ccd_gateway.schema import Effort, StreamOptions, decode_object, wrong_field
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 Summary = Literal["auto", "concise", "detailed"]

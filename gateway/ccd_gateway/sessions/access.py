@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ccd_gateway.caller import Caller
+from ccd_gateway.access.caller import Caller
 from ccd_gateway.errors import ApiError
 
 SCOPE = "agent"

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from ccd_gateway.backend import Backend
-from ccd_gateway.caller import Caller
-from ccd_gateway.metering import Run
+from ccd_gateway.access.caller import Caller
+from ccd_gateway.access.metering import Run
+from ccd_gateway.answer.backend import Backend
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams, ChatResult, Message
 

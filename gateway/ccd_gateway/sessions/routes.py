@@ -9,13 +9,13 @@ import falcon.asgi
 import msgspec
 from msgspec import Meta, Struct
 
-from ccd_gateway.backend import Backend
-from ccd_gateway.body import read_body
-from ccd_gateway.caller import caller_of
+from ccd_gateway.access.caller import caller_of
+from ccd_gateway.answer.backend import Backend
+from ccd_gateway.chat.parameters import header_value
+from ccd_gateway.chat.schema import decode_object
+from ccd_gateway.conversations.routes import Conversations, send
+from ccd_gateway.edge.body import read_body
 from ccd_gateway.errors import ApiError, bad_request, from_rpc
-from ccd_gateway.legacy.conversations import Conversations, send
-from ccd_gateway.parameters import header_value
-from ccd_gateway.schema import decode_object
 from ccd_gateway.sessions import access
 from ccd_gateway.sessions.socket import no_dialling_in
 from ccd_gateway.settings import GatewaySettings

@@ -16,10 +16,10 @@ from contextlib import suppress
 import msgspec
 
 from ccd_client import AsyncStream
-from ccd_gateway.auth import KeyStore
-from ccd_gateway.backend import Backend
-from ccd_gateway.caller import Caller, caller_of_scope
-from ccd_gateway.envelope import Message, Receive, Scope, Send
+from ccd_gateway.access.auth import KeyStore
+from ccd_gateway.access.caller import Caller, caller_of_scope
+from ccd_gateway.answer.backend import Backend
+from ccd_gateway.edge.envelope import Message, Receive, Scope, Send
 from ccd_gateway.errors import ApiError
 from ccd_gateway.sessions import access, requests
 from ccd_gateway.sessions.metered import Metered

@@ -1,0 +1,1 @@
+"""`ccd ask`: one question, or a file full of them."""

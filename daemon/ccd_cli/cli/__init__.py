@@ -1,0 +1,1 @@
+"""`ccd cli`: which Claude Code CLI ccd runs, and getting one."""

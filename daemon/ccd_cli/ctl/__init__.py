@@ -1,0 +1,1 @@
+"""`ccd ctl`: what an operator asks a running daemon, and the gateway's keys."""

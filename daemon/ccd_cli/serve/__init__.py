@@ -1,0 +1,1 @@
+"""What runs until it is stopped: `ccd up`, `ccd daemon`, `ccd gateway`."""

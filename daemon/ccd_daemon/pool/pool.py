@@ -1,0 +1,398 @@
+"""The workers of all profiles: who is idle, who waits, what to start.
+
+Spares are generic: warm processes that have heard nobody. A lease takes the tenant's own idle worker first (it is
+warmest), then a spare, then an idle worker of somebody else after a confirmed reset; LIFO each time, so that surplus
+ages out. Otherwise the caller queues, and `spawner` starts processes for the queue and for the spares.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from random import Random
+
+from ccd_daemon.config import Settings
+from ccd_daemon.pool.policy import Breaker, FairQueue, Login, Rehearsals, refused_retry_ms
+from ccd_daemon.pool.shelf import Shelf, Waiter, Want
+from ccd_daemon.pool.spawner import Orders, Spawner
+from ccd_daemon.worker.lifecycle import Event, State
+from ccd_daemon.worker.wear import release_event
+from ccd_daemon.worker.worker import Worker
+from ccd_protocol.errors import Code, RpcError
+
+log = logging.getLogger("ccd.pool")
+
+Launch = Callable[[Worker], None]
+_TURN_GUESS_S = 2.0  # before any turn was measured
+_LOGIN_PROBE_S = 5.0
+_REFILL_DELAY_S = 0.25  # a start costs a core for 0.3 s, which the turn just begun needs more
+
+
+class Pool:
+    """All workers of the daemon."""
+
+    def __init__(self, settings: Settings, mode: str, launch: Launch, *, private_login: bool = False) -> None:
+        self.mode = mode
+        self.draining = False
+        self._hurried = False
+        self.counters = dict.fromkeys(
+            ("spawned", "died_unready", "turns", "resets", "refused", "surplus_calls", "leases"), 0
+        )
+        self._settings = settings
+        self._launch = launch
+        self._loop = asyncio.get_running_loop()
+        self._random = Random()
+        self._next_id = 0
+        self._turn_s = _TURN_GUESS_S
+        self._all_gone = asyncio.Event()
+        self.pressed = False  # the host is short of memory: no spares are started
+        self.on_buried: Callable[[], None] = _nothing
+        self.models: list[dict[str, object]] = []
+        self.announced: list[str] = []
+        self.cli_version: str | None = None
+        self.last_death: str | None = None
+        self.refused_modes: dict[str, str] = {}
+        self.proven_modes: set[str] = set()  # those in which an answer has come
+        self.login = Login(_LOGIN_PROBE_S)
+        self.rehearsals = Rehearsals(settings.pool.rehearse and mode == "full" and private_login)
+        self._rehearsing: set[Worker] = set()
+        self.shelves = {name: self._shelf(name) for name in settings.profiles}
+        self._moved = asyncio.Event()  # a process has become ready, or ended
+        self._held = 0  # nothing may be started while it is not 0
+        self._spawner = Spawner(self.shelves, settings, self._orders, self._spawn)
+
+    def _shelf(self, name: str) -> Shelf:
+        profile, limits = self._settings.profiles[name], self._settings.breaker
+        breaker = Breaker(
+            limits.deaths, limits.window_s, limits.backoff_s, limits.max_backoff_s, self._random
+        )
+        target = self._settings.pool.spares if profile.spares is None else profile.spares
+        return Shelf(name, target, breaker, FairQueue(self._settings.queue.max_waiting), profile.prefork)
+
+    # --- facts ---
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Every worker that is not dead."""
+        return [worker for shelf in self.shelves.values() for worker in shelf.workers]
+
+    @property
+    def waiting(self) -> int:
+        """Callers in the queues."""
+        return sum(len(shelf.queue) for shelf in self.shelves.values())
+
+    def broken(self) -> Shelf | None:
+        """A profile whose processes cannot be started."""
+        return next((shelf for shelf in self.shelves.values() if shelf.breaker.is_open), None)
+
+    # --- leasing ---
+
+    async def lease(self, profile: str, want: Want) -> Worker:
+        """A worker for one turn, HELD by the caller, who must `give_back` it.
+
+        Raises:
+            RpcError: NOT_FOUND (no such profile), DRAINING, WORKER_SPAWN (breaker open), BUSY (queue full or waited
+                too long). The retryable ones carry `retry_after_ms`.
+        """
+        shelf = self.shelves.get(profile)
+        if shelf is None:
+            known = ", ".join(sorted(self.shelves))
+            raise RpcError(
+                Code.MODEL_NOT_FOUND,
+                f"there is no profile {profile!r}; there are: {known}",
+                {"param": "model"},
+            )
+        if self.draining:
+            raise _shutting_down()
+        # With one process per request, a refused login must not cost a process each time.
+        if self.mode == "replay" and not self.login.may_try(self._loop.time()):
+            raise RpcError(Code.UPSTREAM_AUTH, self.login.refusal or "")
+        self.counters["leases"] += 1
+        shelf.in_use = True
+        shelf.saw(want.binding)
+        worker = shelf.take(want) if not len(shelf.queue) else None
+        if worker is None:
+            return await self._wait(shelf, want)
+        self._hand_over(worker, want)
+        self._spawner.refill_in(_REFILL_DELAY_S)
+        return worker
+
+    def _hand_over(self, worker: Worker, want: Want) -> None:
+        worker.feed(Event.LEASE)
+        worker.tenant = want.tenant
+
+    async def _wait(self, shelf: Shelf, want: Want) -> Worker:
+        self._refuse_hopeless(shelf, want.tenant)
+        waiter = Waiter(want, self._loop.create_future())
+        shelf.queue.push(want.tenant, waiter)
+        self._serve(shelf)
+        try:
+            async with asyncio.timeout(self._settings.queue.timeout_s):
+                return await waiter.future
+        except BaseException as error:
+            shelf.queue.remove(want.tenant, waiter)
+            self._take_back(waiter.future)
+            if isinstance(error, TimeoutError):
+                raise self._busy(shelf, "no CLI process became free in time") from None
+            raise
+
+    def _take_back(self, handed: asyncio.Future[Worker]) -> None:
+        """A worker that was handed to a caller in the very moment when the caller stopped waiting is offered again."""
+        if handed.done() and not handed.cancelled() and handed.exception() is None:
+            self.give_back(handed.result())
+
+    def _refuse_hopeless(self, shelf: Shelf, tenant: str) -> None:
+        wait_s = shelf.breaker.wait_s(self._loop.time())
+        if wait_s and not shelf.workers:
+            raise self._cannot_spawn(shelf, wait_s)
+        if shelf.queue.full_for(tenant):
+            raise self._busy(shelf, f"{shelf.queue.max_per_tenant} requests are waiting already")
+
+    def _busy(self, shelf: Shelf, why: str) -> RpcError:
+        self.counters["refused"] += 1
+        retry_ms = refused_retry_ms(len(shelf.queue), len(shelf.workers), self._turn_s)
+        return RpcError(Code.BUSY, f"every CLI process is busy: {why}", {"retry_after_ms": retry_ms})
+
+    def _cannot_spawn(self, shelf: Shelf, wait_s: float) -> RpcError:
+        reason = shelf.breaker.reason or "unknown reason"
+        data: dict[str, object] = {"retry_after_ms": max(1000, int(wait_s * 1000))}
+        if shelf.last_words:
+            data["stderr_tail"] = shelf.last_words
+        return RpcError(Code.WORKER_SPAWN, f"the CLI cannot be started: {reason}", data)
+
+    def give_back(self, worker: Worker) -> None:
+        """End a lease. A worker whose turn is still being interrupted comes back by itself when that is done."""
+        if worker.state is State.HELD:
+            reusable = worker.mode == self.mode and worker.mode != "replay" and not worker.stale
+            event = release_event(worker.wear, worker.wear_limits, age_s=worker.age_s, reusable=reusable)
+            self.counters["resets"] += event is Event.RELEASE_RESET
+            worker.feed(event)
+        elif worker.turn is not None:
+            worker.turn.abandoned = True
+
+    def login_refused(self, why: str) -> None:
+        """The API does not accept the login: start no spares, and let only one caller at a time find out again."""
+        if self.login.refusal is None:
+            log.warning("the login is refused; no spares are started until it works again")
+        self.login.refused(self._loop.time(), why)
+
+    def turn_took(self, seconds: float) -> None:
+        """A turn was answered: learn how long turns take, for `retry_after_ms`; the login works."""
+        self.login.worked()
+        self.counters["turns"] += 1
+        self._turn_s += 0.1 * (seconds - self._turn_s)
+
+    # --- what workers tell (see `worker.Owner`) ---
+
+    def may_rehearse(self, worker: Worker) -> bool:
+        """Nobody waits, and rehearsals are of use."""
+        shelf = self.shelves[worker.profile]
+        fit = worker.mode == self.mode == "full" and not (worker.stale or self.draining or self.pressed)
+        if not fit or len(shelf.queue) or not self.rehearsals.allowed:
+            return False
+        self._rehearsing.add(worker)
+        return True
+
+    def rehearsed(self, worker: Worker, fault: str | None) -> None:
+        """A rehearsal has ended; what remains is to forget it."""
+        if fault is not None:
+            log.warning("spares rehearse no more: %s", fault)
+        self.rehearsals.ended(fault)
+
+    def offer(self, worker: Worker) -> None:
+        """A worker is READY: for a waiter, else for the shelf."""
+        if worker.stale:
+            worker.feed(Event.STOP)
+            return
+        shelf = self.shelves[worker.profile]
+        self._rehearsing.discard(worker)
+        if worker.wear.turns == 0:
+            shelf.breaker.warmed()
+            self.models = list(worker.models) or self.models
+            self.announced = worker.announced or self.announced
+            self.cli_version = worker.cli_version or self.cli_version
+        shelf.put(worker)
+        if worker.mode != self.mode:
+            worker.feed(Event.STOP)  # started before the mode was given up
+        self._serve(shelf)
+
+    def withdraw(self, worker: Worker) -> None:
+        """A worker is no longer READY."""
+        shelf = self.shelves[worker.profile]
+        shelf.remove(worker)
+
+    def idle(self, worker: Worker) -> None:
+        """An abandoned turn has ended."""
+        self.give_back(worker)
+
+    def buried(self, worker: Worker) -> None:
+        """A worker has ended: replace it, unless starting does not work."""
+        shelf = self.shelves[worker.profile]
+        shelf.workers.discard(worker)
+        self.counters["surplus_calls"] += worker.wear.surplus_calls
+        self.last_death = f"{worker.id}: {worker.death}"
+        log.info("worker %s ended: %s (turns %d)", worker.id, worker.death, worker.wear.turns)
+        if not worker.was_ready and not worker.stale and not self.draining:
+            self._died_unready(shelf, worker)
+        if worker in self._rehearsing:
+            self._rehearsing.discard(worker)
+            self.rehearsals.lost(f"a spare ended in its rehearsal: {worker.death}")
+        if self.draining and not self.workers:
+            self._all_gone.set()
+        self.on_buried()
+        self._serve(shelf)
+
+    def _died_unready(self, shelf: Shelf, worker: Worker) -> None:
+        self.counters["died_unready"] += 1
+        shelf.last_words = worker.stderr_tail[-300:]
+        reason = shelf.last_words or worker.death or "it ended at once"
+        shelf.breaker.died(self._loop.time(), reason)
+        log.warning("worker %s ended before it was ready: %s", worker.id, reason)
+        wait_s = shelf.breaker.wait_s(self._loop.time())
+        if wait_s and not shelf.workers:
+            shelf.refuse_waiting(lambda: self._cannot_spawn(shelf, wait_s))
+
+    # --- serving the queue ---
+
+    def _serve(self, shelf: Shelf) -> None:
+        """Give idle workers to waiters, fetch one from another tenant if there is none, then start what is missing."""
+        while (waiter := shelf.queue.peek()) is not None:
+            if waiter.future.done():
+                shelf.queue.pop()
+                continue
+            worker = shelf.take(waiter.want)
+            if worker is None:
+                break
+            shelf.queue.pop()
+            self._hand_over(worker, waiter.want)
+            waiter.future.set_result(worker)
+        self._moved.set()
+        self._spawner.refill()
+        if len(shelf.queue):
+            self._borrow(shelf)
+
+    def _borrow(self, shelf: Shelf) -> None:
+        """Reset an idle worker of another tenant, or end an idle one of another profile, for the next waiter."""
+        resetting = sum(worker.state is State.RESETTING for worker in shelf.workers)
+        waiter = shelf.queue.peek()
+        if waiter is None or resetting >= len(shelf.queue):
+            return
+        worker = shelf.to_reset(waiter.want)
+        if worker is not None:
+            self.counters["resets"] += 1
+            worker.feed(Event.REKEY)
+        elif not shelf.starting() and len(self.workers) >= self._settings.max_workers:
+            self._make_room(shelf)
+
+    def _make_room(self, shelf: Shelf) -> None:
+        """End the idle worker that was used longest ago, of those that nobody waits for; one at a time."""
+        if any(worker.state is State.DRAINING for worker in self.workers):
+            return
+        _end_one(other for other in self.shelves.values() if other is shelf or not len(other.queue))
+
+    # --- starting processes ---
+
+    def _orders(self) -> Orders | None:
+        if self.draining or self._held:
+            return None
+        prepare = self.login.refusal is None and not self.pressed
+        return Orders(spares=prepare, favourites=prepare and self.mode == "keep_system")
+
+    def _spawn(self, shelf: Shelf, binding: str | None) -> None:
+        self._next_id += 1
+        worker = Worker(f"w{self._next_id}", shelf.profile, self.mode, self._settings, self)
+        worker.binding = binding
+        shelf.workers.add(worker)
+        self.counters["spawned"] += 1
+        self._launch(worker)
+
+    def start(self) -> None:
+        """Begin to warm the spares of the preforked profiles."""
+        self._spawner.refill()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Nothing is started within the block, and nothing is still starting when it begins.
+
+        For somebody else's process that shares a configuration with the workers; they tear it when they start together.
+        """
+        self._held += 1
+        try:
+            while any(shelf.starting() for shelf in self.shelves.values()):
+                self._moved.clear()
+                await self._moved.wait()
+            yield
+        finally:
+            self._held -= 1
+            self._spawner.refill()
+
+    # --- what housekeeping finds ---
+
+    def under_pressure(self, pressed: bool) -> None:
+        """The host is short of memory, or no longer: start no spares, and end one idle process each time.
+
+        Callers that wait are served all the same.
+        """
+        relieved, self.pressed = self.pressed and not pressed, pressed
+        if pressed and not self.waiting:
+            _end_one(self.shelves.values())
+        elif relieved:
+            self._spawner.refill()
+
+    def roll(self) -> None:
+        """The CLI was replaced: idle processes end now, those in use when they are given back."""
+        for worker in self.workers:
+            worker.stale = True
+            if worker.state in (State.SPAWNING, State.WARMING, State.REHEARSING, State.READY):
+                worker.feed(Event.STOP)
+        self.models, self.announced, self.cli_version = [], [], None
+
+    def degrade(self, mode: str, reason: str) -> None:
+        """The backend refuses the mode in force: go on in a slower one, with new workers."""
+        log.warning("mode %s is refused by the backend (%s); going on with %s", self.mode, reason, mode)
+        self.refused_modes[self.mode] = reason
+        self.mode = mode
+        for shelf in self.shelves.values():
+            for worker in list(shelf.idle()):
+                worker.feed(Event.STOP)
+        self._spawner.refill()
+
+    # --- stopping ---
+
+    def hurry(self) -> None:
+        """Stop waiting for running turns."""
+        self._hurried = True
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more leases, let running turns end within `grace_s`, then end every process and wait for it."""
+        self.draining = True
+        for shelf in self.shelves.values():
+            shelf.refuse_waiting(_shutting_down)
+        deadline = self._loop.time() + grace_s
+        while any(worker.turn is not None and not worker.turn.over for worker in self.workers):
+            if self._hurried or self._loop.time() >= deadline:
+                break
+            await asyncio.sleep(0.02)
+        for worker in self.workers:
+            worker.feed(Event.STOP)
+        if self.workers:
+            limits = self._settings.deadlines
+            async with asyncio.timeout(limits.drain_grace_s + 3 * limits.kill_grace_s + 5):
+                await self._all_gone.wait()
+
+
+def _nothing() -> None:
+    """Nobody listens for burials yet."""
+
+
+def _shutting_down() -> RpcError:
+    return RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})
+
+
+def _end_one(shelves: Iterable[Shelf]) -> None:
+    """End the idle worker that was used longest ago."""
+    idle = [worker for shelf in shelves for worker in shelf.idle()]
+    if idle:
+        min(idle, key=lambda worker: worker.last_used).feed(Event.STOP)

@@ -1,0 +1,137 @@
+"""The idle workers of one profile, in the order in which they are given out, and the callers that wait for one.
+
+A worker may be bound twice: to the tenant whose requests it has heard (a reset lifts that), and, in the mode
+`keep_system`, to a system prompt for life. What a caller gets is, in this order: its own tenant's worker with its
+system prompt, a spare that already has this prompt, a spare that has none. LIFO each, so that surplus ages out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from ccd_daemon.pool.policy import Breaker, FairQueue
+from ccd_daemon.worker.lifecycle import State
+from ccd_daemon.worker.worker import Worker
+from ccd_protocol.errors import RpcError
+
+_STARTING = (State.SPAWNING, State.WARMING, State.REHEARSING)
+_MAX_SEEN = 256
+_FAVOURITES = 2
+_RECURS = 2  # a system prompt that came so often is worth a spare of its own
+
+
+@dataclass(frozen=True)
+class Want:
+    """What a caller needs a worker for."""
+
+    tenant: str
+    binding: str | None = None  # the system prompt it must have, or take on; None: any worker will do
+
+
+@dataclass(eq=False)
+class Waiter:
+    """A caller that waits for a worker."""
+
+    want: Want
+    future: asyncio.Future[Worker]
+
+
+@dataclass(eq=False)
+class Shelf:
+    """The workers of one profile."""
+
+    profile: str
+    spare_target: int
+    breaker: Breaker
+    queue: FairQueue[Waiter]
+    in_use: bool = False  # spares are kept from the first use on
+    workers: set[Worker] = field(default_factory=set)
+    spares: list[Worker] = field(default_factory=list)  # READY, have heard nobody; the warmest last
+    kept: OrderedDict[tuple[str, str | None], list[Worker]] = field(default_factory=OrderedDict)
+    _seen: Counter[str] = field(default_factory=Counter)
+    last_words: str = ""  # on stderr, of the process that died last before it was ready
+
+    def starting(self, binding: str | None = None) -> int:
+        """Workers on their way to READY: all of them, or those that start with a system prompt."""
+        return sum(_is_starting(worker) and binding in (None, worker.binding) for worker in self.workers)
+
+    def put(self, worker: Worker) -> None:
+        """An idle worker comes back."""
+        if worker.tenant is None:
+            self.spares.append(worker)
+        else:
+            self.kept.setdefault((worker.tenant, worker.binding), []).append(worker)
+
+    def remove(self, worker: Worker) -> None:
+        """It is no longer idle."""
+        if worker in self.spares:
+            self.spares.remove(worker)
+        for key, kept in list(self.kept.items()):
+            if worker in kept:
+                kept.remove(worker)
+            if not kept:
+                del self.kept[key]
+
+    def take(self, want: Want) -> Worker | None:
+        """An idle worker that can serve at once."""
+        own = self.kept.get((want.tenant, want.binding))
+        if own:
+            return own[-1]
+        bound = [
+            worker for worker in self.spares if want.binding is not None and worker.binding == want.binding
+        ]
+        able = bound or [worker for worker in self.spares if worker.binding is None]
+        return able[-1] if able else None
+
+    def to_reset(self, want: Want) -> Worker | None:
+        """The idle worker of another tenant that was used longest ago and could serve after a reset."""
+        others = [
+            worker
+            for (tenant, binding), kept in self.kept.items()
+            if tenant != want.tenant and binding == want.binding
+            for worker in kept
+        ]
+        return min(others, key=lambda worker: worker.last_used, default=None)
+
+    def idle(self) -> Iterator[Worker]:
+        """Every idle worker."""
+        yield from self.spares
+        for kept in self.kept.values():
+            yield from kept
+
+    def generic_spares(self) -> int:
+        """Spares that could serve anybody."""
+        return sum(worker.binding is None for worker in self.spares)
+
+    def refuse_waiting(self, error: Callable[[], RpcError]) -> None:
+        """Every caller in the queue gets an error."""
+        while len(self.queue):
+            waiter = self.queue.pop()
+            if not waiter.future.done():
+                waiter.future.set_exception(error())
+
+    # --- learning which system prompts recur ---
+
+    def saw(self, binding: str | None) -> None:
+        """A caller came with this system prompt."""
+        if binding is None:
+            return
+        self._seen[binding] += 1
+        if len(self._seen) > _MAX_SEEN:
+            self._seen = Counter(dict(self._seen.most_common(_MAX_SEEN // 2)))
+
+    def missing_favourite(self) -> str | None:
+        """A system prompt that recurs and has no spare waiting or starting."""
+        for binding, count in self._seen.most_common(_FAVOURITES):
+            have = any(worker.binding == binding for worker in self.spares)
+            if count >= _RECURS and not have and not self.starting(binding):
+                return binding
+        return None
+
+
+def _is_starting(worker: Worker) -> bool:
+    """A spare that forgets its rehearsal is on its way, too."""
+    return worker.state in _STARTING or (worker.state is State.RESETTING and not worker.wear.turns)

@@ -1,0 +1,104 @@
+"""Starts the processes that are missing: those that callers wait for, and the spares.
+
+At most one per core at a time, one as a probe while they die before they are ready, and never over the limit in all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from ccd_daemon.config import Settings
+from ccd_daemon.pool.policy import spawns_wanted
+from ccd_daemon.pool.shelf import Shelf
+
+
+class Orders(NamedTuple):
+    """What may be started beside the processes that callers wait for."""
+
+    spares: bool
+    favourites: bool  # spares with the system prompts that recur
+
+
+class Spawner:
+    """Keeps the shelves of one pool filled.
+
+    Args:
+        orders: asked each time; None when nothing at all may be started.
+        spawn: starts a process for a shelf, with the system prompt it is to have for life.
+    """
+
+    def __init__(
+        self,
+        shelves: Mapping[str, Shelf],
+        settings: Settings,
+        orders: Callable[[], Orders | None],
+        spawn: Callable[[Shelf, str | None], None],
+    ) -> None:
+        self._shelves = shelves.values()
+        self._settings = settings
+        self._orders = orders
+        self._spawn = spawn
+        self._loop = asyncio.get_running_loop()
+        self._wake: asyncio.TimerHandle | None = None
+
+    def refill(self) -> None:
+        """Start what is missing, as far as the limits allow."""
+        orders = self._orders()
+        if orders is None:
+            return
+        slots = self._settings.spawn_concurrency - sum(shelf.starting() for shelf in self._shelves)
+        for shelf in self._shelves:
+            wanted = spawns_wanted(
+                waiting=len(shelf.queue),
+                spares=shelf.generic_spares(),
+                spare_target=shelf.spare_target if shelf.in_use and orders.spares else 0,
+                starting=shelf.starting(),
+                alive=self._alive(),
+                max_workers=self._settings.max_workers,
+            )
+            slots -= self._start(shelf, min(wanted, slots))
+            if slots > 0 and orders.favourites:
+                slots -= self._start_favourite(shelf)
+
+    def refill_in(self, wait_s: float) -> None:
+        """Refill later; a wake-up that comes sooner stays."""
+        when = self._loop.time() + wait_s + 0.01
+        if self._wake is not None and self._wake.when() > when:
+            self._wake.cancel()
+            self._wake = None
+        if self._wake is None:
+            self._wake = self._loop.call_at(when, self._woken)
+
+    def _woken(self) -> None:
+        # Forgotten before the refill, which may ask for the next: comparing times cannot tell that this one has
+        # passed, because uvloop's clocks of a loop and of a timer differ in the last bit.
+        self._wake = None
+        self.refill()
+
+    def _alive(self) -> int:
+        return sum(len(shelf.workers) for shelf in self._shelves)
+
+    def _start(self, shelf: Shelf, count: int) -> int:
+        if count <= 0:
+            return 0
+        wait_s = shelf.breaker.wait_s(self._loop.time())
+        if wait_s:
+            self.refill_in(wait_s)
+            return 0
+        if shelf.breaker.is_open:
+            count = 0 if shelf.starting() else 1  # one probe
+        for _ in range(count):
+            self._spawn(shelf, None)
+        return count
+
+    def _start_favourite(self, shelf: Shelf) -> int:
+        """A spare that already has a system prompt that recurs: its first token comes sooner."""
+        if self._alive() >= self._settings.max_workers or shelf.breaker.is_open:
+            return 0
+        binding = shelf.missing_favourite()
+        if binding is None:
+            return 0
+        self._spawn(shelf, binding)
+        return 1

@@ -1,0 +1,370 @@
+"""Turns the parameters of a chat into what the CLI is told: the engine's request body, or a replayed history.
+
+Engine (`full`): the whole request travels in `CLAUDE_CODE_EXTRA_BODY`, which the CLI merges over its own API
+request. The CLI *reports success and sends its own transcript* when that variable is not a valid JSON object, so
+nothing is written before the body has been encoded strictly and read back.
+
+Replay: only documented knobs. The history is typed in turn by turn; what has no knob is named in `ignored`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+import msgspec
+
+from ccd_daemon.claude import control
+from ccd_protocol.errors import Code, RpcError
+from ccd_protocol.methods import ChatParams
+
+#: Parameters that go into the API request under their own names.
+_BODY_KEYS = (
+    *("messages", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "metadata"),
+    *("service_tier", "tools", "tool_choice", "thinking"),
+)
+#: What has no documented knob.
+REPLAY_IGNORES = ("temperature", "top_p", "top_k", "stop_sequences", "metadata", "service_tier", "thinking")
+_REPLAY_REFUSES = ("tools", "tool_choice")
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_TOOL_CHOICES = ("auto", "any", "tool", "none")
+_MAX_TOOLS = 1000
+_MAX_CACHE_MARKS = 4
+_CACHEABLE_CHARS = 4096  # about 1,024 tokens, the least that the API caches
+_UNMARKABLE = ("thinking", "redacted_thinking")
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+FORMATS = ("json_schema", "json_object")
+_KNOWN = frozenset(get_type_hints(ChatParams))
+_MAX_NAME_CHARS = 200
+
+
+def validate(params: object) -> ChatParams:
+    """The parameters of a chat call, checked for known names, types and ranges.
+
+    Raises:
+        RpcError: BAD_PARAMS; `data["param"]` names the culprit.
+    """
+    if not isinstance(params, dict):
+        raise bad("", "the parameters of a chat are a map")
+    for key in params:
+        if key not in _KNOWN:
+            raise bad(str(key)[:80], f"there is no parameter {str(key)[:80]!r}, or it is not supported yet")
+    if "messages" not in params:
+        raise bad("messages", "messages is missing")
+    try:
+        chat = msgspec.convert(params, type=ChatParams)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `$.")
+        where = path.rstrip("`") or "messages"
+        raise bad(where, f"{where}: {reason}") from None
+    _check_names(chat)
+    _check_ranges(chat)
+    _check_messages(chat)
+    _check_tools(chat)
+    _check_reasoning(chat)
+    if chat.get("exact"):
+        chat["messages"] = params["messages"]  # with the keys that the conversion does not know
+    return chat
+
+
+def _check_names(chat: ChatParams) -> None:
+    for key, name in (
+        ("model", chat.get("model")),
+        ("profile", chat.get("profile")),
+        ("tenant", chat.get("tenant")),
+    ):
+        if name is not None and not (0 < len(name) <= _MAX_NAME_CHARS and name.isprintable()):
+            raise bad(key, f"{key} must be 1 to {_MAX_NAME_CHARS} printable characters")
+
+
+def _check_ranges(chat: ChatParams) -> None:
+    if "max_tokens" in chat and chat["max_tokens"] < 1:
+        raise bad("max_tokens", "max_tokens must be at least 1")
+    if "temperature" in chat and not 0 <= chat["temperature"] <= 1:
+        raise bad("temperature", "temperature must be from 0 to 1")
+    if "top_p" in chat and not 0 <= chat["top_p"] <= 1:
+        raise bad("top_p", "top_p must be from 0 to 1")
+    if "top_k" in chat and chat["top_k"] < 0:
+        raise bad("top_k", "top_k must not be negative")
+    for index, stop in enumerate(chat.get("stop_sequences", [])):
+        if not stop:
+            raise bad(f"stop_sequences[{index}]", "a stop sequence must not be empty")
+
+
+def _check_messages(chat: ChatParams) -> None:
+    messages = chat["messages"]
+    roles = ("user", "assistant", "system") if chat.get("exact") else ("user", "assistant")
+    if not messages:
+        raise bad("messages", "messages must not be empty")
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        if message["role"] not in roles:
+            raise bad(f"{where}.role", f"role must be {' or '.join(roles)}, not {message['role'][:40]!r}")
+        if not message["content"]:
+            raise bad(f"{where}.content", "content must not be empty")
+        if isinstance(message["content"], list) and not all(
+            isinstance(block.get("type"), str) for block in message["content"]
+        ):
+            raise bad(f"{where}.content", "every content block needs a type")
+
+
+def _check_tools(chat: ChatParams) -> None:
+    names: set[str] = set()
+    if len(chat.get("tools", ())) > _MAX_TOOLS:
+        raise bad("tools", f"there are more than {_MAX_TOOLS} tools")
+    for index, tool in enumerate(chat.get("tools", ())):
+        if chat.get("exact") and tool.get("type", "custom") != "custom":
+            names.add(str(tool.get("name")))
+            continue  # one of the API's own tools, which it knows itself
+        name = tool.get("name")
+        if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
+            raise bad(f"tools[{index}].name", "a tool's name is 1 to 128 letters, digits, _ and -")
+        if name in names:
+            raise bad(f"tools[{index}].name", f"there are two tools named {name!r}")
+        names.add(name)
+        if not isinstance(tool.get("input_schema"), dict):
+            raise bad(
+                f"tools[{index}].input_schema", "a tool needs an input_schema, which is a JSON schema object"
+            )
+    choice = chat.get("tool_choice")
+    if choice is None:
+        return
+    if not names:
+        raise bad("tool_choice", "tool_choice needs tools")
+    if choice.get("type") not in _TOOL_CHOICES:
+        raise bad("tool_choice.type", f"tool_choice is one of {', '.join(_TOOL_CHOICES)}")
+    if choice["type"] == "tool" and choice.get("name") not in names:
+        raise bad("tool_choice.name", "tool_choice names a tool that is not in tools")
+
+
+def _check_reasoning(chat: ChatParams) -> None:
+    if "effort" in chat and chat["effort"] not in EFFORTS:
+        raise bad("effort", f"effort is one of {', '.join(EFFORTS)}")
+    if "effort" in chat and "thinking" in chat:
+        raise bad("effort", "give either effort or thinking")
+    answer_format = chat.get("format")
+    if answer_format is None:
+        return
+    if answer_format.get("type") not in FORMATS:
+        raise bad("format.type", f"format.type is one of {', '.join(FORMATS)}")
+    if answer_format["type"] == "json_schema" and not isinstance(answer_format.get("schema"), dict):
+        raise bad("format.schema", "format needs a schema, which is a JSON schema object")
+
+
+def bad(param: str, message: str) -> RpcError:
+    """A BAD_PARAMS error that names the parameter."""
+    return RpcError(Code.BAD_PARAMS, message, {"param": param})
+
+
+def engine_body(chat: ChatParams, extra: Mapping[str, Any] | None = None, *, with_system: bool = True) -> str:
+    """The JSON text for `CLAUDE_CODE_EXTRA_BODY`: every key of the request that the client may decide.
+
+    Args:
+        extra: keys that follow from the model's abilities (`wish`).
+        with_system: False leaves the system prompt, and the CLI's identity, to the CLI.
+
+    Raises:
+        RpcError: BAD_PARAMS, when a value has no JSON form (NaN, Infinity, a lone surrogate, bytes).
+    """
+    body: dict[str, Any] = {"system": _system_blocks(chat.get("system")), "metadata": {}}
+    body.update({key: chat[key] for key in _BODY_KEYS if key in chat})  # type: ignore[literal-required]
+    body.update(extra or {})
+    if not chat.get("exact"):
+        body["messages"] = _marked(body)
+    if not with_system:
+        del body["system"]
+    try:
+        text = json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        back = msgspec.json.decode(text)
+    except (ValueError, TypeError, RecursionError, msgspec.DecodeError) as error:
+        raise bad("messages", f"the request has a value without a JSON form: {error}") from None
+    if not (isinstance(back, dict) and back.get("messages")):
+        raise bad("messages", "messages must not be empty")
+    return text
+
+
+def _marked(body: dict[str, Any]) -> list[Any]:
+    """The messages with a cache mark on the last block, so that the next turn of the conversation is cheap.
+
+    The client's own marks stay; the API takes four at most, and caches nothing short.
+    """
+    messages = body["messages"]
+    if _chars(body["system"]) + sum(_chars(message["content"]) for message in messages) < _CACHEABLE_CHARS:
+        return list(messages)
+    marks = (
+        _marks(body["system"]) + _marks(body.get("tools", ())) + sum(_marks(m["content"]) for m in messages)
+    )
+    *before, last = messages
+    blocks = _blocks(last["content"])
+    if marks >= _MAX_CACHE_MARKS or "cache_control" in blocks[-1] or blocks[-1]["type"] in _UNMARKABLE:
+        return list(messages)
+    marked = {**blocks[-1], "cache_control": {"type": "ephemeral"}}
+    return [*before, {**last, "content": [*blocks[:-1], marked]}]
+
+
+def _chars(content: Any) -> int:
+    return (
+        len(content)
+        if isinstance(content, str)
+        else sum(len(str(block.get("text", ""))) for block in content)
+    )
+
+
+def _marks(blocks: Any) -> int:
+    """Cache marks on content blocks or tools; a plain text has none."""
+    return sum("cache_control" in block for block in blocks) if not isinstance(blocks, str) else 0
+
+
+def _system_blocks(system: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """An absent or empty system prompt is an empty list, which replaces the CLI's own."""
+    if not system:
+        return []
+    return [{"type": "text", "text": system}] if isinstance(system, str) else system
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A validated chat, as it is to be sent (`wish.py` makes it).
+
+    Attributes:
+        model: None for the CLI's default.
+        extra: keys of the request body that follow from the model's abilities: thinking, output_config.
+        ignored: parameters that cannot be honoured, for the result.
+    """
+
+    chat: ChatParams
+    model: str | None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Script:
+    """What to write for one turn.
+
+    `first` goes out in one write; each of `rest` after the CLI has acknowledged the one before with a `result`.
+    """
+
+    first: bytes
+    ignored: tuple[str, ...] = ()
+    rest: tuple[bytes, ...] = ()
+    request_ids: frozenset[str] = field(default_factory=frozenset)
+    binding: str | None = None  # the system prompt that the worker has for life after this turn
+
+
+def binding_of(mode: str, chat: ChatParams) -> str | None:
+    """What a worker must be, or become, bound to for this chat; None where the system prompt travels with it."""
+    return json.dumps(_system_texts(chat.get("system"))) if mode == "keep_system" else None
+
+
+def initialize(request_id: str, binding: str) -> bytes:
+    """Give a worker its system prompt, once for its life."""
+    return control.request(request_id, "initialize", systemPrompt=json.loads(binding))
+
+
+def _engine_env(wish: Wish, request_body: str) -> dict[str, str]:
+    """The live variables of an engine turn. The CLI must not add thinking of its own to what the client asked."""
+    in_body = wish.extra.get("thinking", {}).get("type") == "disabled"
+    return {
+        "CLAUDE_CODE_EXTRA_BODY": request_body,
+        "CLAUDE_CODE_DISABLE_THINKING": "" if in_body else "1",
+        "CLAUDE_CODE_EFFORT_LEVEL": _effort_setting(wish),
+    }
+
+
+def _effort_setting(wish: Wish) -> str:
+    """The CLI's default effort would be part of an exact request too, unless it is unset."""
+    if not wish.chat.get("exact"):
+        return ""
+    effort = (wish.extra.get("output_config") or {}).get("effort")
+    return str(effort) if effort in EFFORTS else "unset"
+
+
+def engine_script(wish: Wish, request_id: str, bound: str | None) -> Script:
+    """Binding and the user line of an engine turn, in one write. The user line's own text is never sent on."""
+    env = _engine_env(wish, engine_body(wish.chat, wish.extra))
+    first = control.flags(request_id, env=env, model=wish.model) + control.user_line(".")
+    return Script(first, wish.ignored, request_ids=frozenset((request_id,)))
+
+
+def keep_system_script(wish: Wish, request_id: str, bound: str | None) -> Script:
+    """As an engine turn, but the CLI composes the system prompt, which a worker takes on once."""
+    binding = binding_of("keep_system", wish.chat)
+    assert binding is not None
+    env = _engine_env(wish, engine_body(wish.chat, wish.extra, with_system=False))
+    ids = (request_id, f"{request_id}s")
+    head = b"" if bound == binding else initialize(ids[1], binding)
+    first = head + control.flags(ids[0], env=env, model=wish.model) + control.user_line(".")
+    return Script(first, wish.ignored, request_ids=frozenset(ids), binding=binding)
+
+
+def replay_script(wish: Wish, request_id: str, bound: str | None) -> Script:
+    """The documented way: system prompt by `initialize`, then the history, then the last user message.
+
+    Assistant lines are appended at once but user lines are queued, so every past user line waits for its
+    acknowledgement before the assistant line after it may be written.
+
+    Raises:
+        RpcError: BAD_PARAMS, when the last message is not the user's (there is no knob for a prefilled answer).
+    """
+    chat, messages = wish.chat, wish.chat["messages"]
+    for key in _REPLAY_REFUSES:
+        if chat.get(key):
+            raise bad(
+                key, f"{key} cannot be honoured with this login (mode replay); engine.body = full may be set"
+            )
+    if messages[-1]["role"] != "user":
+        raise bad(
+            f"messages[{len(messages) - 1}].role", "with this login the last message must be the user's"
+        )
+    env = {"CLAUDE_CODE_DISABLE_THINKING": "1"}
+    if "max_tokens" in chat:
+        env["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(chat["max_tokens"])
+    ids = (request_id, f"{request_id}s")
+    head = control.request(ids[1], "initialize", systemPrompt=_system_texts(chat.get("system")))
+    effort = wish.extra.get("output_config", {}).get("effort")
+    head += control.flags(ids[0], env=env, model=wish.model, effort=effort)
+    chunks = _history_chunks(messages)
+    return Script(head + chunks[0], wish.ignored, tuple(chunks[1:]), frozenset(ids))
+
+
+def _history_chunks(messages: list[Any]) -> list[bytes]:
+    """Lines between two acknowledgements: assistant lines, then the user line that will be acknowledged."""
+    chunks: list[bytes] = []
+    pending = b""
+    last = len(messages) - 1
+    for index, message in enumerate(messages):
+        content = message["content"]
+        if message["role"] == "assistant":
+            pending += control.assistant_history_line(_blocks(content))
+            continue
+        chunks.append(pending + control.user_line(content, query=index == last))
+        pending = b""
+    return chunks
+
+
+def _blocks(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:
+    if not system:
+        return []
+    return [system] if isinstance(system, str) else [str(block.get("text", "")) for block in system]
+
+
+def script(mode: str, wish: Wish, request_id: str, bound: str | None = None) -> Script:
+    """The turn's script for a worker of `mode`, bound to a system prompt or not."""
+    return SCRIPTS[mode](wish, request_id, bound)
+
+
+#: From the fastest and most exact to the one that any backend takes.
+SCRIPTS: Mapping[str, Callable[[Wish, str, str | None], Script]] = {
+    "full": engine_script,
+    "keep_system": keep_system_script,
+    "replay": replay_script,
+}
+MODES = tuple(SCRIPTS)

@@ -1,0 +1,320 @@
+"""`chat.stream` and `chat.complete`: lease a worker, write the turn, pass its lines on, give the worker back."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, TypeAlias
+
+from ccd_daemon.config import Profile
+from ccd_daemon.pool.pool import Pool
+from ccd_daemon.pool.shelf import Want
+from ccd_daemon.request import body, exact, structured, wish
+from ccd_daemon.request.body import Wish
+from ccd_daemon.request.thoughts import Thoughts
+from ccd_daemon.rpc.connection import Call
+from ccd_daemon.rpc.methods import remembered
+from ccd_daemon.rpc.methods.conversation import check_id
+from ccd_daemon.rpc.methods.remembered import Answered, Remembered
+from ccd_daemon.rpc.server import Server
+from ccd_daemon.rpc.tenancy import tenant_of
+from ccd_daemon.store.answer_cache import key_of
+from ccd_daemon.store.conversations import Conversations
+from ccd_daemon.worker.turn import Turn
+from ccd_daemon.worker.worker import Worker
+from ccd_protocol.errors import Code, RpcError
+from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult, Message
+
+Answering: TypeAlias = Callable[[Call, ChatParams], Awaitable[Answered]]
+
+_LEASE_TRIES = 3  # a worker may end between the lease and the write; nothing was sent then
+_MAX_LEARNED = 1000
+_COUNTED = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+#: How a backend says that it takes a login only from the CLI's own requests.
+_REFUSED_CREDENTIAL = re.compile(
+    r"only authorized for use with claude code|system prompt.*not allowed", re.IGNORECASE
+)
+_FALL_BACK_ON = (Code.UPSTREAM_OVERLOADED, Code.MODEL_NOT_FOUND)
+#: The newest models take no sampling parameters, but most clients send one. Such a refusal comes before any output and
+#: is not billed, so the request is sent again without it, and the result says that it was ignored.
+_REFUSED_SAMPLING = re.compile(
+    r"\b(temperature|top_p|top_k)\b[^.]*\b(?:deprecated|not supported|unsupported)\b"
+)
+_ALWAYS_THINKS = re.compile(r"\bthinking\.type\.disabled\b[^.]*\bnot supported\b")
+#: Said of the schemas of answers and strict tools, at a size that is written nowhere.
+_TOO_LARGE_A_GRAMMAR = re.compile(r"\bgrammar is too large\b|\bschema is too complex\b", re.IGNORECASE)
+#: Others take one of the two, and many clients send both.
+_NOT_BOTH_SAMPLERS = re.compile(r"\btemperature\b\W+and\W+top_p\b[^.]*\bcannot both\b")
+
+
+class Chat:
+    """The chat methods over one pool."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        server: Server,
+        profiles: Mapping[str, Profile],
+        conversations: Conversations,
+        remembered: Remembered,
+        *,
+        betas: bool,
+    ) -> None:
+        self._pool = pool
+        self._remembered = remembered
+        self._conversations = conversations
+        self._server = server
+        self._profiles = profiles
+        self._betas = betas  # whether the CLI's login leaves the anthropic-beta header to the client
+        self._thoughts = Thoughts()
+        self._refused: dict[str | None, set[str]] = {}  # model: sampling parameters that it refuses
+
+    async def stream(self, call: Call) -> ChatResult:
+        """The answer as ITEMs of CLI lines; the END carries what is known at the end."""
+        result, _ = await self._in_conversation(call, self._streamed)
+        return result
+
+    async def complete(self, call: Call) -> ChatAnswer:
+        """The whole answer at once; one that has the wrong format is sent back once to be corrected."""
+        result, content = await self._in_conversation(call, self._recalled)
+        return _answer(result, content)
+
+    async def _in_conversation(self, call: Call, answer: Answering) -> Answered:
+        """Answer, with the history of the named conversation before the question, and remember both."""
+        chat = self._validated(call)
+        name = chat.get("conversation_id")
+        if name is None:
+            return await answer(call, chat)
+        tenant = self._tenant(call, chat)
+        async with self._conversations.turn(tenant, check_id(name)) as history:
+            asked = chat["messages"]
+            whole: ChatParams = {**chat, "messages": [*history.messages, *asked]}
+            if "system" not in chat and history.system is not None:
+                whole["system"] = history.system
+            result, content = await answer(call, whole)
+            said = [*asked, Message(role="assistant", content=content)] if content else asked
+            tokens = sum(result["usage"].get(key, 0) for key in _COUNTED)  # type: ignore[misc]
+            await self._conversations.append(
+                tenant, name, said, chat.get("system"), chat.get("model"), tokens
+            )
+        return result, content
+
+    async def _recalled(self, call: Call, chat: ChatParams) -> Answered:
+        """From the cache where there is one and the call allows it, else from the model."""
+        return await self._remembered.answer(
+            chat, lambda: self._cache_key(call, chat), lambda: self._completed(call, chat)
+        )
+
+    def _cache_key(self, call: Call, chat: ChatParams) -> bytes | None:
+        profile, model = self._resolve(chat)
+        scene = (
+            profile,
+            model,
+            self._profiles[profile].fallback_model,
+            self._pool.mode,
+            self._pool.cli_version,
+        )
+        try:
+            return key_of(self._tenant(call, chat), scene, chat)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise body.bad("messages", f"the request has a value that cannot be encoded: {error}") from None
+
+    async def _streamed(self, call: Call, chat: ChatParams) -> Answered:
+        if "cache" in chat:
+            raise body.bad("cache", "cache is for chat.complete")
+        result, turn = await self._ask(call, chat, streaming=True)
+        why = _format_problem(chat, result, turn.text)
+        if why is not None:
+            text = f"the answer does not have the format asked for: {why}"
+            raise turn.failed_by(RpcError(Code.UPSTREAM_ERROR, text, {"reason": "format"}))
+        return result, turn.content
+
+    async def _completed(self, call: Call, chat: ChatParams) -> Answered:
+        result, turn = await self._ask(call, chat, streaming=False)
+        why = _format_problem(chat, result, turn.text)
+        bare = structured.unfenced(turn.text)
+        if why is not None and _format_problem(chat, result, bare) is None:
+            return result, [{"type": "text", "text": bare}]
+        if why is not None:
+            result, turn = await self._ask(call, structured.repair(chat, turn.text, why), streaming=False)
+            why = _format_problem(chat, result, turn.text)
+        if why is not None:
+            reason = f"the answer does not have the format asked for, nor has its correction: {why}"
+            raise RpcError(Code.UPSTREAM_ERROR, reason, {"reason": "format", "output_started": True})
+        return result, turn.content
+
+    def _validated(self, call: Call) -> ChatParams:
+        chat = body.validate(call.params)
+        exact.check(chat)
+        remembered.check(chat)
+        wanted = chat.get("format", {})
+        if wanted.get("type") == "json_schema":
+            error = structured.schema_error(wanted["schema"])
+            if error is not None:
+                raise body.bad("format.schema", f"this is not a JSON schema: {error}")
+        return chat
+
+    async def _ask(self, call: Call, chat: ChatParams, *, streaming: bool) -> tuple[ChatResult, Turn]:
+        """One answer; asked again only while nothing of it has been passed on."""
+        profile, model = self._resolve(chat)
+        tenant = self._tenant(call, chat)
+        thoughtless = not chat.get("exact") and self._thoughts.restore(tenant, chat)
+        dropped: set[str] = set()
+        tries = _LEASE_TRIES
+        fallback = chat.get("fallback_model") or self._profiles[profile].fallback_model
+        fell_back = loose = False
+        while True:
+            avoided = frozenset(self._refused.get(model, ()))
+            asked = self._wish(chat, model, avoided, thoughtless=thoughtless, loose=loose)
+            dropped.update(asked.ignored)
+            mode = self._pool.mode
+            worker = await self._pool.lease(profile, Want(tenant, body.binding_of(mode, asked.chat)))
+            try:
+                result, turn = await self._turn(call, worker, asked, streaming=streaming)
+                result["ignored"] = sorted(dropped)
+                if fell_back:
+                    result["fallback"] = True
+                self._pool.proven_modes.add(worker.mode)
+                self._thoughts.keep(tenant, turn.tool_call_ids, turn.thoughts)
+                return result, turn
+            except _NeverSent as error:
+                tries -= 1
+                if not tries:
+                    raise error.reason from None
+            except RpcError as error:
+                if error.code is Code.UPSTREAM_AUTH:
+                    self._pool.login_refused(error.message)
+                if error.data.get("output_started"):
+                    raise
+                if fallback and error.code in _FALL_BACK_ON:
+                    model, fallback, fell_back = fallback, None, True
+                elif _TOO_LARGE_A_GRAMMAR.search(error.message) and not (loose or chat.get("strict")):
+                    loose = True
+                elif not (self._learn(chat, model, avoided, error) or self._slower_mode(mode, error)):
+                    raise
+            finally:
+                call.feed_from(None)
+                self._pool.give_back(worker)
+
+    def _wish(
+        self,
+        chat: ChatParams,
+        model: str | None,
+        avoided: Collection[str],
+        *,
+        thoughtless: bool,
+        loose: bool = False,
+    ) -> Wish:
+        """What to ask, checked to be sendable before it costs a lease."""
+        able = wish.abilities(self._pool.models, model)
+        mode = self._pool.mode
+        asked = wish.make(
+            chat,
+            model,
+            able,
+            mode=mode,
+            refused=sorted(avoided),
+            thoughtless=thoughtless,
+            betas=self._betas,
+            loose=loose,
+        )
+        body.script(mode, asked, "check")
+        return asked
+
+    def _learn(self, chat: ChatParams, model: str | None, avoided: Collection[str], error: RpcError) -> bool:
+        """Note a sampling parameter that the API no longer takes for this model; True when it can be left out.
+
+        Args:
+            avoided: what was left out this time. Another call may have found out meanwhile what this one did not know.
+        """
+        if error.data.get("upstream_status") != 400 or chat.get("strict"):
+            return False
+        if _NOT_BOTH_SAMPLERS.search(error.message):
+            name = wish.BOTH_SAMPLERS
+        elif _ALWAYS_THINKS.search(error.message) and "top_p" in chat and "thinking" not in chat:
+            name = "top_p"  # it was for its sake that thinking was switched off
+        else:
+            found = _REFUSED_SAMPLING.search(error.message)
+            if found is None or found[1] not in chat:
+                return False
+            name = found[1]
+        known = self._refused.get(model, set())
+        if name in avoided or (name not in known and len(self._refused) >= _MAX_LEARNED):
+            return False
+        self._refused.setdefault(model, known).add(name)
+        return True
+
+    def _slower_mode(self, mode: str, error: RpcError) -> bool:
+        """Give up a mode that the backend refuses before it has ever answered in it; True when another is left."""
+        telling = _REFUSED_CREDENTIAL.search(error.message) is not None
+        status = error.data.get("upstream_status")
+        if status not in (400, 401, 403) or not telling or mode in self._pool.proven_modes:
+            return False
+        if mode == body.MODES[-1]:
+            return False
+        if mode == self._pool.mode:  # else another request has found it out already
+            self._pool.degrade(body.MODES[body.MODES.index(mode) + 1], error.message)
+        return True
+
+    async def _turn(
+        self, call: Call, worker: Worker, asked: Wish, *, streaming: bool
+    ) -> tuple[ChatResult, Turn]:
+        script = body.script(worker.mode, asked, worker.next_id(), worker.binding)
+        try:
+            turn = worker.begin(script, asked.model or "", call.send if streaming else None)
+        except RpcError as error:
+            raise _NeverSent(error) from None
+        call.feed_from(worker if streaming else None)
+        try:
+            # Shielded: cancelling the caller must not mark the turn as answered before the CLI is interrupted.
+            result = await asyncio.shield(turn.future)
+        except asyncio.CancelledError:
+            worker.abandon(RpcError(Code.CANCELLED))
+            raise
+        self._pool.turn_took(result["duration_ms"] / 1000)
+        return result, turn
+
+    def _resolve(self, chat: ChatParams) -> tuple[str, str | None]:
+        """Profile and model: `name/model` names a profile; a bare profile name picks its default model."""
+        profile, model = chat.get("profile"), chat.get("model")
+        if model and "/" in model and model.partition("/")[0] in self._profiles:
+            prefix, _, model = model.partition("/")
+            if profile not in (None, prefix):
+                raise body.bad("model", f"model names the profile {prefix!r}, but {profile!r} was asked for")
+            profile = prefix
+        elif model in self._profiles and profile is None:
+            profile, model = model, None
+        profile = profile or "chat"
+        settings = self._profiles.get(profile)
+        if settings is None:
+            known = ", ".join(sorted(self._profiles))
+            raise RpcError(
+                Code.MODEL_NOT_FOUND,
+                f"there is no profile {profile!r}; there are: {known}",
+                {"param": "profile"},
+            )
+        return profile, (model if model not in (None, "", "default") else settings.model)
+
+    def _tenant(self, call: Call, chat: ChatParams) -> str:
+        return tenant_of(call, chat.get("tenant"), may_name=self._server.may_speak_for_others(call.identity))
+
+
+class _NeverSent(Exception):
+    """The leased worker had ended before anything was written to it."""
+
+    def __init__(self, reason: RpcError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _format_problem(chat: ChatParams, result: ChatResult, text: str) -> str | None:
+    """What is wrong with an answer that was to have a format; one that was cut short or calls tools has none."""
+    if "format" not in chat or result["stop_reason"] not in ("end_turn", "stop_sequence"):
+        return None
+    return structured.problem(text, chat["format"])
+
+
+def _answer(result: ChatResult, content: list[dict[str, Any]]) -> ChatAnswer:
+    text = "".join(str(block.get("text", "")) for block in content if block.get("type") == "text")
+    return ChatAnswer(**result, content=content, text=text)

@@ -1,0 +1,81 @@
+"""`conversation.*`: what the daemon remembers by name. Each tenant sees only its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from ccd_daemon.request.body import bad
+from ccd_daemon.rpc.connection import Call
+from ccd_daemon.rpc.tenancy import tenant_of
+from ccd_daemon.store.conversations import Conversations
+from ccd_protocol.methods import (
+    Conversation,
+    ConversationParams,
+    ConversationsResult,
+    MessagesResult,
+    NoResult,
+)
+
+MAX_ID_CHARS = 200
+
+
+class ConversationMethods:
+    """The methods over one store."""
+
+    def __init__(self, store: Conversations, may_name_tenants: Callable[[Call], bool]) -> None:
+        self._store = store
+        self._may_name = may_name_tenants
+
+    async def create(self, call: Call) -> Conversation:
+        """A new, empty conversation; CONFLICT when the id is taken."""
+        params, tenant = self._read(call)
+        return await self._store.create(tenant, params.get("metadata", {}), params.get("conversation_id"))
+
+    async def get(self, call: Call) -> Conversation:
+        """One conversation."""
+        params, tenant = self._read(call)
+        return await self._store.get(tenant, _id(params))
+
+    async def list(self, call: Call) -> ConversationsResult:
+        """The caller's conversations, the last used first."""
+        _, tenant = self._read(call)
+        return ConversationsResult(conversations=await self._store.all_of(tenant))
+
+    async def messages(self, call: Call) -> MessagesResult:
+        """What was said in one conversation."""
+        params, tenant = self._read(call)
+        return MessagesResult(messages=await self._store.messages(tenant, _id(params)))
+
+    async def delete(self, call: Call) -> NoResult:
+        """Forget one conversation."""
+        params, tenant = self._read(call)
+        await self._store.delete(tenant, _id(params))
+        return NoResult()
+
+    def _read(self, call: Call) -> tuple[ConversationParams, str]:
+        try:
+            params = msgspec.convert(call.params, type=ConversationParams)
+        except msgspec.ValidationError as error:
+            reason, _, path = str(error).partition(" - at `$.")
+            raise bad(path.rstrip("`"), reason) from None
+        return params, tenant_of(call, params.get("tenant"), may_name=self._may_name(call))
+
+
+def _id(params: ConversationParams) -> str:
+    found = params.get("conversation_id")
+    if not found:
+        raise bad("conversation_id", "conversation_id is missing")
+    return check_id(found)
+
+
+def check_id(conversation_id: str) -> str:
+    """A conversation's name as a client may choose it.
+
+    Raises:
+        RpcError: BAD_PARAMS.
+    """
+    if not (0 < len(conversation_id) <= MAX_ID_CHARS and conversation_id.isprintable()):
+        raise bad("conversation_id", f"a conversation's id is 1 to {MAX_ID_CHARS} printable characters")
+    return conversation_id

@@ -1,0 +1,365 @@
+"""The CLI process of one session: its life, its clock, its size, and the control requests that are made of it.
+
+Theory of operation. It lives by the table of `lifecycle`, like an engine worker. It is never leased to anybody else: as
+soon as it is warm it is HELD, by its session; it is BUSY from a message until the CLI's `result`, and CANCELLING after
+an interrupt. A turn also begins by itself, when messages were queued in the CLI meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from ccd_daemon.claude import control
+from ccd_daemon.claude.ndjson import LineCutter, LineTooLong
+from ccd_daemon.config import Settings
+from ccd_daemon.pool.policy import excess
+from ccd_daemon.process import memory
+from ccd_daemon.process.cgroup import Group
+from ccd_daemon.process.process import exit_words
+from ccd_daemon.process.tree import ProcessTree
+from ccd_daemon.worker.lifecycle import CLOCK, Action, Event, IllegalTransition, State, step
+from ccd_protocol.errors import Code, RpcError
+
+log = logging.getLogger("ccd.session")
+
+STARTING = (State.SPAWNING, State.WARMING, State.READY)
+RUNNING = (State.HELD, State.BUSY, State.CANCELLING)
+ENDING = (State.KILLING, State.DEAD)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a session is to begin with."""
+
+    model: str | None = None
+    permission_mode: str = "default"
+    allowed_tools: tuple[str, ...] = ()
+
+
+class Host(Protocol):
+    """Whose process it is: the session."""
+
+    def patience_s(self, state: State) -> float | None:
+        """How long it may stay HELD or BUSY; None for as long as it likes."""
+
+    def on_lines(self, lines: bytes) -> None:
+        """The CLI has said something: whole lines."""
+
+    def on_warm(self, version: str | None) -> None:
+        """It takes messages; `version` is the CLI's."""
+
+    def on_idle(self) -> None:
+        """It was HELD for too long."""
+
+    def on_end(self, error: RpcError) -> None:
+        """The process has ended, `error` says how. It is DEAD."""
+
+
+class SessionProcess:
+    """A CLI process with tools of its own.
+
+    Attributes:
+        state: where it is in its life.
+        death: why it ended, or is about to, for people.
+        launched: it has been told to start, so its end will be told.
+        rss_bytes: its resident memory when it was last looked at, with its descendants'.
+    """
+
+    def __init__(self, session_id: str, settings: Settings, host: Host) -> None:
+        self.id = session_id
+        self.state = State.SPAWNING
+        self.death: str | None = None
+        self.turns = 0
+        self.launched = False
+        self.rss_bytes = 0
+        self.tree = ProcessTree(self)
+        self._host = host
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self.born = self._loop.time()
+        self._cutter = LineCutter(settings.cli.max_line_bytes)
+        self._clock: asyncio.TimerHandle | None = None
+        self._replies: dict[str, asyncio.Future[control.ControlReply]] = {}
+        self._requests = 0
+        self._failure: RpcError | None = None
+        self._was_ready = False
+        self._task: asyncio.Task[None] | None = None
+        self.rearm()
+
+    # --- birth ---
+
+    def start(
+        self,
+        command: Path,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        home: Path,
+        open_group: Callable[[], Group | None],
+        folder: int | None,
+        wanted: Wanted,
+    ) -> None:
+        """Begin to spawn; `folder` is the open descriptor of the directory to work in, which is closed here.
+
+        Without one it works in an empty directory in its home, which goes with it.
+        """
+        self.launched = True
+        scratch = home / "work"
+
+        def prepare() -> Group | None:
+            scratch.mkdir()
+            return open_group()
+
+        async def spawn() -> None:
+            # By its descriptor: whatever becomes of the path meanwhile, this is the directory that was checked.
+            cwd = scratch if folder is None else Path(f"/proc/self/fd/{folder}")
+            try:
+                await self.tree.spawn(command, argv, env, home, prepare, cwd=cwd)
+            except (OSError, ValueError) as error:  # ValueError: a NUL in a setting
+                self.death = f"cannot start {command}: {error}"
+                self.feed(Event.SPAWN_FAILED)
+            else:
+                self.feed(Event.SPAWNED)
+            finally:
+                if folder is not None:
+                    os.close(folder)
+            await self._open(wanted)
+
+        self._task = self._loop.create_task(spawn())
+
+    async def _open(self, wanted: Wanted) -> None:
+        """Set what is wanted, all in one write; it is warm when the last of it is confirmed."""
+        settings: dict[str, Any] = {} if wanted.model is None else {"model": wanted.model}
+        if wanted.allowed_tools:
+            settings["permissions"] = {"allow": list(wanted.allowed_tools)}
+        if self.state is not State.WARMING:
+            return
+        asked = [
+            self.request("initialize"),
+            self.request("apply_flag_settings", settings=settings),
+            self.request("set_permission_mode", mode=wanted.permission_mode),
+        ]
+        try:
+            replies = [agreed(await reply) for reply in asked]
+        except RpcError as error:
+            self._failure = self._failure or error
+            self.stop()
+            return
+        if self.state is State.WARMING:
+            self._warmed(replies[0])
+
+    def _warmed(self, greeting: control.ControlReply) -> None:
+        version = None
+        with suppress(msgspec.DecodeError):
+            version = control.warm_reply(greeting.response).claude_code_version
+        if self.pid is not None and not self.tree.caps_memory:
+            memory.limit_data(self.pid, self._settings.pool.rss_hard_bytes)
+        self._was_ready = True
+        self.feed(Event.WARMED)
+        self._host.on_warm(version)
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id while it runs."""
+        process = self.tree.process
+        return process.pid if process is not None and self.state is not State.DEAD else None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was asked for."""
+        return self._loop.time() - self.born
+
+    # --- the life table ---
+
+    def feed(self, event: Event) -> None:
+        """Something happened: change state and do what follows."""
+        try:
+            state, actions = step(self.state, event)
+        except IllegalTransition:
+            log.exception("session %s: impossible event, killing the process", self.id)
+            state, actions = State.KILLING, (Action.KILL,)
+        if state is not self.state or event is Event.TIMEOUT:
+            self.state = state
+            self.rearm()
+        for action in actions:
+            _DO[action](self)
+
+    def stop(self) -> None:
+        """Let it end: at once when it does nothing, else after an interrupt."""
+        self.feed(Event.STOP if self.launched else Event.SPAWN_FAILED)
+
+    def rearm(self) -> None:
+        """Start the clock of the state anew."""
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+        if self.state in (State.HELD, State.BUSY):
+            limit_s = self._host.patience_s(self.state)
+        else:
+            name = CLOCK.get(self.state)
+            limit_s = getattr(self._settings.deadlines, name, None) if name else None
+        if limit_s is not None:
+            self._clock = self._loop.call_later(limit_s, self._timed_out)
+
+    def _timed_out(self) -> None:
+        if self.state is State.HELD:
+            self._host.on_idle()
+            return
+        name = "sessions.turn_s" if self.state is State.BUSY else f"deadlines.{CLOCK[self.state]}"
+        log.warning("session %s: %s passed in state %s", self.id, name, self.state.value)
+        self.death = self.death or f"{name} passed while {self.state.value}"
+        self.feed(Event.TIMEOUT)
+
+    # --- talking ---
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """What was written to it and not yet read by it."""
+        process = self.tree.process
+        return process.unwritten_bytes if process is not None else 0
+
+    def say(self, line: bytes) -> None:
+        """Write a message; it begins a turn, or waits in the CLI for the running one to end."""
+        self.turn_began()
+        self.tree.write(line)
+
+    def turn_began(self) -> None:
+        """A turn begins, if none is running."""
+        if self.state is State.HELD:
+            self.feed(Event.TURN)
+
+    def turn_ended(self) -> None:
+        """The CLI's `result` has come."""
+        if self.state in (State.BUSY, State.CANCELLING):
+            self.turns += 1
+            self.feed(Event.RESULT)
+
+    def request(self, subtype: str, **fields: Any) -> asyncio.Future[control.ControlReply]:
+        """Make a control request; the result is its reply, or the end of the process."""
+        self._requests += 1
+        request_id = f"ccd-{self._requests}"
+        reply = self._replies[request_id] = self._loop.create_future()
+        self.tree.write(control.request(request_id, subtype, **fields))
+        return reply
+
+    def replied(self, reply: control.ControlReply) -> None:
+        """A control request was answered."""
+        waiting = self._replies.pop(reply.request_id, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
+
+    def bad_output(self, reason: str) -> None:
+        """What came is not the protocol."""
+        self._cutter = LineCutter(self._settings.cli.max_line_bytes)  # lets go of what it holds
+        self.death = f"bad output: {reason[:300]}"
+        log.warning("session %s: %s", self.id, self.death)
+        self.feed(Event.BAD_FRAME)
+
+    # --- what the process tells (see `process.Listener`) ---
+
+    def on_stdout(self, data: bytes) -> None:
+        """One read of the pipe."""
+        if self.state in ENDING:
+            return
+        try:
+            lines = self._cutter.feed(data)
+        except LineTooLong as error:
+            self.bad_output(str(error))
+            return
+        if lines:
+            self._host.on_lines(lines)
+
+    def on_stdout_eof(self) -> None:
+        """Stdout was closed while the process lives."""
+        self.feed(Event.EOF)
+
+    def on_exit(self, status: int) -> None:
+        """The process has ended."""
+        self.death = f"{self.death} ({exit_words(status)})" if self.death else exit_words(status)
+        if status == -signal.SIGKILL and self.tree.killed_by_memory_limit():
+            self._too_large(f"it reached its memory limit of {self._settings.pool.rss_hard_bytes} bytes")
+        self.feed(Event.EXITED)
+
+    def measured(self, rss_bytes: int, processes: int) -> None:
+        """Its resident memory, its descendants included, and how many processes they are."""
+        self.rss_bytes = rss_bytes
+        if self.state in (State.SPAWNING, State.DEAD):
+            return
+        limits = self._settings.pool
+        too_large = excess(
+            rss_bytes, processes, hard_bytes=limits.rss_hard_bytes, max_processes=limits.max_processes
+        )
+        if too_large is not None:
+            self._too_large(too_large)
+
+    def _too_large(self, why: str) -> None:
+        self.death = why
+        self._fail(Code.WORKER_OOM)
+        self.feed(Event.RSS_HARD)
+        self.tree.kill()  # no time for manners: what grows by 500 MB/s is not asked first
+
+    # --- actions ---
+
+    def _fail(self, code: Code) -> None:
+        text = f"the CLI process of this session was killed: {self.death or 'it did not answer'}"
+        self._failure = self._failure or RpcError(code, text, {"stderr_tail": self.tree.stderr_tail()})
+
+    def _bury(self) -> None:
+        self.tree.remove()
+        error = self._failure or self._died()
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_exception(error)
+                reply.exception()  # nobody need be waiting
+        self._replies.clear()
+        self._host.on_end(error)
+
+    def _died(self) -> RpcError:
+        tail = self.tree.stderr_tail()
+        if self._was_ready:
+            text = f"the CLI process of this session has ended: {self.death}"
+            return RpcError(Code.WORKER_CRASHED, text, {"stderr_tail": tail})
+        reason = tail[-300:] or self.death or "it ended at once"
+        return RpcError(Code.WORKER_SPAWN, f"the CLI cannot be started: {reason}", {"stderr_tail": tail})
+
+
+def agreed(reply: control.ControlReply) -> control.ControlReply:
+    """The reply, if the CLI has agreed.
+
+    Raises:
+        RpcError: BAD_PARAMS, with its words.
+    """
+    if reply.subtype == "error":
+        raise RpcError(Code.BAD_PARAMS, str(reply.error))
+    return reply
+
+
+def _nothing(process: SessionProcess) -> None:
+    """What belongs to this action is done by the session itself."""
+
+
+_DO: Mapping[Action, Callable[[SessionProcess], object]] = {
+    Action.PING: _nothing,
+    Action.OFFER: lambda process: process.feed(Event.LEASE),  # to its session, for life
+    Action.WITHDRAW: _nothing,
+    Action.WRITE_TURN: _nothing,
+    Action.INTERRUPT: lambda process: process.request("interrupt"),
+    Action.CLOSE_STDIN: lambda process: process.tree.close_stdin(),
+    Action.TERMINATE: lambda process: process.tree.terminate(),
+    Action.KILL: lambda process: process.tree.kill(),
+    Action.FAIL_STUCK: lambda process: process._fail(Code.WORKER_STUCK),
+    Action.FAIL_OOM: lambda process: process._fail(Code.WORKER_OOM),
+    Action.FAIL_BAD_OUTPUT: lambda process: process._fail(Code.WORKER_CRASHED),
+    Action.FAIL_DRAINING: _nothing,
+    Action.FAIL_CRASHED: _nothing,
+    Action.BURY: SessionProcess._bury,
+}

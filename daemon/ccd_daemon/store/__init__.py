@@ -1,0 +1,1 @@
+"""What the daemon remembers: conversations on disk and answers in memory."""

@@ -1,0 +1,345 @@
+"""Named conversations, kept in SQLite so that they survive restarts.
+
+Theory of operation. One thread owns the database; the event loop only waits for it. Every row belongs to a tenant, and
+a conversation of another tenant is the same as one that does not exist. The turns of one conversation are put in
+order by a lock each: a turn reads the history, asks the model, and appends question and answer in one transaction, so
+that a crash leaves the conversation as it was before the turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ccd_daemon.config import Conversations as ConversationSettings
+from ccd_protocol.errors import Code, RpcError
+from ccd_protocol.methods import Conversation, Message
+
+T = TypeVar("T")
+log = logging.getLogger("ccd.conversations")
+
+_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+_SCHEMA_VERSION = 2
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS conversation (
+    number INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    id TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL,
+    system TEXT,
+    metadata TEXT NOT NULL,
+    total_tokens INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (tenant, id)
+);
+CREATE INDEX IF NOT EXISTS conversation_by_age ON conversation (updated_at);
+CREATE TABLE IF NOT EXISTS message (
+    conversation INTEGER NOT NULL REFERENCES conversation (number) ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    role TEXT NOT NULL,
+    content TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    PRIMARY KEY (conversation, seq)
+);
+"""
+#: What a file of an older version lacks, by that version.
+_MISSING = {1: "ALTER TABLE conversation ADD COLUMN total_tokens INTEGER NOT NULL DEFAULT 0"}
+
+
+class History:
+    """What is known of a conversation when a turn of it begins."""
+
+    def __init__(self, messages: list[Message], system: Any) -> None:
+        self.messages = messages
+        self.system = system
+
+
+class Conversations:
+    """All conversations of the daemon. Call `close` at the end."""
+
+    def __init__(
+        self, path: Path, settings: ConversationSettings, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._path = path
+        self._settings = settings
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="conversations")
+        self._db: sqlite3.Connection | None = None
+        self._locks: dict[tuple[str, str], _Turns] = {}
+
+    # --- for the chat methods ---
+
+    @contextlib.asynccontextmanager
+    async def turn(self, tenant: str, conversation_id: str) -> AsyncIterator[History]:
+        """Wait for the turn's place in its conversation, and give the history; created at first use."""
+        key = (tenant, conversation_id)
+        turns = self._locks.setdefault(key, _Turns())
+        turns.users += 1
+        try:
+            async with turns.lock:
+                yield await self._do(self._history, tenant, conversation_id)
+        finally:
+            turns.users -= 1
+            if not turns.users:
+                self._locks.pop(key, None)
+
+    async def append(
+        self,
+        tenant: str,
+        conversation_id: str,
+        messages: list[Message],
+        system: Any,
+        model: str | None = None,
+        tokens: int = 0,
+    ) -> None:
+        """Store a finished turn: what was asked and what was answered, or nothing of it.
+
+        `model` is noted as the conversation's own if this turn begins it; `tokens` is what the turn took in all.
+        """
+        await self._do(self._append, tenant, conversation_id, messages, system, model, tokens)
+
+    # --- for the conversation methods ---
+
+    async def create(
+        self, tenant: str, metadata: dict[str, Any], conversation_id: str | None = None
+    ) -> Conversation:
+        """A new, empty conversation."""
+        return await self._do(self._create, tenant, conversation_id or str(uuid.uuid4()), metadata)
+
+    async def get(self, tenant: str, conversation_id: str) -> Conversation:
+        """One conversation.
+
+        Raises:
+            RpcError: NOT_FOUND, also when it is another tenant's.
+        """
+        return await self._do(self._get, tenant, conversation_id)
+
+    async def all_of(self, tenant: str) -> list[Conversation]:
+        """The tenant's conversations, the last used first."""
+        return await self._do(self._list, tenant)
+
+    async def messages(self, tenant: str, conversation_id: str) -> list[Message]:
+        """Everything said in one conversation, oldest first."""
+        await self.get(tenant, conversation_id)
+        return (await self._do(self._history, tenant, conversation_id)).messages
+
+    async def delete(self, tenant: str, conversation_id: str) -> None:
+        """Forget one conversation.
+
+        Raises:
+            RpcError: NOT_FOUND.
+        """
+        await self._do(self._delete, tenant, conversation_id)
+
+    def close(self) -> None:
+        """Finish what is being written and close the database."""
+        if self._db is not None:
+            self._thread.submit(self._db.close).result()
+            self._db = None
+        self._thread.shutdown()
+
+    # --- in the thread ---
+
+    async def _do(self, work: Callable[..., T], *args: Any) -> T:
+        def run() -> T:
+            with self._open() as db:
+                return work(db, *args)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+        except (sqlite3.Error, OSError) as error:
+            log.error("%s cannot be used: %s", self._path, error)
+            raise RpcError(
+                Code.STORAGE, "conversations cannot be stored or read; the daemon's log says why"
+            ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._db is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                self._db = _connected(self._path)
+            except sqlite3.DatabaseError as error:
+                # A full disk or a lock passes, and says nothing against the file.
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BROKEN:
+                    raise
+                self._put_aside(error)
+                self._db = _connected(self._path)
+        return self._db
+
+    def _put_aside(self, error: sqlite3.DatabaseError) -> None:
+        """Keep a broken file for whoever wants to look, with what belongs to it, and begin anew."""
+        aside = self._path.with_suffix(f".broken-{int(self._clock())}")
+        log.error(
+            "%s is broken (%s); it is kept as %s, and all conversations begin anew", self._path, error, aside
+        )
+        for end in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{self._path}{end}").rename(f"{aside}{end}")
+
+    def _find(self, db: sqlite3.Connection, tenant: str, conversation_id: str) -> sqlite3.Row:
+        row: sqlite3.Row | None = db.execute(
+            "SELECT * FROM conversation WHERE tenant = ? AND id = ?", (tenant, conversation_id)
+        ).fetchone()
+        if row is None:
+            raise RpcError(Code.NOT_FOUND, f"there is no conversation {conversation_id!r}")
+        return row
+
+    def _history(self, db: sqlite3.Connection, tenant: str, conversation_id: str) -> History:
+        try:
+            row = self._find(db, tenant, conversation_id)
+        except RpcError:
+            return History([], None)
+        rows = db.execute(
+            "SELECT role, content FROM message WHERE conversation = ? ORDER BY seq", (row["number"],)
+        )
+        messages = [Message(role=role, content=json.loads(content)) for role, content in rows]
+        return History(messages, json.loads(row["system"]) if row["system"] else None)
+
+    def _append(
+        self,
+        db: sqlite3.Connection,
+        tenant: str,
+        conversation_id: str,
+        messages: list[Message],
+        system: Any,
+        model: str | None,
+        tokens: int,
+    ) -> None:
+        now = self._clock()
+        metadata = json.dumps({} if model is None else {"model": model})
+        db.execute(
+            "INSERT INTO conversation (tenant, id, created_at, updated_at, metadata, total_tokens)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO UPDATE SET"
+            " updated_at = excluded.updated_at, total_tokens = total_tokens + excluded.total_tokens",
+            (tenant, conversation_id, now, now, metadata, tokens),
+        )
+        row = self._find(db, tenant, conversation_id)
+        if system is not None:
+            db.execute(
+                "UPDATE conversation SET system = ? WHERE number = ?", (json.dumps(system), row["number"])
+            )
+        start = db.execute(
+            "SELECT COALESCE(MAX(seq), 0) FROM message WHERE conversation = ?", (row["number"],)
+        )
+        first: int = start.fetchone()[0] + 1
+        for seq, message in enumerate(messages, first):
+            content = json.dumps(message["content"], ensure_ascii=False)
+            values = (row["number"], seq, message["role"], content, len(content))
+            db.execute("INSERT INTO message VALUES (?, ?, ?, ?, ?)", values)
+        self._shorten(db, row["number"])
+        self._forget_old(db)
+
+    def _shorten(self, db: sqlite3.Connection, number: int) -> None:
+        """Drop the oldest turns of a conversation that is over its limits; what is left begins with the user."""
+        rows = db.execute(
+            "SELECT seq, role, bytes FROM message WHERE conversation = ? ORDER BY seq DESC", (number,)
+        )
+        kept_bytes, cut = 0, 0
+        for count, (seq, _, size) in enumerate(rows.fetchall(), 1):
+            kept_bytes += size
+            if kept_bytes > self._settings.max_bytes or count > self._settings.max_messages:
+                cut = seq
+                break
+        if not cut:
+            return
+        following = db.execute(
+            "SELECT MIN(seq) FROM message WHERE conversation = ? AND seq > ? AND role = 'user'"
+            " AND content NOT LIKE '%\"tool_result\"%'",
+            (number, cut),
+        ).fetchone()[0]
+        # A single turn over the limit leaves nothing: a history cannot begin with an answer.
+        db.execute(
+            "DELETE FROM message WHERE conversation = ?1 AND (?2 IS NULL OR seq < ?2)", (number, following)
+        )
+
+    def _forget_old(self, db: sqlite3.Connection) -> None:
+        db.execute(
+            "DELETE FROM conversation WHERE updated_at < ?", (self._clock() - self._settings.retention_s,)
+        )
+        db.execute(
+            "DELETE FROM conversation WHERE number IN (SELECT number FROM conversation"
+            " ORDER BY updated_at DESC LIMIT -1 OFFSET ?)",
+            (self._settings.max_count,),
+        )
+
+    def _create(
+        self, db: sqlite3.Connection, tenant: str, conversation_id: str, metadata: dict[str, Any]
+    ) -> Conversation:
+        now = self._clock()
+        try:
+            db.execute(
+                "INSERT INTO conversation (tenant, id, created_at, updated_at, metadata) VALUES (?, ?, ?, ?, ?)",
+                (tenant, conversation_id, now, now, json.dumps(metadata)),
+            )
+        except sqlite3.IntegrityError:
+            raise RpcError(Code.CONFLICT, f"there is already a conversation {conversation_id!r}") from None
+        self._forget_old(db)
+        return self._get(db, tenant, conversation_id)
+
+    def _get(self, db: sqlite3.Connection, tenant: str, conversation_id: str) -> Conversation:
+        return _conversation(db, self._find(db, tenant, conversation_id))
+
+    def _list(self, db: sqlite3.Connection, tenant: str) -> list[Conversation]:
+        rows = db.execute(
+            "SELECT * FROM conversation WHERE tenant = ? ORDER BY updated_at DESC LIMIT 10000", (tenant,)
+        )
+        return [_conversation(db, row) for row in rows.fetchall()]
+
+    def _delete(self, db: sqlite3.Connection, tenant: str, conversation_id: str) -> None:
+        row = self._find(db, tenant, conversation_id)
+        db.execute("DELETE FROM conversation WHERE number = ?", (row["number"],))
+
+
+class _Turns:
+    """The lock that puts a conversation's turns in order, and how many hold or await it."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    path.chmod(0o600)
+    db = sqlite3.connect(path, check_same_thread=False, timeout=5)
+    try:
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")  # an answer that was given is on disk
+        db.execute("PRAGMA foreign_keys = ON")
+        found: int = db.execute("PRAGMA user_version").fetchone()[0]
+        if found > _SCHEMA_VERSION:
+            raise OSError(f"{path} was written by a newer ccd (version {found})")
+        if found in _MISSING:
+            db.execute(_MISSING[found])
+        db.executescript(_SCHEMA)
+        db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _conversation(db: sqlite3.Connection, row: sqlite3.Row) -> Conversation:
+    count: int = db.execute(
+        "SELECT COUNT(*) FROM message WHERE conversation = ?", (row["number"],)
+    ).fetchone()[0]
+    return Conversation(
+        id=row["id"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        message_count=count,
+        total_tokens=row["total_tokens"],
+        metadata=json.loads(row["metadata"]),
+    )

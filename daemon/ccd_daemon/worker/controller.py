@@ -1,0 +1,82 @@
+"""What a worker asks of its CLI beside the turns themselves: control requests, and what is still to be confirmed.
+
+Pure: every method returns the lines to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ccd_daemon.claude import control
+from ccd_daemon.request import body
+
+#: What a rehearsal changes. The CLI itself refuses a header value that is not ASCII, after it has done everything
+#: else that a first request takes; should a version send it all the same, the API refuses the empty request.
+_REHEARSAL = {
+    "ANTHROPIC_CUSTOM_HEADERS": "x-ccd-rehearsal: \u2205",
+    "CLAUDE_CODE_MAX_RETRIES": "0",
+    "CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY,
+}
+
+
+class Controller:
+    """The control requests of one CLI process. `env` is the environment that it was started with."""
+
+    def __init__(self, prefix: str, mode: str) -> None:
+        self.env: Mapping[str, str] = {}
+        self._prefix = prefix
+        self._mode = mode
+        self._requests = 0
+        self._warming_id = ""
+        self.reset_seen = False  # the CLI says that it has begun a new conversation
+        self._changed: dict[str, str] = {}  # by a rehearsal, and what it was before
+
+    def next_id(self) -> str:
+        """An id for a control request, unique in this process."""
+        self._requests += 1
+        return f"{self._prefix}-{self._requests}"
+
+    def warm_up(self, binding: str | None) -> bytes:
+        """Where nothing at binding needs `initialize` any more, spares initialise while they warm."""
+        self._warming_id = self.next_id()
+        if binding is not None:
+            return body.initialize(self._warming_id, binding)
+        return control.request(
+            self._warming_id, "initialize" if self._mode == "full" else "get_binary_version"
+        )
+
+    def is_warm_reply(self, reply: control.ControlReply) -> bool:
+        """Whether this is the answer to `warm_up`; true once."""
+        matches = reply.request_id == self._warming_id
+        self._warming_id = "" if matches else self._warming_id
+        return matches
+
+    def rehearse(self) -> bytes:
+        """A turn that the CLI refuses by itself, before any request: the first one is so much slower than the next."""
+        self._changed = {name: self.env.get(name, "") for name in _REHEARSAL}
+        return control.flags(self.next_id(), env=_REHEARSAL) + control.user_line(".")
+
+    @staticmethod
+    def rehearsed(line: control.ResultLine) -> bool:
+        """Whether a rehearsal ended as it should: refused, and not by the API."""
+        return line.is_error and line.api_error_status is None
+
+    def interrupt(self) -> bytes:
+        """End the turn."""
+        return control.request(self.next_id(), "interrupt")
+
+    def guard(self) -> bytes:
+        """From now on another API call of this turn would be refused before it costs anything."""
+        if self._mode == "replay":
+            return b""
+        return control.flags(self.next_id(), env={"CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY})
+
+    def reset(self) -> bytes:
+        """Forget the conversation; only now may the request body be emptied, as nothing can be asked in between."""
+        self.reset_seen = False
+        env, self._changed = {**self._changed, "CLAUDE_CODE_EXTRA_BODY": ""}, {}
+        return control.flags(self.next_id(), env=env) + control.clear_line()
+
+    def reset_confirmed(self, line: control.ResultLine) -> bool:
+        """Whether this is the end of a reset that was carried out."""
+        return self.reset_seen and line.local_command == "clear" and not line.is_error

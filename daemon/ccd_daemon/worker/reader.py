@@ -1,0 +1,195 @@
+"""What a worker's CLI says: the lines of the answer are passed on as they came, the rest is looked at.
+
+Theory of operation. `on_stdout` is the hot path: one read of the pipe becomes one call of the turn's sink, with
+nothing decoded unless a message starts or ends in it. A read in which there is anything else takes the slow path:
+its lines are sorted one by one, and those that are passed on still go out together. What concerns the answer is
+decided here; what concerns the process and its life is told to the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import msgspec
+
+from ccd_daemon.claude import control
+from ccd_daemon.claude.ndjson import TOKEN_PREFIX, LineCutter, LineTooLong, all_tokens, each
+from ccd_daemon.worker.lifecycle import State
+from ccd_daemon.worker.turn import Turn
+from ccd_protocol.errors import RpcError
+
+_ENDING = (State.KILLING, State.DEAD)
+
+
+class Host(Protocol):
+    """Whose CLI it is: the worker."""
+
+    state: State
+
+    def watch(self) -> None:
+        """The turn has come to its next stage: the first output, or the end of the message."""
+
+    def guard(self) -> None:
+        """A message has started: no other call of this turn may cost anything."""
+
+    def stop_message(self) -> None:
+        """The message has ended in a way after which the CLI would go on by itself."""
+
+    def end_early(self, turn: Turn, error: RpcError) -> None:
+        """The turn cannot be completed."""
+
+    def on_result(self, line: control.ResultLine) -> None:
+        """The CLI has done what was written to it."""
+
+    def on_retry(self, retry: control.RetryLine) -> None:
+        """An API call failed and is to be tried again."""
+
+    def on_reply(self, reply: control.ControlReply) -> None:
+        """A control request was answered."""
+
+    def on_request(self, request: control.ControlRequestLine) -> None:
+        """The CLI asks its host something."""
+
+    def on_conversation_reset(self) -> None:
+        """The CLI has begun a new conversation."""
+
+    def bad_output(self, reason: str) -> None:
+        """What came is not the protocol."""
+
+
+class Reader:
+    """The stdout of one CLI. `turn` is the one whose answer it is to be, None between turns."""
+
+    def __init__(self, host: Host, max_line_bytes: int) -> None:
+        self.turn: Turn | None = None
+        self._host = host
+        self._cutter = LineCutter(max_line_bytes)
+        self._time = asyncio.get_running_loop().time
+
+    @property
+    def held_bytes(self) -> int:
+        """The size of the line that has not ended yet."""
+        return self._cutter.held_bytes
+
+    def on_stdout(self, data: bytes) -> None:
+        """One read of the pipe. Token lines go to the turn's sink untouched."""
+        turn = self.turn
+        if turn is None or self._cutter.held_bytes or not all_tokens(data):
+            data = self._cut(data)
+            if turn is None or not all_tokens(data):
+                self._slow_lines(data)
+                return
+        turn.last_output = self._time()
+        if not turn.flowing:
+            self._first_output(turn)
+        if turn.sink is not None and not turn.message_done:
+            turn.sink(data)
+
+    def _cut(self, data: bytes) -> bytes:
+        """The whole lines of a read, and of those before it."""
+        if self._host.state in _ENDING:
+            return b""
+        try:
+            return self._cutter.feed(data)
+        except LineTooLong as error:
+            self._bad_output(str(error))
+            return b""
+
+    def _first_output(self, turn: Turn) -> None:
+        """From here on silence is what is watched for, and nothing may be tried again."""
+        turn.flowing = True
+        turn.output_started = turn.sink is not None
+        self._host.watch()
+
+    def _slow_lines(self, lines: bytes) -> None:
+        """Lines among which there are some to look at: those passed on still go out together."""
+        keep: list[bytes] = []
+        for line in each(lines):
+            if self._host.state in _ENDING:
+                return
+            try:
+                if line.startswith(TOKEN_PREFIX):
+                    self._on_token(line, keep)
+                else:
+                    self._look_at(line, keep)
+            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+                self._flush(keep)
+                self._bad_output(str(error))
+                return
+        self._flush(keep)
+
+    def _flush(self, keep: list[bytes]) -> None:
+        if keep and self.turn is not None and self.turn.sink is not None:
+            self.turn.sink(b"".join(keep))
+        keep.clear()
+
+    def _bad_output(self, reason: str) -> None:
+        self._cutter = LineCutter(self._cutter.max_line_bytes)  # lets go of what it holds
+        self._host.bad_output(reason)
+
+    # --- the kinds of lines ---
+
+    def _look_at(self, line: bytes, keep: list[bytes]) -> None:
+        kind = control.kind_of(line)
+        if kind.type == "stream_event":
+            self._on_stream_event(line, keep)
+        elif kind.type == "assistant":
+            self._on_assistant(line, keep)
+        elif kind.type == "result":
+            self._flush(keep)
+            self._host.on_result(control.result_line(line))
+        elif kind.type == "control_response":
+            self._host.on_reply(control.control_reply(line).response)
+        elif kind.type == "control_request":
+            self._host.on_request(control.control_request(line))
+        elif kind.type == "conversation_reset":
+            self._host.on_conversation_reset()
+        elif kind.type == "system" and kind.subtype == "api_retry":
+            self._host.on_retry(control.retry_line(line))
+        elif kind.type == "system" and kind.subtype == "status" and self.turn is not None:
+            self.turn.api_requests += kind.status == "requesting"
+
+    def _on_token(self, line: bytes, keep: list[bytes]) -> None:
+        turn = self.turn
+        if turn is not None and not turn.message_done:
+            turn.last_output = self._time()
+            if not turn.flowing:
+                self._first_output(turn)
+            keep.append(line)
+
+    def _on_stream_event(self, line: bytes, keep: list[bytes]) -> None:
+        turn = self.turn
+        if turn is None or turn.over:
+            return
+        event = control.stream_line(line).event
+        done = turn.message_done
+        turn.last_output = self._time()
+        try:
+            stop = turn.saw_event(event)
+        except RpcError as error:
+            self._host.end_early(turn, error)
+            return
+        if event.type == "message_start":
+            self._host.guard()
+        if turn.message_done and not done:
+            self._host.watch()
+        if not done:
+            if event.type.startswith("content_block") and not turn.flowing:
+                self._first_output(turn)
+            keep.append(line)
+        if stop:
+            self._host.stop_message()
+
+    def _on_assistant(self, line: bytes, keep: list[bytes]) -> None:
+        turn = self.turn
+        if turn is None or turn.message_done:
+            return
+        message = control.assistant_line(line)
+        if message.error is None and message.message.model != "<synthetic>":
+            try:
+                turn.add_content(message.message.id, message.message.content)
+            except RpcError as error:
+                self._host.end_early(turn, error)
+                return
+            keep.append(line)

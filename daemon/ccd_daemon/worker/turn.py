@@ -1,0 +1,177 @@
+"""One turn of a worker: what was asked, what has been seen of the answer, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from ccd_daemon import errors
+from ccd_daemon.claude import control
+from ccd_daemon.request.body import Script
+from ccd_protocol.errors import RpcError
+from ccd_protocol.methods import ChatResult, Usage
+
+Sink = Callable[[bytes], None]
+
+_USAGE_KEYS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+#: Ends of a message after which the CLI would make another call by itself, unless it is interrupted.
+_CONTINUED_BY_CLI = frozenset({"max_tokens", "refusal", "model_context_window_exceeded"})
+
+
+class Turn:
+    """The open turn of a worker. `future` gets a `ChatResult`, or an `RpcError`, exactly once.
+
+    Args:
+        sink: called with whole output lines as they come; None to collect the answer instead (`content`).
+    """
+
+    __slots__ = (
+        "_content_of",
+        "abandoned",
+        "api_requests",
+        "begun",
+        "content",
+        "flowing",
+        "future",
+        "last_output",
+        "message_done",
+        "message_id",
+        "model",
+        "output_started",
+        "pending",
+        "script",
+        "sink",
+        "started",
+        "stop_reason",
+        "stop_sequence",
+        "usage",
+    )
+
+    def __init__(self, script: Script, model: str, sink: Sink | None, now: float) -> None:
+        self.script = script
+        self.pending = list(script.rest)
+        self.sink = sink
+        self.model = model
+        self.started = self.last_output = now
+        self.future: asyncio.Future[ChatResult] = asyncio.get_running_loop().create_future()
+        self.abandoned = False
+        self.flowing = False  # content is coming
+        self.output_started = False  # content was passed on to the caller
+        self.message_done = False
+        self.api_requests = 0  # as the CLI announces them; a call that it makes by itself shows here first
+        self.stop_reason: str | None = None
+        self.stop_sequence: str | None = None
+        self.usage: dict[str, Any] = {}
+        self.begun = False
+        self.message_id: str | None = None  # of the message that is passed on
+        self.content: list[dict[str, Any]] = []
+        self._content_of: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether its caller has already been answered."""
+        return self.future.done()
+
+    def saw_event(self, event: control.StreamEvent) -> bool:
+        """Note the start or end of a message; True when the CLI must be kept from continuing by itself.
+
+        The first message that ends is the answer: one that the CLI asks for by itself after that is counted, but
+        changes nothing.
+
+        Raises:
+            RpcError: the CLI began the answer again after part of it had been passed on.
+        """
+        if self.message_done:
+            return False
+        if event.type == "message_start":
+            self._begin(event.message or {})
+        elif event.type == "message_delta":
+            self.usage.update(event.usage or {})
+            if event.delta is not None and event.delta.stop_reason:
+                self.message_done = True
+                self.stop_reason = event.delta.stop_reason
+                self.stop_sequence = event.delta.stop_sequence
+                return self.stop_reason in _CONTINUED_BY_CLI
+        return False
+
+    def _begin(self, message: dict[str, Any]) -> None:
+        if self.output_started:
+            raise self.failed_by(errors.broke_off())
+        self.begun = True
+        self.message_id = message.get("id")
+        self.model = message.get("model") or self.model
+        self.usage.update(message.get("usage") or {})
+
+    def add_content(self, message_id: str | None, blocks: list[dict[str, Any]]) -> None:
+        """A finished content block; only those of the last message count.
+
+        Raises:
+            RpcError: the CLI got the answer again, without a stream, after part of the first was passed on.
+        """
+        if self.output_started and self.message_id is not None and message_id != self.message_id:
+            raise self.failed_by(errors.broke_off())
+        self.message_id = message_id
+        if message_id != self._content_of:
+            self.content.clear()
+            self._content_of = message_id
+        self.content.extend(blocks)
+
+    @property
+    def text(self) -> str:
+        """The text blocks of the answer, joined."""
+        return "".join(str(block.get("text", "")) for block in self.content if block.get("type") == "text")
+
+    @property
+    def thoughts(self) -> list[dict[str, Any]]:
+        """The thinking blocks of the answer."""
+        return [block for block in self.content if block.get("type") in ("thinking", "redacted_thinking")]
+
+    @property
+    def tool_call_ids(self) -> list[str]:
+        """The ids of the answer's tool calls."""
+        return [str(block.get("id")) for block in self.content if block.get("type") == "tool_use"]
+
+    def result(
+        self, line: control.ResultLine, *, worker: str, mode: str, cost_usd: float, now: float
+    ) -> ChatResult:
+        """The turn's result once the CLI has reported its end."""
+        usage = self.usage if self.message_done else (line.usage or {})
+        return ChatResult(
+            stop_reason=self.stop_reason or line.stop_reason,
+            stop_sequence=self.stop_sequence,
+            model=self.model,
+            usage=_counts(usage),
+            cost_usd=cost_usd,
+            duration_ms=int(1000 * (now - self.started)),
+            api_calls=max(1, self.api_requests),
+            worker=worker,
+            mode=mode,
+            ignored=list(self.script.ignored),
+        )
+
+    def failed_by(self, error: RpcError) -> RpcError:
+        """A failure of this turn, saying whether part of the answer has already been passed on."""
+        return RpcError(error.code, error.message, {**error.data, "output_started": self.output_started})
+
+    def resolve(self, result: ChatResult) -> None:
+        """Hand the result over, unless the turn has already ended another way."""
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def reject(self, error: RpcError) -> None:
+        """Fail the turn, unless it has already ended. A failure nobody waits for is not an error of the loop's."""
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()
+
+
+def _counts(usage: dict[str, Any]) -> Usage:
+    counts: Usage = {}
+    for key in _USAGE_KEYS:
+        value = usage.get(key)
+        counts[key] = value if isinstance(value, int) else 0  # type: ignore[literal-required]
+    details = usage.get("output_tokens_details")
+    thought = details.get("thinking_tokens") if isinstance(details, dict) else None
+    counts["thinking_tokens"] = thought if isinstance(thought, int) else 0
+    return counts

@@ -1,0 +1,189 @@
+"""The gateway's side of the socket: calls to the daemon, over as few connections as their number allows.
+
+A daemon that restarts is waited for: a call that was lost or refused by a daemon that goes away is sent
+once more, as long as nothing of its answer was used. A daemon that is not there is reported within a
+second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from ccd_client import AsyncClient, AsyncStream
+from ccd_gateway.access.caller import Caller, current_caller
+from ccd_gateway.access.metering import Books, Run, begin
+from ccd_gateway.access.permission import permitted
+from ccd_gateway.answer.lines import LineReader
+from ccd_gateway.answer.turn import ChatTurn, Lane, Reader
+from ccd_protocol.errors import Code, RpcError
+from ccd_protocol.methods import ChatAnswer, ChatParams, ModelsResult
+
+_CALLS_PER_CONNECTION = 240  # the daemon takes 256
+_REFUSED_S = 0.8  # after so long without anybody listening the daemon counts as down
+_PROBE_EVERY_S = 0.05
+_PROBE_TIMEOUT_S = 2.0
+_WINDOW_BYTES = 262144
+_PROFILES_FOR_S = 5.0  # how long the daemon's list of profiles is believed
+_RESENDABLE = frozenset({Code.LOST, Code.DRAINING})
+
+
+class Backend:
+    """Calls to one daemon, for one worker process. Nothing is opened before the first call.
+
+    Args:
+        socket: the daemon's socket.
+        max_calls: calls that may be open at a time.
+        timeout_s: deadline of a chat.
+        reconnect_wait_s: how long to wait for a daemon that goes away to come back.
+        books: where calls of callers with a key are admitted and booked.
+    """
+
+    def __init__(
+        self,
+        socket: str | os.PathLike[str],
+        *,
+        max_calls: int,
+        timeout_s: float,
+        reconnect_wait_s: float,
+        books: Books,
+    ) -> None:
+        self._socket = socket
+        self._lanes: list[Lane] = []
+        self._max_lanes = max(1, -(-max_calls // _CALLS_PER_CONNECTION))
+        self._timeout_s = timeout_s
+        self._reconnect_wait_s = reconnect_wait_s
+        self._books = books
+        self._profiles: frozenset[str] = frozenset()
+        self._profiles_until_s = 0.0
+
+    async def call(self, method: str, params: Any = None, *, timeout_s: float | None = None) -> Any:
+        """A unary call; sent once more when the daemon was lost.
+
+        Raises:
+            RpcError: whatever the daemon says; LOST when it cannot be reached.
+        """
+        try:
+            return await self.call_once(method, params, timeout_s=timeout_s)
+        except RpcError as error:
+            await self._wait_after(error)
+        return await self.call_once(method, params, timeout_s=timeout_s)
+
+    async def call_once(self, method: str, params: Any = None, *, timeout_s: float | None = None) -> Any:
+        """A unary call that fails at once when the daemon cannot be reached."""
+        with self._lane() as lane:
+            return await lane.client.call(method, params, timeout_s=timeout_s or self._timeout_s)
+
+    async def complete(self, params: ChatParams) -> ChatAnswer:
+        """`chat.complete`; cancelling the caller cancels the turn."""
+        params, run = await self._admitted(params)
+        call = self.call("chat.complete", params)
+        return cast(ChatAnswer, await call) if run is None else await run.whole(call)
+
+    async def start(
+        self, params: ChatParams, silence_s: float, reader: Callable[[], Reader] = LineReader
+    ) -> ChatTurn:
+        """Open `chat.stream` and wait until the answer begins, ends, or has been silent for `silence_s`.
+
+        Raises:
+            RpcError: the call failed before its answer began.
+        """
+        try:
+            return await self._start_once(params, silence_s, reader)
+        except RpcError as error:
+            await self._wait_after(error)
+        return await self._start_once(params, silence_s, reader)
+
+    @asynccontextmanager
+    async def stream(self, method: str, params: Any) -> AsyncIterator[AsyncStream]:
+        """Any other stream, open within the block, for as long as it takes.
+
+        Raises:
+            RpcError: whatever the daemon says; LOST when it cannot be reached.
+        """
+        with self._lane() as lane:
+            async with lane.client.stream(method, params, window_bytes=_WINDOW_BYTES) as stream:
+                yield stream
+
+    async def admit(self, caller: Caller, params: ChatParams) -> Run | None:
+        """Admit an answer that is not asked for by `chat.*`; None without a key.
+
+        Raises:
+            RpcError: UPSTREAM_LIMIT or BUDGET; STORAGE.
+        """
+        return await begin(self._books, caller, caller.key, params) if caller.key is not None else None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        lanes, self._lanes = self._lanes, []
+        for lane in lanes:
+            await lane.client.close()
+        self._books.close()
+
+    async def _admitted(self, params: ChatParams) -> tuple[ChatParams, Run | None]:
+        """The call as its caller may make it, and the run that it is booked on; None without a key."""
+        caller = current_caller()
+        if caller.key is None:
+            return params, None
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._profiles_until_s:
+            found: ModelsResult = await self.call("model.list")
+            self._profiles = frozenset(found["profiles"])
+            self._profiles_until_s = loop.time() + _PROFILES_FOR_S
+        params = permitted(caller.key, params, self._profiles)
+        return params, await begin(self._books, caller, caller.key, params)
+
+    async def _start_once(
+        self, params: ChatParams, silence_s: float, reader: Callable[[], Reader]
+    ) -> ChatTurn:
+        params, run = await self._admitted(params)
+        lane = self._lane()
+        stream = lane.client.stream(
+            "chat.stream", params, timeout_s=self._timeout_s, window_bytes=_WINDOW_BYTES
+        )
+        turn = ChatTurn(stream, lane, reader(), run)
+        try:
+            await turn.begin(silence_s)
+        except BaseException:
+            turn.close()
+            raise
+        return turn
+
+    def _lane(self) -> Lane:
+        """The connection to use next: the fullest that has room, so that a few do for most loads."""
+        lane = next((lane for lane in self._lanes if lane.open_calls < _CALLS_PER_CONNECTION), None)
+        if lane is None and len(self._lanes) < self._max_lanes:
+            lane = Lane(AsyncClient(self._socket, reconnect_wait_s=0))
+            self._lanes.append(lane)
+        return lane or min(self._lanes, key=lambda lane: lane.open_calls)
+
+    async def _wait_after(self, error: RpcError) -> None:
+        """Return when the daemon can be reached again; raise `error` when it cannot, or is not about that."""
+        if error.code not in _RESENDABLE or error.data.get("output_started"):
+            raise error
+        loop = asyncio.get_running_loop()
+        refused_since = now = loop.time()
+        until = now + self._reconnect_wait_s
+        while now < until:
+            state = await self._probe(min(_PROBE_TIMEOUT_S, until - now))
+            if state is None:
+                return
+            now = loop.time()
+            if state is not Code.LOST:
+                refused_since = now
+            elif now - refused_since >= _REFUSED_S:
+                break
+            await asyncio.sleep(_PROBE_EVERY_S)
+            now = loop.time()
+        raise error
+
+    async def _probe(self, timeout_s: float) -> Code | None:
+        """None when the daemon takes calls, else why not."""
+        try:
+            await self.call_once("daemon.ping", timeout_s=timeout_s)
+        except RpcError as error:
+            return error.code
+        return None

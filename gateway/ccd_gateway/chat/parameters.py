@@ -1,0 +1,114 @@
+"""What becomes of each request parameter that is not simply passed on: nothing is dropped in silence.
+
+A value that changes nothing is accepted. One that cannot be honoured, but without which the answer is still
+an answer, is named in `X-CCD-Ignored`, or refused where the client asked for that with `X-CCD-Strict: true`.
+One without which the answer would be of no use is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ccd_gateway.chat.schema import ChatRequest
+from ccd_gateway.errors import ApiError, bad_request, unsupported
+
+_TOKEN = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
+_MAX_NAMES = 32
+
+Inert = Callable[[Any], bool]
+
+
+def _empty(value: Any) -> bool:
+    return not value
+
+
+def _never(value: Any) -> bool:
+    return False
+
+
+def _one_of(*values: object) -> Inert:
+    return lambda value: value in values
+
+
+# name -> whether a value asks for nothing
+_NOT_SUPPORTED: dict[str, Inert] = {
+    "modalities": lambda value: "audio" not in value,
+}
+_NEVER_HONOURED: dict[str, Inert] = {
+    "seed": _never,
+    "logprobs": _empty,
+    "top_logprobs": _empty,
+    "logit_bias": _empty,
+    "frequency_penalty": _empty,
+    "presence_penalty": _empty,
+    "service_tier": _one_of("auto", "default"),
+    "verbosity": _one_of("medium"),
+    "store": _empty,
+    "audio": _never,
+    "prediction": _never,
+    "web_search_options": _never,
+}
+
+
+def refuse_unsupported(request: ChatRequest) -> None:
+    """Refuse the first parameter that asks for something which this gateway does not do.
+
+    Raises:
+        ApiError: 400 with the parameter's name.
+    """
+    for name, inert in _NOT_SUPPORTED.items():
+        value = getattr(request, name)
+        if value is not None and not inert(value):
+            raise unsupported(name, f"'{name}'")
+
+
+def ignored_names(request: ChatRequest, unknown: Iterable[str]) -> list[str]:
+    """The parameters that are given, ask for something, and have no effect."""
+    names = [
+        name
+        for name, inert in _NEVER_HONOURED.items()
+        if (value := getattr(request, name)) is not None and not inert(value)
+    ]
+    names += ["functions"] if request.functions and not request.legacy else []
+    if request.function_call is not None and not request.legacy:
+        names += [] if request.function_call in ("none", "auto") else ["function_call"]
+    if request.temperature is not None and request.temperature > 1:
+        names.append("temperature")
+    names += [name for name in ("max_tokens", "max_completion_tokens") if getattr(request, name) == 0]
+    names += [f"metadata.{key}" for key in request.metadata or () if key != "user_id"]
+    if request.stream_options is not None and not request.stream:
+        names.append("stream_options")
+    elif request.stream_options is not None and request.stream_options.include_obfuscation:
+        names.append("stream_options.include_obfuscation")
+    return names + list(unknown)
+
+
+def refuse_ignored(names: Iterable[str]) -> None:
+    """What `X-CCD-Strict: true` asks for.
+
+    Raises:
+        ApiError: 400 naming the first.
+    """
+    for name in names:
+        raise _strict(name)
+
+
+def _strict(name: str) -> ApiError:
+    if name == "temperature":
+        return bad_request("'temperature' above 1 cannot be honoured (X-CCD-Strict is on).", name)
+    shown = safe_name(name)
+    message = f"'{shown}' cannot be honoured, and X-CCD-Strict is on."
+    return bad_request(message, shown, "unsupported_parameter")
+
+
+def header_value(names: Iterable[str]) -> str:
+    """The names as the value of `X-CCD-Ignored`: safe in a header whatever the client sent, and bounded."""
+    unique = list(dict.fromkeys(safe_name(name) for name in names))
+    return ", ".join(unique[:_MAX_NAMES] + (["..."] if len(unique) > _MAX_NAMES else []))
+
+
+def safe_name(name: str) -> str:
+    """The name, with everything replaced that may not stand in a header."""
+    return name if _TOKEN.fullmatch(name) else re.sub(r"[^A-Za-z0-9_.\[\]-]", "?", name)[:64] or "?"

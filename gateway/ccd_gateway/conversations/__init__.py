@@ -1,0 +1,1 @@
+"""Conversations that ccd keeps, by name, over HTTP."""

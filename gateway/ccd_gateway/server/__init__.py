@@ -1,0 +1,1 @@
+"""gunicorn: the server, its worker class and WebSockets. The only room that touches gunicorn's own names."""

@@ -1,0 +1,166 @@
+"""The gateway under gunicorn: a master and its `asgi` workers on uvloop."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+
+from ccd_gateway.access.auth import is_local, why_not
+from ccd_gateway.access.keyfile import KeyFileError
+from ccd_gateway.app import create_app
+from ccd_gateway.edge.envelope import App
+from ccd_gateway.server import boot_signals
+from ccd_gateway.server.worker import GatewayWorker
+from ccd_gateway.settings import GatewaySettings
+from ccd_settings.parent import die_with_parent, starter
+
+_BACKLOG = 4096
+
+
+def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None) -> int:
+    """Serve until SIGTERM (open requests may end, up to `graceful_timeout_s`) or SIGINT (at once).
+
+    The calling process becomes the master; this must be the main thread of its process.
+
+    Args:
+        settings: what to serve.
+        on_ready: called once in the master with the URL, when the socket listens; workers may still be
+            starting then, and the kernel holds the first connections for them.
+
+    Returns:
+        The exit status; 1 when the address cannot be used, 2 when it must not be used without keys.
+    """
+    if settings.die_with_parent:
+        die_with_parent(starter(os.environ), signal.SIGTERM)
+    try:
+        listener = listen(settings.bind)
+    except OSError as error:
+        print(f"ccd gateway: cannot listen on {settings.bind}: {_why(error)}", file=sys.stderr)
+        return 1
+    refusal = _refusal(settings, listener)
+    if refusal is not None:
+        listener.close()
+        print(f"ccd gateway: {refusal}", file=sys.stderr)
+        return 2
+    if not is_local(listener.getsockname()) and not settings.insecure_no_auth:
+        # Also where a worker starts when the last key is gone.
+        settings = replace(settings, require_keys=True)
+    try:
+        _Server(settings, listener, on_ready).run()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    return 0
+
+
+def _refusal(settings: GatewaySettings, listener: socket.socket) -> str | None:
+    try:
+        return why_not(
+            listener.getsockname(),
+            settings.keys_path(os.environ),
+            insecure=settings.insecure_no_auth,
+            required=settings.require_keys,
+        )
+    except KeyFileError as error:
+        return str(error)
+
+
+def _why(error: OSError) -> str:
+    """The reason alone; some errors carry the address once more."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+
+
+def listen(bind: str) -> socket.socket:
+    """The listening socket for `HOST:PORT` (port 0 is any free one), or the open one of `fd://N`.
+
+    Raises:
+        OSError: the address is taken, or not this machine's.
+    """
+    if bind.startswith("fd://"):
+        return socket.socket(fileno=int(bind.removeprefix("fd://")))
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
+
+
+def url(listener: socket.socket) -> str:
+    """Where the gateway can be reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def options(settings: GatewaySettings) -> dict[str, Any]:
+    """gunicorn's settings. Whatever is not here is gunicorn's default."""
+    return {
+        "workers": settings.workers,
+        "worker_class": GatewayWorker,
+        "asgi_loop": "uvloop",
+        "asgi_lifespan": "on",
+        "websocket_max_message_size": settings.max_message_bytes,
+        # The envelope cancels at once; this is for what it does not see.
+        "asgi_disconnect_grace_period": 1,
+        "keepalive": 75,
+        "timeout": 120,
+        "graceful_timeout": settings.graceful_timeout_s,
+        "backlog": _BACKLOG,
+        "preload_app": True,  # one copy of the code in memory, and errors show before a worker exists
+        "control_socket_disable": True,
+        "loglevel": "warning",
+        "proc_name": "ccd-gateway",
+    }
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn with its settings from ours; its own command line, files and variables are not read.
+
+    Attributes:
+        settings: ours, for the workers.
+    """
+
+    def __init__(
+        self, settings: GatewaySettings, listener: socket.socket, on_ready: Callable[[str], None] | None
+    ) -> None:
+        self.settings = settings
+        self._url = url(listener)
+        self._fd = listener.detach()  # gunicorn makes a socket of its own of it, and closes this number
+        self._on_ready = on_ready
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in options(self.settings).items():
+            self.cfg.set(name, value)
+        self.cfg.set("bind", [f"fd://{self._fd}"])
+        self.cfg.set("when_ready", self._when_ready)
+        self.cfg.set("pre_fork", _pre_fork)
+        self.cfg.set("post_fork", _post_fork if self.settings.die_with_parent else _hold_signals)
+
+    def load(self) -> App:
+        return create_app(self.settings)
+
+    def _when_ready(self, arbiter: Any) -> None:
+        if self._on_ready is not None:
+            self._on_ready(self._url)
+
+
+def _pre_fork(arbiter: Any, worker: Any) -> None:
+    """Leave what is loaded out of garbage collection, so that its pages stay shared with the workers."""
+    gc.collect()
+    gc.freeze()
+
+
+def _post_fork(arbiter: Any, worker: Any) -> None:
+    """A master that ends in order has stopped its workers before; this is for one that was killed."""
+    _hold_signals(arbiter, worker)
+    die_with_parent(worker.ppid, signal.SIGKILL)
+
+
+def _hold_signals(arbiter: Any, worker: Any) -> None:
+    boot_signals.hold()
