@@ -104,8 +104,8 @@ def test_killing_it_leaves_nothing(up: Up) -> None:
 
 PARTS = {
     "offline API": (["ccd_offline"], signal.SIGKILL),
-    "daemon": (["ccd_daemon", "daemon", "--with-parent"], signal.SIGTERM),
-    "gateway": (["ccd_daemon", "gateway", "--bind", "127.0.0.1:0"], signal.SIGTERM),
+    "daemon": (["ccd_cli", "daemon", "--with-parent"], signal.SIGTERM),
+    "gateway": (["ccd_cli", "gateway", "--bind", "127.0.0.1:0"], signal.SIGTERM),
 }
 
 
