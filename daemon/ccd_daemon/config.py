@@ -233,8 +233,9 @@ SECTIONS: Mapping[str, Any] = {
     "sessions": Sessions,
     "cache": Cache,
     "profiles": dict[str, Profile],
-    # The gateway reads its own section; here it only has to be a table.
+    # The gateway and `ccd worker` read their own sections; here these only have to be tables.
     "gateway": dict[str, Any],
+    "tasks": dict[str, Any],
 }
 
 
@@ -286,6 +287,7 @@ def read(
     older = foreign.read(environ)
     values = load(SECTIONS, toml_path=source, environ=environ, overrides=overrides, below=older.settings)
     values.pop("gateway")
+    values.pop("tasks")
     profiles = {"chat": Profile(prefork=True)} | dict(values.pop("profiles"))
     profiles["chat"] = replace(profiles["chat"], prefork=True)
     for name in profiles:
