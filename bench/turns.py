@@ -66,7 +66,7 @@ def worker_environ(home: Path, api: Endpoint) -> dict[str, str]:
     """Exactly the environment that the daemon gives a worker, with a directory of its own (`CLAUDE_CONFIG_DIR`)."""
     environ = clean_environ(home, ANTHROPIC_API_KEY="test-key", ANTHROPIC_BASE_URL=api.url)
     return argv.worker_env(
-        environ, login="api_key", extra=(), marks={}, max_retries=2, config_dir=tempfile.mkdtemp(dir=home)
+        environ, login="api_key", extra=(), markers={}, max_retries=2, config_dir=tempfile.mkdtemp(dir=home)
     )
 
 

@@ -163,7 +163,7 @@ def worker_env(
     *,
     login: str,
     extra: Iterable[Mapping[str, str]],
-    marks: Mapping[str, str],
+    markers: Mapping[str, str],
     max_retries: int,
     config_dir: str | None,
 ) -> dict[str, str]:
@@ -172,7 +172,7 @@ def worker_env(
     Args:
         environ: the daemon's own; only the listed names are taken from it.
         extra: settings that win over it (`[cli].env`, then the profile's).
-        marks: names that let a start-up sweep find the worker should the daemon be killed.
+        markers: names that let a start-up sweep find the worker should the daemon be killed.
         config_dir: a private configuration directory, or None to use the login in the home directory. With a key it
             is the home directory too, and should be the working directory: in any other directory the CLI runs `git`
             at every turn, which costs each request 3 ms.
@@ -188,7 +188,7 @@ def worker_env(
         env["CLAUDE_CONFIG_DIR"] = config_dir
     for values in extra:
         env.update(values)
-    env.update(marks)
+    env.update(markers)
     return env
 
 
@@ -202,7 +202,7 @@ def session_env(
     environ: Mapping[str, str],
     *,
     extra: Iterable[Mapping[str, str]],
-    marks: Mapping[str, str],
+    markers: Mapping[str, str],
     max_retries: int,
     config_dir: str | None,
 ) -> dict[str, str]:
@@ -217,5 +217,5 @@ def session_env(
         env["CLAUDE_CONFIG_DIR"] = config_dir
     for values in extra:
         env.update(values)
-    env.update(marks)
+    env.update(markers)
     return env

@@ -15,7 +15,7 @@ from random import Random
 
 from ccd_daemon.config import Settings
 from ccd_daemon.pool.policy import Breaker, FairQueue, Login, Rehearsals, refused_retry_ms
-from ccd_daemon.pool.shelf import Shelf, Waiter, Want
+from ccd_daemon.pool.shelf import LeaseWish, Shelf, Waiter
 from ccd_daemon.pool.spawner import Orders, Spawner
 from ccd_daemon.worker.lifecycle import Event, State
 from ccd_daemon.worker.wear import release_event
@@ -48,7 +48,7 @@ class Pool:
         self._turn_s = _TURN_GUESS_S
         self._all_gone = asyncio.Event()
         self.pressed = False  # the host is short of memory: no spares are started
-        self.on_buried: Callable[[], None] = _nothing
+        self.on_ended: Callable[[], None] = _nothing
         self.models: list[dict[str, object]] = []
         self.announced: list[str] = []
         self.cli_version: str | None = None
@@ -89,8 +89,8 @@ class Pool:
 
     # --- leasing ---
 
-    async def lease(self, profile: str, want: Want) -> Worker:
-        """A worker for one turn, HELD by the caller, who must `give_back` it.
+    async def lease(self, profile: str, wish: LeaseWish) -> Worker:
+        """A worker for one turn, HELD by the caller, who must `release` it.
 
         Raises:
             RpcError: NOT_FOUND (no such profile), DRAINING, WORKER_SPAWN (breaker open), BUSY (queue full or waited
@@ -111,28 +111,28 @@ class Pool:
             raise RpcError(Code.UPSTREAM_AUTH, self.login.refusal or "")
         self.counters["leases"] += 1
         shelf.in_use = True
-        shelf.saw(want.binding)
-        worker = shelf.take(want) if not len(shelf.queue) else None
+        shelf.saw(wish.binding)
+        worker = shelf.take(wish) if not len(shelf.queue) else None
         if worker is None:
-            return await self._wait(shelf, want)
-        self._hand_over(worker, want)
+            return await self._wait(shelf, wish)
+        self._hand_over(worker, wish)
         self._spawner.refill_in(_REFILL_DELAY_S)
         return worker
 
-    def _hand_over(self, worker: Worker, want: Want) -> None:
+    def _hand_over(self, worker: Worker, wish: LeaseWish) -> None:
         worker.feed(Event.LEASE)
-        worker.tenant = want.tenant
+        worker.tenant = wish.tenant
 
-    async def _wait(self, shelf: Shelf, want: Want) -> Worker:
-        self._refuse_hopeless(shelf, want.tenant)
-        waiter = Waiter(want, self._loop.create_future())
-        shelf.queue.push(want.tenant, waiter)
+    async def _wait(self, shelf: Shelf, wish: LeaseWish) -> Worker:
+        self._refuse_hopeless(shelf, wish.tenant)
+        waiter = Waiter(wish, self._loop.create_future())
+        shelf.queue.push(wish.tenant, waiter)
         self._serve(shelf)
         try:
             async with asyncio.timeout(self._settings.queue.timeout_s):
                 return await waiter.future
         except BaseException as error:
-            shelf.queue.remove(want.tenant, waiter)
+            shelf.queue.remove(wish.tenant, waiter)
             self._take_back(waiter.future)
             if isinstance(error, TimeoutError):
                 raise self._busy(shelf, "no CLI process became free in time") from None
@@ -141,7 +141,7 @@ class Pool:
     def _take_back(self, handed: asyncio.Future[Worker]) -> None:
         """A worker that was handed to a caller in the very moment when the caller stopped waiting is offered again."""
         if handed.done() and not handed.cancelled() and handed.exception() is None:
-            self.give_back(handed.result())
+            self.release(handed.result())
 
     def _refuse_hopeless(self, shelf: Shelf, tenant: str) -> None:
         wait_s = shelf.breaker.wait_s(self._loop.time())
@@ -162,7 +162,7 @@ class Pool:
             data["stderr_tail"] = shelf.last_words
         return RpcError(Code.WORKER_SPAWN, f"the CLI cannot be started: {reason}", data)
 
-    def give_back(self, worker: Worker) -> None:
+    def release(self, worker: Worker) -> None:
         """End a lease. A worker whose turn is still being interrupted comes back by itself when that is done."""
         if worker.state is State.HELD:
             reusable = worker.mode == self.mode and worker.mode != "replay" and not worker.stale
@@ -184,7 +184,7 @@ class Pool:
         self.counters["turns"] += 1
         self._turn_s += 0.1 * (seconds - self._turn_s)
 
-    # --- what workers tell (see `worker.Owner`) ---
+    # --- what workers tell (see `worker.WorkerListener`) ---
 
     def may_rehearse(self, worker: Worker) -> bool:
         """Nobody waits, and rehearsals are of use."""
@@ -225,9 +225,9 @@ class Pool:
 
     def idle(self, worker: Worker) -> None:
         """An abandoned turn has ended."""
-        self.give_back(worker)
+        self.release(worker)
 
-    def buried(self, worker: Worker) -> None:
+    def ended(self, worker: Worker) -> None:
         """A worker has ended: replace it, unless starting does not work."""
         shelf = self.shelves[worker.profile]
         shelf.workers.discard(worker)
@@ -241,7 +241,7 @@ class Pool:
             self.rehearsals.lost(f"a spare ended in its rehearsal: {worker.death}")
         if self.draining and not self.workers:
             self._all_gone.set()
-        self.on_buried()
+        self.on_ended()
         self._serve(shelf)
 
     def _died_unready(self, shelf: Shelf, worker: Worker) -> None:
@@ -262,11 +262,11 @@ class Pool:
             if waiter.future.done():
                 shelf.queue.pop()
                 continue
-            worker = shelf.take(waiter.want)
+            worker = shelf.take(waiter.wish)
             if worker is None:
                 break
             shelf.queue.pop()
-            self._hand_over(worker, waiter.want)
+            self._hand_over(worker, waiter.wish)
             waiter.future.set_result(worker)
         self._moved.set()
         self._spawner.refill()
@@ -279,7 +279,7 @@ class Pool:
         waiter = shelf.queue.peek()
         if waiter is None or resetting >= len(shelf.queue):
             return
-        worker = shelf.to_reset(waiter.want)
+        worker = shelf.to_reset(waiter.wish)
         if worker is not None:
             self.counters["resets"] += 1
             worker.feed(Event.REKEY)

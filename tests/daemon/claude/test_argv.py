@@ -41,7 +41,7 @@ def test_the_environment_is_an_enumerated_list() -> None:
         hostile,
         login="api_key",
         extra=({"EXTRA": "1"}, {"EXTRA": "2"}),
-        marks={"CCD_WORKER": "w1"},
+        markers={"CCD_WORKER": "w1"},
         max_retries=2,
         config_dir="/tmp/private",
     )
@@ -57,14 +57,14 @@ def test_the_environment_is_an_enumerated_list() -> None:
 @pytest.mark.parametrize("login", ["oauth", "none", "provider"])
 def test_simple_mode_is_for_keys_only(login: str) -> None:
     # It reads no OAuth login.
-    env = argv.worker_env({}, login=login, extra=(), marks={}, max_retries=0, config_dir=None)
+    env = argv.worker_env({}, login=login, extra=(), markers={}, max_retries=0, config_dir=None)
     assert "CLAUDE_CODE_SIMPLE" not in env
     assert "CLAUDE_CONFIG_DIR" not in env
 
 
 def test_a_provider_finds_its_own_files_in_the_home_directory() -> None:
     env = argv.worker_env(
-        {"HOME": "/home/u"}, login="provider", extra=(), marks={}, max_retries=0, config_dir="/tmp/private"
+        {"HOME": "/home/u"}, login="provider", extra=(), markers={}, max_retries=0, config_dir="/tmp/private"
     )
     assert env["HOME"] == "/home/u"
 

@@ -6,7 +6,7 @@ import pytest
 
 from ccd_daemon import config
 from ccd_daemon.pool.pool import Pool
-from ccd_daemon.pool.shelf import Want
+from ccd_daemon.pool.shelf import LeaseWish
 from ccd_daemon.worker.lifecycle import State
 from ccd_daemon.worker.worker import Event, Worker
 from fakes.in_loop import in_loop
@@ -54,7 +54,7 @@ async def test_a_spare_rehearses_forgets_it_and_is_ready() -> None:
     assert worker.state is State.READY
     assert worker.wear.turns == 0
     assert worker.tenant is None
-    assert await stage.pool.lease("chat", Want("t")) is worker
+    assert await stage.pool.lease("chat", LeaseWish("t")) is worker
 
 
 @in_loop
