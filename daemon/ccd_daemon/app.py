@@ -25,6 +25,7 @@ from ccd_daemon.claude.binary import CliBroken, CliNotFound
 from ccd_daemon.claude.binary import find as find_cli
 from ccd_daemon.claude.binary import resolve as resolve_cli
 from ccd_daemon.claude.capability import capabilities
+from ccd_daemon.claude.login import login_kind, mode_for
 from ccd_daemon.config import Settings
 from ccd_daemon.housekeeping import Housekeeping
 from ccd_daemon.pool.pool import Pool
@@ -68,8 +69,8 @@ class Daemon:
         # Beside the socket, so that whoever holds its lock may clear what a killed daemon left.
         self._home = settings.socket.with_name(settings.socket.name + ".workers")
         self._owner = str(settings.socket)
-        self.login = argv.login_kind(self._login_env(), credentials_file=self._credentials().is_file())
-        self.mode = argv.body_mode(settings.engine.body, self.login)
+        self.login = login_kind({**environ, **settings.cli.env})
+        self.mode = mode_for(settings.engine.body, self.login)
         self.command = self._find_cli()
         if not self._private_config():
             # Processes that share a configuration tear it when they start at the same time.
@@ -79,23 +80,13 @@ class Daemon:
         self.conversations = ConversationStore(settings.data_dir / "conversations.db", settings.conversations)
         self._cache = AnswerCache(settings.cache)
         self._remembered = Remembered(self._cache, self._loop.time, with_tools=settings.cache.tools)
-        self.pool = Pool(settings, self.mode, self._launch, private_login=self.login in ("api_key", "token"))
+        self.pool = Pool(settings, self.mode, self._launch, private_login=self.login.is_key)
         alone = contextlib.nullcontext if self._private_config() else self.pool.held
         self.sessions = Sessions(settings, self._launch_session, alone)
         self.housekeeping = Housekeeping(self.pool, self.sessions, settings, self.command, self._round)
         self.server = Server(settings.server, {}, f"ccd/{self.version}", settings.sessions.uids)
         self.server.limit_files(file_room(settings, raise_fd_limit()))
         self.server.handlers.update(self._handlers())
-
-    def _login_env(self) -> dict[str, str]:
-        env = dict(self._environ)
-        env.update(self.settings.cli.env)
-        return env
-
-    def _credentials(self) -> Path:
-        env = self._login_env()
-        folder = env.get("CLAUDE_CONFIG_DIR") or f"{env.get('HOME', '/nonexistent')}/.claude"
-        return Path(folder) / ".credentials.json"
 
     def _find_cli(self) -> Path:
         """The CLI, its version checked. One that does not tell is tried all the same: the breaker will show."""
@@ -119,7 +110,7 @@ class Daemon:
             self.settings.profiles,
             self.conversations,
             self._remembered,
-            betas=self.login in ("api_key", "token"),
+            betas=self.login.is_key,
         )
         named = ConversationMethods(
             self.conversations, lambda call: self.server.may_speak_for_others(call.identity)
@@ -194,7 +185,7 @@ class Daemon:
 
     def _private_config(self) -> bool:
         """With a key each worker has its own configuration; a login lives in the one of the user."""
-        return self.login in ("api_key", "token", "provider")
+        return self.login.is_private
 
     def uptime_s(self) -> float:
         """Seconds since start."""

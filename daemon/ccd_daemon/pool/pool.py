@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from random import Random
 
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Settings
 from ccd_daemon.pool.policy import Breaker, FairQueue, Login, Rehearsals, refused_retry_ms
 from ccd_daemon.pool.shelf import LeaseWish, Shelf, Waiter
@@ -33,7 +34,9 @@ _REFILL_DELAY_S = 0.25  # a start costs a core for 0.3 s, which the turn just be
 class Pool:
     """All workers of the daemon."""
 
-    def __init__(self, settings: Settings, mode: str, launch: Launch, *, private_login: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, mode: Mode, launch: Launch, *, private_login: bool = False
+    ) -> None:
         self.mode = mode
         self.draining = False
         self._hurried = False
@@ -53,10 +56,10 @@ class Pool:
         self.announced: list[str] = []
         self.cli_version: str | None = None
         self.last_death: str | None = None
-        self.refused_modes: dict[str, str] = {}
-        self.proven_modes: set[str] = set()  # those in which an answer has come
+        self.refused_modes: dict[Mode, str] = {}
+        self.proven_modes: set[Mode] = set()  # those in which an answer has come
         self.login = Login(_LOGIN_PROBE_S)
-        self.rehearsals = Rehearsals(settings.pool.rehearse and mode == "full" and private_login)
+        self.rehearsals = Rehearsals(settings.pool.rehearse and mode == Mode.FULL and private_login)
         self._rehearsing: set[Worker] = set()
         self.shelves = {name: self._shelf(name) for name in settings.profiles}
         self._moved = asyncio.Event()  # a process has become ready, or ended
@@ -107,7 +110,7 @@ class Pool:
         if self.draining:
             raise _shutting_down()
         # With one process per request, a refused login must not cost a process each time.
-        if self.mode == "replay" and not self.login.may_try(self._loop.time()):
+        if self.mode == Mode.REPLAY and not self.login.may_try(self._loop.time()):
             raise RpcError(Code.UPSTREAM_AUTH, self.login.refusal or "")
         self.counters["leases"] += 1
         shelf.in_use = True
@@ -165,7 +168,7 @@ class Pool:
     def release(self, worker: Worker) -> None:
         """End a lease. A worker whose turn is still being interrupted comes back by itself when that is done."""
         if worker.state is State.HELD:
-            reusable = worker.mode == self.mode and worker.mode != "replay" and not worker.stale
+            reusable = worker.mode == self.mode and worker.mode != Mode.REPLAY and not worker.stale
             event = release_event(worker.wear, worker.wear_limits, age_s=worker.age_s, reusable=reusable)
             self.counters["resets"] += event is Event.RELEASE_RESET
             worker.feed(event)
@@ -189,7 +192,7 @@ class Pool:
     def may_rehearse(self, worker: Worker) -> bool:
         """Nobody waits, and rehearsals are of use."""
         shelf = self.shelves[worker.profile]
-        fit = worker.mode == self.mode == "full" and not (worker.stale or self.draining or self.pressed)
+        fit = worker.mode == self.mode == Mode.FULL and not (worker.stale or self.draining or self.pressed)
         if not fit or len(shelf.queue) or not self.rehearsals.allowed:
             return False
         self._rehearsing.add(worker)
@@ -298,7 +301,7 @@ class Pool:
         if self.draining or self._held:
             return None
         prepare = self.login.refusal is None and not self.pressed
-        return Orders(spares=prepare, favourites=prepare and self.mode == "keep_system")
+        return Orders(spares=prepare, favourites=prepare and self.mode == Mode.KEEP_SYSTEM)
 
     def _spawn(self, shelf: Shelf, binding: str | None) -> None:
         self._next_id += 1
@@ -349,7 +352,7 @@ class Pool:
                 worker.feed(Event.STOP)
         self.models, self.announced, self.cli_version = [], [], None
 
-    def degrade(self, mode: str, reason: str) -> None:
+    def degrade(self, mode: Mode, reason: str) -> None:
         """The backend refuses the mode in force: go on in a slower one, with new workers."""
         log.warning("mode %s is refused by the backend (%s); going on with %s", self.mode, reason, mode)
         self.refused_modes[self.mode] = reason

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from ccd_daemon import errors
 from ccd_daemon.claude import control, failures
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Settings
 from ccd_daemon.process import memory
 from ccd_daemon.process.cgroup import Group
@@ -62,7 +63,7 @@ class Worker:
     """A CLI process of one profile, serving one tenant at a time."""
 
     def __init__(
-        self, worker_id: str, profile: str, mode: str, settings: Settings, listener: WorkerListener
+        self, worker_id: str, profile: str, mode: Mode, settings: Settings, listener: WorkerListener
     ) -> None:
         self.id = worker_id
         self.profile = profile

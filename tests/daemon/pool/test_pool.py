@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from ccd_daemon import config
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.pool.shelf import LeaseWish
 from ccd_daemon.request.body import Script
@@ -22,7 +23,7 @@ class Bench:
     def __init__(self, **overrides: str) -> None:
         environ = {"HOME": "/nonexistent", "CCD_SOCKET": "/nonexistent/ccd.sock", **overrides}
         self.launched: list[Worker] = []
-        self.pool = Pool(config.read(environ), "full", self.launched.append)
+        self.pool = Pool(config.read(environ), Mode.FULL, self.launched.append)
 
     def warm(self, worker: Worker) -> Worker:
         worker.feed(Event.SPAWNED)

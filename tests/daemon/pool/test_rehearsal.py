@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ccd_daemon import config
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.pool.shelf import LeaseWish
 from ccd_daemon.worker.lifecycle import State
@@ -26,7 +27,7 @@ TWO = {"CCD_POOL__SPARES": "2", "CCD_POOL__MAX_WORKERS": "4", "CCD_POOL__SPAWN_C
 class Stage:
     """A pool whose processes the test plays."""
 
-    def __init__(self, mode: str = "full", *, private_login: bool = True, **overrides: str) -> None:
+    def __init__(self, mode: Mode = Mode.FULL, *, private_login: bool = True, **overrides: str) -> None:
         environ = {"HOME": "/nonexistent", "CCD_SOCKET": "/nonexistent/ccd.sock", **TWO, **overrides}
         self.workers: list[Worker] = []
         self.pool = Pool(config.read(environ), mode, self.workers.append, private_login=private_login)
@@ -68,15 +69,15 @@ async def test_who_is_waited_for_does_not_rehearse() -> None:
 @pytest.mark.parametrize(
     ("mode", "private_login", "overrides"),
     [
-        ("keep_system", True, {}),
-        ("replay", True, {}),
-        ("full", False, {}),
-        ("full", True, {"CCD_POOL__REHEARSE": "false"}),
+        (Mode.KEEP_SYSTEM, True, {}),
+        (Mode.REPLAY, True, {}),
+        (Mode.FULL, False, {}),
+        (Mode.FULL, True, {"CCD_POOL__REHEARSE": "false"}),
     ],
 )
 @in_loop
 async def test_where_it_is_of_no_use_or_not_wanted_nobody_rehearses(
-    mode: str, private_login: bool, overrides: dict[str, str]
+    mode: Mode, private_login: bool, overrides: dict[str, str]
 ) -> None:
     stage = Stage(mode, private_login=private_login, **overrides)
     assert stage.answer(stage.workers[0]) is State.READY

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ccd_daemon import config
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.process.cgroup import Group
 from ccd_daemon.request.body import Script
 from ccd_daemon.worker.lifecycle import Event, State
@@ -79,7 +80,7 @@ class OomGroup(Group):
 def held(**overrides: str) -> tuple[Worker, Pipe, Listener]:
     settings = config.read({"HOME": "/nonexistent", "CCD_SOCKET": "/nonexistent/ccd.sock", **overrides})
     listener = Listener()
-    worker = Worker("w1", "chat", "full", settings, listener)
+    worker = Worker("w1", "chat", Mode.FULL, settings, listener)
     pipe = Pipe()
     worker.tree.process = pipe  # type: ignore[assignment]
     for event in (Event.SPAWNED, Event.WARMED, Event.LEASE):
@@ -247,7 +248,7 @@ async def test_an_oversized_line_is_let_go_of() -> None:
         await turn.future
     assert caught.value.code is Code.WORKER_CRASHED
     worker.on_stdout(b"x" * 999)
-    assert worker._reader._cutter.held_bytes == 0
+    assert worker._reader._cutter.unfinished_bytes == 0
     assert pipe.signals == ["term"]
 
 

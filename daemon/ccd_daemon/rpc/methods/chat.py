@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Profile
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.pool.shelf import LeaseWish
@@ -245,16 +246,16 @@ class ChatMethods:
         self._refused.setdefault(model, known).add(name)
         return True
 
-    def _slower_mode(self, mode: str, error: RpcError) -> bool:
+    def _slower_mode(self, mode: Mode, error: RpcError) -> bool:
         """Give up a mode that the backend refuses before it has ever answered in it; True when another is left."""
         telling = _REFUSED_CREDENTIAL.search(error.message) is not None
         status = error.data.get("upstream_status")
         if status not in (400, 401, 403) or not telling or mode in self._pool.proven_modes:
             return False
-        if mode == body.MODES[-1]:
+        if mode.slower is None:
             return False
         if mode == self._pool.mode:  # else another request has found it out already
-            self._pool.degrade(body.MODES[body.MODES.index(mode) + 1], error.message)
+            self._pool.degrade(mode.slower, error.message)
         return True
 
     async def _turn(
