@@ -105,6 +105,36 @@ def daemon(socket: Path | None, config: Path | None, with_parent: bool) -> None:
 
 
 @main.command()
+@socket_option
+@config_option
+@click.option("--with-parent", is_flag=True, help="Stop when the process that started it ends.")
+def worker(socket: Path | None, config: Path | None, with_parent: bool) -> None:
+    """Run durable work (tasks, batches, workflows) on the daemon, in the foreground.
+
+    Needs the extra `tasks`. What was accepted is kept in tasks.sqlite3 in the data directory, or in PostgreSQL
+    (tasks.database_url), and survives crashes and restarts of every part.
+    """
+    from ccd_settings.parent import die_with_parent, starter  # noqa: PLC0415
+
+    if with_parent:
+        die_with_parent(starter(os.environ), signal.SIGTERM)
+    from ccd_cli.serve.worker import serve_worker  # noqa: PLC0415
+    from ccd_daemon.rpc.server import BadSocketPath, SocketError  # noqa: PLC0415
+    from ccd_tasks.store.database import DatabaseError  # noqa: PLC0415
+
+    def ready(path: Path) -> None:
+        click.echo(f"ccd worker is ready: {path}")
+        sys.stdout.flush()
+
+    try:
+        sys.exit(_checked(lambda: serve_worker(_environ(config), socket, ready)))
+    except BadSocketPath as error:
+        _stop(str(error), EXIT_USAGE)
+    except (DatabaseError, SocketError) as error:
+        _stop(str(error), EXIT_UNAVAILABLE)
+
+
+@main.command()
 @click.option("--bind", metavar="HOST:PORT", help="Where to listen.  [default: 127.0.0.1:8080]")
 @click.option("--workers", type=int, help="Gateway processes.  [default: 2]")
 @no_auth_option

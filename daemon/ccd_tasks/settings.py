@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ccd_daemon.config import ServerSettings
 from ccd_settings.paths import data_dir, tasks_socket
 from ccd_settings.settings import config_path, load, socket_in_force
 
@@ -98,8 +99,9 @@ class WorkerSettings:
     daemon_socket: Path
     socket: Path
     folder: Path  # its own, in the data directory
+    server: ServerSettings  # who may connect: as for the daemon's socket
     log_level: str
-    log_format: str
+    log_format: Literal["text", "json"]
 
     @property
     def database(self) -> str:
@@ -124,7 +126,7 @@ def read(
     """
     source = config_path(environ)
     loaded = load(
-        {"tasks": TasksSettings, "data": _Data, "log": _Log},
+        {"tasks": TasksSettings, "data": _Data, "log": _Log, "server": ServerSettings},
         toml_path=source,
         environ=environ,
         overrides=overrides,
@@ -133,6 +135,5 @@ def read(
     daemon_socket = socket or socket_in_force(environ, source)
     folder: Path = loaded["data"].dir or data_dir(environ)
     log = loaded["log"]
-    return WorkerSettings(
-        loaded["tasks"], daemon_socket, tasks_socket(daemon_socket), folder / "tasks", log.level, log.format
-    )
+    places = (daemon_socket, tasks_socket(daemon_socket), folder / "tasks")
+    return WorkerSettings(loaded["tasks"], *places, loaded["server"], log.level, log.format)

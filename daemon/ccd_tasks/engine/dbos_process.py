@@ -62,11 +62,11 @@ class DbosProcess:
         logging.getLogger("dbos").setLevel(logging.ERROR)
         DBOS(config=config)
 
-    def launch(self, turns: int, idle_s: float) -> None:
-        """Start it; what this host left unfinished is begun again. Blocks, and belongs into the event loop's thread."""
+    async def launch(self, turns: int, idle_s: float) -> None:
+        """Start it; what this host left unfinished is begun again, in the loop that runs now."""
         DBOS.launch()
         for name, at_once in ((TASKS, 2 * turns), (BATCHES, max(8, turns))):
-            DBOS.register_queue(
+            await DBOS.register_queue_async(
                 name, worker_concurrency=at_once, polling_interval_sec=idle_s, on_conflict="always_update"
             )
 

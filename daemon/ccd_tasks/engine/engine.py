@@ -17,8 +17,8 @@ import msgspec
 from ccd_client import AsyncClient
 from ccd_tasks.engine import durable
 from ccd_tasks.engine.dbos_process import BATCHES, TASKS, DbosProcess
-from ccd_tasks.rpc.spec import Options
 from ccd_tasks.settings import TasksSettings
+from ccd_tasks.spec import Options
 from ccd_tasks.store import tasks
 from ccd_tasks.store.events import add as add_events
 from ccd_tasks.store.journal import Journal
@@ -63,11 +63,10 @@ class Engine:
         self.max_interruptions = settings.max_interruptions
         self.step_timeout_s = settings.step_timeout_s
         self.running: dict[str, Run] = {}
-        self.idle = asyncio.Event()
-        self.idle.set()
         self.stopping = False
         self._deliveries = deliveries
         self._beginning = 0
+        self._left = asyncio.Event()  # a task has ended or is left
         self._bells: dict[str, set[Callable[[], None]]] = {}
 
     # --- starting ---
@@ -124,15 +123,13 @@ class Engine:
             error = {"code": "unreadable", "message": "the record of this task cannot be read"}
             return await self._finish(task_id, generation, FAILED, error)
         self.running[task_id] = run
-        self.idle.clear()
         try:
             return await self._run(run)
         except tasks.Fenced:
             return ""
         finally:
             del self.running[task_id]
-            if not self.running:
-                self.idle.set()
+            self._left.set()
 
     async def run_item(self, task_id: str, number: int) -> str:
         """One step of a task that runs here; returns its status, or ""."""
@@ -229,9 +226,7 @@ class Engine:
         error = msgspec.json.decode(item.error) if item.error else None
         return (INTERRUPTED if item.status == INTERRUPTED else FAILED), error
 
-    async def _finish(
-        self, task_id: str, generation: int, status: str, error: dict[str, Any] | None
-    ) -> str:
+    async def _finish(self, task_id: str, generation: int, status: str, error: dict[str, Any] | None) -> str:
         try:
             await self.journal.insist(lambda c: tasks.finish(c, task_id, generation, status, error))
         except tasks.Fenced:
@@ -284,6 +279,14 @@ class Engine:
         for queue, kinds in ((BATCHES, {"batch"}), (TASKS, {"task", "workflow"})):
             if not kinds & waiting:
                 await self.dbos.look_often(queue, self.settings.poll_idle_s, busy=False)
+
+    async def drained(self) -> None:
+        """Begin no further steps; returns when those that run have ended."""
+        for run in self.running.values():
+            run.pause()
+        while self.running:
+            self._left = asyncio.Event()
+            await self._left.wait()
 
     def abandon_all(self) -> None:
         """Leave everything that runs as it is: it goes on elsewhere, or at the next start."""

@@ -93,7 +93,9 @@ class Hosts:
         await self._look_after_webhooks(dead)
 
     def _is_lost(self, row: tasks.Row, dbos_row: Any, dead: set[str]) -> bool:
-        if row.id in self._engine.running or time.time() - row.updated_at < _YOUNG_S and row.host not in dead:
+        if row.id in self._engine.running or (
+            time.time() - row.updated_at < _YOUNG_S and row.host not in dead
+        ):
             return False
         if dbos_row is None:
             return True
@@ -110,8 +112,7 @@ class Hosts:
         log.warning("task %s was left by its host, and is begun anew", row.id)
         with contextlib.suppress(Exception):  # it may not know it, and then there is nothing to cancel
             await self._engine.dbos.cancel([workflow_id(row.id, row.generation)])
-        full = await self._engine.journal.read(lambda c: tasks.get(c, row.id))
-        await self._engine.begin(row.id, found, full.kind, row.priority)
+        await self._engine.begin(row.id, found, row.kind, row.priority)
 
     async def _look_after_webhooks(self, dead: set[str]) -> None:
         rows = await self._engine.journal.read(deliveries.waiting)

@@ -126,5 +126,6 @@ def reason(error: SQLAlchemyError) -> str:
 def storage_error(error: SQLAlchemyError) -> RpcError:
     """The failure of a call that could not be written down, or read."""
     return RpcError(
-        Code.STORAGE, f"The tasks database cannot be used now ({reason(error)}). Nothing was accepted; try later."
+        Code.STORAGE,
+        f"The tasks database cannot be used now ({reason(error)}). Nothing was accepted; try later.",
     )

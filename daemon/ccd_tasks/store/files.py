@@ -30,9 +30,7 @@ def create(connection: sa.Connection, values: dict[str, Any]) -> None:
     connection.execute(file.insert().values(bytes=0, ready=0, created_at=time.time(), **values))
 
 
-def append(
-    connection: sa.Connection, row: Row, data: bytes, max_bytes: int, max_tenant_bytes: int
-) -> int:
+def append(connection: sa.Connection, row: Row, data: bytes, max_bytes: int, max_tenant_bytes: int) -> int:
     """Add a piece; returns the size so far.
 
     Raises:
@@ -44,7 +42,9 @@ def append(
     size = row.bytes + len(data)
     if size > max_bytes:
         raise RpcError(Code.TOO_LARGE, f"A file has at most {max_bytes} bytes (tasks.max_file_bytes).")
-    held = connection.execute(sa.select(sa.func.sum(file.c.bytes)).where(file.c.tenant == row.tenant)).scalar()
+    held = connection.execute(
+        sa.select(sa.func.sum(file.c.bytes)).where(file.c.tenant == row.tenant)
+    ).scalar()
     if int(held or 0) + len(data) > max_tenant_bytes:
         raise RpcError(
             Code.TOO_LARGE,

@@ -38,7 +38,7 @@ class Journal:
         on_damage: called once when the file turns out to be broken.
     """
 
-    def __init__(self, engine: sa.Engine, on_damage: Callable[[], None] | None = None) -> None:
+    def __init__(self, engine: sa.Engine, on_damage: Callable[[], object] | None = None) -> None:
         self.engine = engine
         self._on_damage = on_damage
         self._work: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()

@@ -105,9 +105,7 @@ def add_items(connection: sa.Connection, task_id: str, steps: Sequence[tuple[str
             ],
         )
     connection.execute(
-        sa.update(task)
-        .where(task.c.id == task_id)
-        .values(total=total + len(steps), updated_at=time.time())
+        sa.update(task).where(task.c.id == task_id).values(total=total + len(steps), updated_at=time.time())
     )
     return total + len(steps)
 
@@ -251,7 +249,9 @@ def finish(
         .values(status=status, error=error and json.dumps(error), completed_at=now_s, updated_at=now_s)
     )
     if status != "completed":
-        _close_items(connection, task_id, error or {"code": status, "message": f"the task is {status}"}, now_s)
+        _close_items(
+            connection, task_id, error or {"code": status, "message": f"the task is {status}"}, now_s
+        )
     events.add(connection, task_id, [("end", {"status": status, "error": error})], now_s)
     deliveries.note_end(connection, row, status, now_s)
     return True
@@ -290,7 +290,8 @@ def next_generation(connection: sa.Connection, task_id: str, generation: int) ->
 
 def unended(connection: sa.Connection) -> list[Row]:
     """Every task that has still to be run, without its spec."""
-    query = sa.select(task.c.id, task.c.status, task.c.generation, task.c.host, task.c.priority, task.c.updated_at)
+    columns = (task.c.id, task.c.kind, task.c.status, task.c.generation, task.c.host, task.c.priority)
+    query = sa.select(*columns, task.c.updated_at)
     return list(connection.execute(query.where(task.c.status.in_((PENDING, RUNNING)))))
 
 

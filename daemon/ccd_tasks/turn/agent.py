@@ -5,6 +5,7 @@ Its tools may have changed the world, so it is never repeated: what ends without
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -44,10 +45,8 @@ async def run_agent(
 
 
 async def _close(client: AsyncClient, which: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(RpcError):  # it is gone, or the daemon is; an idle session ends by itself
         await client.call("session.close", which, timeout_s=5.0)
-    except RpcError:
-        pass  # it is gone, or the daemon is; an idle session ends by itself
 
 
 def _result(line: dict[str, Any], on_text: Callable[[str], None]) -> dict[str, Any] | None:

@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ccd_client import AsyncClient, TextDelta
-from ccd_client.events import Decoder
+from ccd_client import AsyncClient
+from ccd_client.events import Decoder, TextDelta
 from ccd_protocol.errors import Code, RpcError
 from ccd_tasks.turn.purse import Receipt
 

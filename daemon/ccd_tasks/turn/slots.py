@@ -1,4 +1,4 @@
-"""Turns of this host at a time: lower priorities first, then the tenant with the fewest running, then who came first."""
+"""Turns at a time: lower priorities first, then the tenant with the fewest running, then who came first."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ import msgspec
 
 from ccd_client import AsyncClient
 from ccd_protocol.errors import MEANINGS, Code, RpcError
-from ccd_tasks.rpc.spec import Options, Step
+from ccd_tasks.spec import Options, Step
 from ccd_tasks.store import events, items, tasks
 from ccd_tasks.store.journal import Journal
 from ccd_tasks.store.schema import CANCELLED, COMPLETED, FAILED, FINAL, INTERRUPTED, RUNNING
@@ -69,8 +69,12 @@ class Run:
         if why == "cancelled":
             self.stopping.set()
 
+    def pause(self) -> None:
+        """Let the steps that run end, and leave the rest as it is."""
+        self.abandoned = True
+
     def abandon(self) -> None:
-        """Leave it as it is."""
+        """Leave it as it is, steps that run included."""
         self.abandoned = True
         self.stopping.set()
 
@@ -164,7 +168,9 @@ class _Step:
         except Stopped as stopped:
             if run.abandoned:
                 raise tasks.Fenced from None
-            return await _end(host, run, self._number, CANCELLED, error=_error(str(stopped), STOPS[str(stopped)]))
+            return await _end(
+                host, run, self._number, CANCELLED, error=_error(str(stopped), STOPS[str(stopped)])
+            )
         except RpcError as error:
             return await self._refused(step, error)
         return await self._completed(step, answer)
@@ -269,9 +275,7 @@ class _Step:
         if step.output_file is not None:
             answer["output_error"] = await self._written(step.output_file, answer["text"])
         self._run.cost_usd += float(answer.get("cost_usd") or 0.0)
-        return await _end(
-            self._host, self._run, self._number, COMPLETED, result=answer, before=self._told()
-        )
+        return await _end(self._host, self._run, self._number, COMPLETED, result=answer, before=self._told())
 
     async def _written(self, path: str, text: str) -> str | None:
         if self._host.outputs is None:
@@ -283,7 +287,9 @@ class _Step:
             self._run.end("budget")
         if step.agent is not None and error.code is Code.LOST:
             said = "the daemon that ran this agent was lost, and what its tools did is not repeated"
-            return await _end(self._host, self._run, self._number, INTERRUPTED, error=_error("interrupted", said))
+            return await _end(
+                self._host, self._run, self._number, INTERRUPTED, error=_error("interrupted", said)
+            )
         code = "poisoned" if error.data.get("poisoned") else error.code.name.lower()
         return await self._failed(code, error.message)
 
@@ -317,7 +323,9 @@ def with_context(messages: list[Any], context: Mapping[str, str]) -> list[Any]:
     last = dict(messages[-1])
     content = last.get("content")
     last["content"] = (
-        f"{told}\n\n{content}" if isinstance(content, str) else [{"type": "text", "text": told}, *(content or ())]
+        f"{told}\n\n{content}"
+        if isinstance(content, str)
+        else [{"type": "text", "text": told}, *(content or ())]
     )
     return [*messages[:-1], last]
 

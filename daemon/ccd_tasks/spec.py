@@ -191,4 +191,6 @@ def _check_url(url: str) -> None:
 
 def _check_metadata(metadata: dict[str, str]) -> None:
     if len(metadata) > _MAX_METADATA or any(len(k) > 64 or len(v) > 512 for k, v in metadata.items()):
-        raise bad("options.metadata", f"at most {_MAX_METADATA} words, names up to 64 and values up to 512 long")
+        raise bad(
+            "options.metadata", f"at most {_MAX_METADATA} words, names up to 64 and values up to 512 long"
+        )
