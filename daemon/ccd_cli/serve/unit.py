@@ -1,4 +1,4 @@
-"""`ccd up`: daemon and gateway (and the offline API) as one unit in the foreground.
+"""The unit that `ccd up` runs: daemon, gateway and perhaps the offline API, in the foreground.
 
 Each part is a child process in a session of its own, so that Ctrl-C reaches only this process and the parts end in
 order: gateway, daemon, offline API; so does a terminal that is closed. A part that ends by itself is started again
@@ -14,16 +14,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import click
 
 from ccd_cli.serve.first_answer import show_first_answer
-from ccd_cli.serve.gateway import gateway_settings
-from ccd_daemon import config as settings_module
-from ccd_daemon.claude import argv
+from ccd_cli.serve.plan import Plan, offline_environ
 from ccd_settings.parent import STARTED_BY
 
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -31,43 +27,6 @@ _STEADY_S = 30.0  # after this long a part counts as well again
 _READY_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 40.0
 _EXIT_FATAL = (2, 69)  # wrong settings, nothing to run: starting again changes nothing
-_OFFLINE_KEY = "offline"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to run."""
-
-    environ: dict[str, str]
-    socket: Path
-    bind: str | None
-    offline: bool
-    show_answer: bool
-
-    @classmethod
-    def make(
-        cls, environ: Mapping[str, str], *, offline: bool, try_it: bool, bind: str | None, socket: Path | None
-    ) -> Plan:
-        """Read the settings, so that mistakes are reported before anything is started.
-
-        Raises:
-            SettingsError: naming the key.
-        """
-        settings = settings_module.read(environ, overrides={"server.socket": str(socket) if socket else None})
-        gateway_settings(environ, {"gateway.bind": bind})
-        if try_it and not offline and login_of(settings, environ) == "none":
-            click.echo(
-                "No Claude login is configured, so ccd runs offline: answers come from an echo, not from a model."
-            )
-            offline = True
-        return cls(dict(environ), settings.socket, bind, offline, try_it)
-
-
-def login_of(settings: settings_module.Settings, environ: Mapping[str, str]) -> str:
-    """The kind of login that the CLI would use (see `argv.login_kind`)."""
-    env = {**environ, **settings.cli.env}
-    folder = env.get("CLAUDE_CONFIG_DIR") or f"{env.get('HOME', '/nonexistent')}/.claude"
-    return argv.login_kind(env, credentials_file=(Path(folder) / ".credentials.json").is_file())
 
 
 @dataclass(eq=False)
@@ -227,14 +186,6 @@ class Unit:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def offline_environ(environ: Mapping[str, str], url: str) -> dict[str, str]:
-    """The same environment, with every trace of a real login replaced by the offline API."""
-    env = {name: value for name, value in environ.items() if name not in argv.LOGIN_ENV}
-    # As settings, so that a key in the settings file cannot win over it.
-    worker_env = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": _OFFLINE_KEY}
-    return {**env, "CCD_CLI__ENV": json.dumps(worker_env), "CCD_ENGINE__BODY": "full"}
 
 
 def run(plan: Plan) -> int:
