@@ -64,7 +64,7 @@ class _Connection(asyncio.Protocol):
         """Write what the link has to say."""
         out = self.link.peer.outgoing()
         if out and self._transport is not None:
-            # asyncio's `writelines` never pauses the writer in 3.12.0 to .8 and 3.13.0 to .1, so the last goes by `write`.
+            # `writelines` of 3.12.0 to .8 and 3.13.0 to .1 never pauses the writer, so the last goes by `write`.
             if len(out) > 1:
                 self._transport.writelines(out[:-1])
             self._transport.write(out[-1])

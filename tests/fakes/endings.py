@@ -1,8 +1,8 @@
 """A test that times out ends, also when its loop will not.
 
-pytest-timeout raises in the main thread, once. An event loop may swallow that, or go on in a cleanup that waits for what
-will never come. So it is raised again and again; and where even that does not help, the whole run ends by force, with
-the stacks of all threads on stderr.
+pytest-timeout raises in the main thread, once. An event loop may swallow that, or go on in a cleanup that waits for
+what will never come. So it is raised again and again; and where even that does not help, the whole run ends by force,
+with the stacks of all threads on stderr.
 """
 
 from __future__ import annotations
