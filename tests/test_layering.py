@@ -66,6 +66,7 @@ PURE = {
     "ccd_daemon.worker.controller",
     "ccd_daemon.claude.argv",
     "ccd_daemon.claude.control",
+    "ccd_daemon.claude.failures",
     "ccd_daemon.claude.ndjson",
     "ccd_daemon.pool.policy",
     "ccd_daemon.errors",

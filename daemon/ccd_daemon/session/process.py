@@ -22,7 +22,6 @@ import msgspec
 from ccd_daemon.claude import control
 from ccd_daemon.claude.ndjson import LineCutter, LineTooLong
 from ccd_daemon.config import Settings
-from ccd_daemon.pool.policy import excess
 from ccd_daemon.process import memory
 from ccd_daemon.process.cgroup import Group
 from ccd_daemon.process.process import exit_words
@@ -295,7 +294,7 @@ class SessionProcess:
         if self.state in (State.SPAWNING, State.DEAD):
             return
         limits = self._settings.pool
-        too_large = excess(
+        too_large = memory.excess(
             rss_bytes, processes, hard_bytes=limits.rss_hard_bytes, max_processes=limits.max_processes
         )
         if too_large is not None:

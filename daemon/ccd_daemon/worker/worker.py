@@ -16,9 +16,8 @@ from random import Random
 from typing import Any, Protocol
 
 from ccd_daemon import errors
-from ccd_daemon.claude import control
+from ccd_daemon.claude import control, failures
 from ccd_daemon.config import Settings
-from ccd_daemon.pool.policy import excess, jittered
 from ccd_daemon.process import memory
 from ccd_daemon.process.cgroup import Group
 from ccd_daemon.process.process import exit_words
@@ -30,7 +29,7 @@ from ccd_daemon.worker.controller import Controller
 from ccd_daemon.worker.lifecycle import Action, Event, IllegalTransition, State, step
 from ccd_daemon.worker.reader import Reader
 from ccd_daemon.worker.turn import Sink, Turn
-from ccd_daemon.worker.wear import Wear, WearLimits
+from ccd_daemon.worker.wear import Wear, WearLimits, jittered
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatResult
 
@@ -229,7 +228,7 @@ class Worker:
             turn.resolve(result)
         else:
             # Once a message has begun, whatever follows (a refused call, a repetition) is the end of a broken one.
-            error = errors.broke_off() if turn.begun else errors.from_result(line, model=turn.model)
+            error = errors.broke_off() if turn.begun else failures.from_result(line, model=turn.model)
             turn.reject(turn.failed_by(error))
         if turn.abandoned:
             self.owner.idle(self)
@@ -285,8 +284,11 @@ class Worker:
         if turn is None or turn.over:
             return
         turn.last_output = self._loop.time()
-        if errors.hopeless(retry, patience_ms=self._settings.cli.retry_patience_ms) and not turn.message_done:
-            self.end_early(turn, turn.failed_by(errors.from_retry(retry, model=turn.model)))
+        if (
+            failures.hopeless(retry, patience_ms=self._settings.cli.retry_patience_ms)
+            and not turn.message_done
+        ):
+            self.end_early(turn, turn.failed_by(failures.from_retry(retry, model=turn.model)))
 
     def on_reply(self, reply: control.ControlReply) -> None:
         """A control request was answered."""
@@ -338,6 +340,16 @@ class Worker:
             self.feed(Event.RSS_HARD)
         self.feed(Event.EXITED)
 
+    # --- actions of the table ---
+
+    def offer(self) -> None:
+        """It is READY: tell its owner."""
+        self.owner.offer(self)
+
+    def withdraw(self) -> None:
+        """It is no longer READY: tell its owner."""
+        self.owner.withdraw(self)
+
     # --- memory ---
 
     def measured(self, rss_bytes: int, processes: int) -> None:
@@ -346,7 +358,7 @@ class Worker:
         limits = self._settings.pool
         if self.state in (State.SPAWNING, State.DEAD):
             return
-        too_large = excess(
+        too_large = memory.excess(
             rss_bytes, processes, hard_bytes=limits.rss_hard_bytes, max_processes=limits.max_processes
         )
         if too_large is not None:
