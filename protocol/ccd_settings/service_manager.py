@@ -85,7 +85,7 @@ def one_line(text: str) -> str:
 
 
 def credentials(environ: MutableMapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """Returns what `LoadCredential=` brought for these names: the content of files called so, without a last newline."""
+    """Returns what `LoadCredential=` brought for these names: the files' content, without a last newline."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
         return {}

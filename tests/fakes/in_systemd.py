@@ -57,7 +57,9 @@ class InSystemd:
             timeout=timeout_s,
             check=False,
         )
-        assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert not check or done.returncode == 0, (
+            f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         return done
 
     def systemctl(self, *arguments: str, check: bool = True, timeout_s: float = 60) -> str:
@@ -129,7 +131,9 @@ class InSystemd:
         for controller in ("memory", "pids"):
             self.run("mount", "-o", "remount,bind,rw", f"/sys/fs/cgroup/{controller}", check=False)
         self.systemctl("daemon-reexec", check=False)
-        self.until("booted", lambda: self.systemctl("is-system-running", check=False) in ("running", "degraded"))
+        self.until(
+            "booted", lambda: self.systemctl("is-system-running", check=False) in ("running", "degraded")
+        )
 
     def _found_leader(self) -> bool:
         assert self._nspawn is not None
@@ -163,4 +167,8 @@ def _remove_groups(folder: Path) -> bool:
 
 if __name__ == "__main__":
     with InSystemd() as container:
-        sys.exit(subprocess.run([*container._enter(), "env", "-C", str(Path.cwd()), *sys.argv[1:]], check=False).returncode)
+        sys.exit(
+            subprocess.run(
+                [*container._enter(), "env", "-C", str(Path.cwd()), *sys.argv[1:]], check=False
+            ).returncode
+        )
