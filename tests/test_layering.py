@@ -44,6 +44,7 @@ FLOORS: dict[str, dict[str, int]] = {
     "ccd_daemon": {
         "app": 7,
         "housekeeping": 6,
+        "watchdog": 6,
         "rpc": 5,
         "session": 4,
         "pool": 4,

@@ -106,7 +106,6 @@ class InSystemd:
 
     def _boot(self) -> None:
         root = self._work / "fs" / "root"
-        log = (self._work / "boot.log").open("wb")
         groups = " ".join(f'"{group}"' for group in self._groups)
         script = f"""
             set -eu
@@ -119,9 +118,9 @@ class InSystemd:
             exec setsid systemd-nspawn --register=no --keep-unit -q -M {self.name} -D "{root}" --private-network \\
                 --link-journal=no --boot systemd.unit=multi-user.target systemd.show_status=0
         """
-        self._nspawn = subprocess.Popen(
-            ["unshare", "-m", "sh", "-c", script], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+        with (self._work / "boot.log").open("wb") as log:
+            command = ["unshare", "-m", "sh", "-c", script]
+            self._nspawn = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         end = time.monotonic() + _BOOT_S
         while not self._found_leader():
             said = (self._work / "boot.log").read_text(errors="replace")

@@ -93,7 +93,7 @@ def to_install(wish: Wish, home: Path, *, start: bool) -> list[Step]:
         for path in _ours(Wish(**{**vars(wish), "agents": True, "gateway": True}), home)
         if path not in wanted
     ]
-    changed = bool(steps)
+    changed, replaced = bool(steps), any(step.path and step.path.is_file() for step in steps)
     control = ("systemctl", "--user") if wish.for_user else ("systemctl",)
     if changed and not wish.for_user:
         steps.append(_command("systemd-sysusers", "/etc/sysusers.d/ccd.conf"))
@@ -103,7 +103,7 @@ def to_install(wish: Wish, home: Path, *, start: bool) -> list[Step]:
     names = unit_names(wish)
     if start:
         steps.append(_command(*control, "enable", "--now", *names))
-        if changed:
+        if replaced:
             services = [name for name in names if name.endswith(".service")]
             steps.append(_command(*control, "try-restart", *services))
     elif changed:
@@ -162,6 +162,12 @@ def why_not_runnable(program: Path, user: str) -> str | None:
                 f"everybody may read it, for example: python3 -m venv /opt/ccd && /opt/ccd/bin/pip install <the wheel>"
             )
     return None
+
+
+def needs_homes(programs: Sequence[Path]) -> bool:
+    """Returns True when one of the programs, or what runs it, is in a home directory."""
+    reached = (path for program in programs for path in _reached(program))
+    return any(path.parts[:2] in (("/", "home"), ("/", "root")) and len(path.parts) > 2 for path in reached)
 
 
 def _reached(program: Path) -> Iterator[Path]:

@@ -14,6 +14,7 @@ import click
 from ccd_cli.service import plan
 from ccd_cli.service.units import Wish, files, unit_names
 from ccd_daemon import config
+from ccd_daemon.claude import binary
 from ccd_gateway.settings import load_settings
 from ccd_settings.settings import SettingsError
 
@@ -155,8 +156,10 @@ def _wish(for_user: bool, user: str, *, gateway: bool, agents: bool, bind: str |
         http = load_settings(environ, {"gateway.bind": bind})
     except SettingsError as error:
         _stop(str(error), _EXIT_USAGE)
+    program = Path(sys.executable).with_name("ccd")
+    cli = binary.find(settings.cli.command, settings.data_dir, environ.get("PATH", os.defpath))
     return Wish(
-        program=Path(sys.executable).with_name("ccd"),
+        program=program,
         user=user,
         bind=http.bind,
         for_user=for_user,
@@ -164,6 +167,7 @@ def _wish(for_user: bool, user: str, *, gateway: bool, agents: bool, bind: str |
         agents=agents,
         roots=tuple(settings.sessions.roots),
         processes=settings.max_workers + settings.sessions.max_count,
+        read_homes=plan.needs_homes([program, *([cli] if cli else [])]),
     )
 
 

@@ -27,6 +27,7 @@ class Wish:
         agents: True to let agents work: the drop-in with namespaces and own users.
         roots: directories in which agents may work.
         processes: the most CLI processes that pool and sessions may have.
+        read_homes: True when the program, its interpreter or the CLI is in somebody's home directory.
     """
 
     program: Path
@@ -37,6 +38,7 @@ class Wish:
     agents: bool
     roots: tuple[Path, ...]
     processes: int
+    read_homes: bool = False
 
 
 def files(wish: Wish, home: Path) -> dict[Path, str]:
@@ -74,13 +76,9 @@ def _values(wish: Wish) -> dict[str, str]:
         "@BIND@": wish.bind,
         "@FDS@": str(4 * wish.processes + 8),
         "@LOGIN@": login,
-        "@PROTECT_HOME@": "read-only" if _below_homes(wish.program) else "yes",
+        "@PROTECT_HOME@": "read-only" if wish.read_homes else "yes",
         "@ROOTS@": "\n".join(_rooms(wish.roots)),
     }
-
-
-def _below_homes(path: Path) -> bool:
-    return path.parts[:2] in (("/", "home"), ("/", "root"))
 
 
 def _rooms(roots: Sequence[Path]) -> list[str]:
