@@ -50,7 +50,7 @@ class Housekeeping:
         self._strays: dict[str, list[int]] = {}
         self._sizes: dict[Worker | SessionProcess, tuple[float, int]] = {}  # when measured, and what
         self._sweeping: asyncio.TimerHandle | None = None
-        pool.on_buried = sessions.on_buried = self.sweep_soon
+        pool.on_ended = sessions.on_ended = self.sweep_soon
 
     def alive(self) -> bool:
         """Returns True while the rounds are made; False when the last one is long overdue."""
@@ -111,7 +111,7 @@ class Housekeeping:
         return [*self._pool.workers, *self._sessions.processes]
 
     def _processes(self, worker: Worker | SessionProcess, pid: int) -> list[int]:
-        return worker.tree.grouped_pids() or memory.tree(pid, self._strays.get(worker.tree.mark, ()))
+        return worker.tree.grouped_pids() or memory.tree(pid, self._strays.get(worker.tree.marker, ()))
 
     # --- what workers leave behind ---
 
@@ -119,7 +119,7 @@ class Housekeeping:
         """Reap and kill what workers left behind; how many are still dying."""
         workers = self._everybody()
         known = {worker.pid for worker in workers if worker.pid is not None}
-        groups = {worker.tree.mark: worker.tree.grouped_pids for worker in workers}
+        groups = {worker.tree.marker: worker.tree.grouped_pids for worker in workers}
         dying, self._strays = reaper.sweep_strays(known, groups)
         return dying
 

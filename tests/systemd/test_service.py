@@ -97,11 +97,6 @@ def test_a_crash_refuses_nobody(installed: InSystemd) -> None:
     assert int(installed.show("ccd.service", "NRestarts")) >= 1
 
 
-def test_a_restart_refuses_nobody(installed: InSystemd) -> None:
-    installed.systemctl("restart", "--no-block", "ccd.service", "ccd-gateway.service")
-    assert ask(installed)
-
-
 def test_the_watchdog_kills_a_loop_that_hangs(installed: InSystemd) -> None:
     """Row 14. A stopped process stands for a loop that hangs: neither turns."""
     installed.write("/etc/systemd/system/ccd.service.d/short.conf", "[Service]\nWatchdogSec=2\n")

@@ -61,12 +61,17 @@ def bugreport(output: Path | None) -> None:
     name = secrets.token_hex(4)
     path = output or Path(f"ccd-bugreport-{name}.tar.gz")
     entries = {title: _text(collect) for title, collect in _collected(name).items()}
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123 - its mode
-        with tarfile.open(fileobj=file, mode="w:gz") as archive:
-            for title, text in entries.items():
-                _add(archive, f"ccd-bugreport-{name}/{title}", text)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
+    with open(fd, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:  # noqa: PTH123 - a descriptor
+        for title, text in entries.items():
+            _add(archive, f"ccd-bugreport-{name}/{title}", text)
     _mark_the_log(name)
-    click.echo(f"Wrote {path} (id {name}, which is also in the daemon's log). Look through it before you send it.")
+    click.echo(
+        f"Wrote {path} (id {name}, which is also in the daemon's log). Look through it before you send it."
+    )
 
 
 def _collected(name: str) -> Mapping[str, Callable[[], Any]]:
@@ -132,7 +137,8 @@ def _plain(value: Any) -> Any:
         }
     if isinstance(value, Mapping):
         return {
-            str(key): _HIDDEN if _SECRET_WORDS.search(str(key)) else _plain(item) for key, item in value.items()
+            str(key): _HIDDEN if _SECRET_WORDS.search(str(key)) else _plain(item)
+            for key, item in value.items()
         }
     if isinstance(value, str | int | float | bool | None):
         return value
@@ -201,6 +207,6 @@ def _add(archive: tarfile.TarFile, name: str, text: str) -> None:
 def _mark_the_log(name: str) -> None:
     """Leave the id in the daemon's log, so that the report and the events around it can be brought together."""
     try:
-        _asked(lambda client: client.ping(f"bugreport {name}"))
+        _asked(lambda client: client.call("admin.note", {"text": f"bug report {name} was written"}))
     except Exception as error:
         logging.getLogger("ccd").debug("the daemon was not told: %s", error)

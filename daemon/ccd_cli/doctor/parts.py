@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ccd_cli.doctor.finding import Finding, Level
 from ccd_client import Client
-from ccd_daemon.claude import argv, binary
+from ccd_daemon.claude import binary
+from ccd_daemon.claude.login import login_kind, mode_for
 from ccd_daemon.config import Settings
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.errors import RpcError
@@ -72,14 +73,12 @@ def login(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Which login the CLI would use. Told from variables and files; no command is run, and no token is read."""
     env = {**environ, **settings.cli.env}
     credentials = _credentials(environ, settings)
-    kind = argv.login_kind(env, credentials_file=credentials.is_file())
+    kind = login_kind(env)
     if kind == "none":
         mend = "ccd login, or set ANTHROPIC_API_KEY where ccd starts; without one: ccd up --offline"
         yield Finding("login", "fault", "no login was found", mend)
         return
-    yield Finding(
-        "login", "ok", f"{_LOGINS.get(kind, kind)}; mode {argv.body_mode(settings.engine.body, kind)}"
-    )
+    yield Finding("login", "ok", f"{_LOGINS.get(kind, kind)}; mode {mode_for(settings.engine.body, kind)}")
     if kind == "oauth":
         yield from _claude_json(credentials)
 
