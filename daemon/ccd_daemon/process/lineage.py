@@ -1,4 +1,4 @@
-"""Whether a worker has started a process: by its ancestors, its control group, and the mark in its environment.
+"""Whether a worker has started a process: by its ancestors, its control group, and the marker in its environment.
 
 It fails closed: a process that cannot be read, or whose ancestors change as fast as they are read, counts as started by
 a worker. What no reading can tell, a process that somebody else starts for a worker, is in docs/security.md.
@@ -55,13 +55,13 @@ class Origin:
     Args:
         daemon_pid: the daemon, which is the ancestor of its workers and the reaper of what they leave behind.
         group: what the names of its workers' control groups begin with; empty where it has none.
-        mark: `NAME=value` in the environment of all that its workers start; empty: none.
+        marker: `NAME=value` in the environment of all that its workers start; empty: none.
     """
 
-    def __init__(self, daemon_pid: int, *, group: str = "", mark: str = "") -> None:
+    def __init__(self, daemon_pid: int, *, group: str = "", marker: str = "") -> None:
         self._daemon_pid = daemon_pid
         self._group = group
-        self._mark = mark
+        self._marker = marker
 
     def is_outside(self, pid: int) -> bool:
         """Whether it is certain that no worker has started a process; the process must be alive before and after."""
@@ -72,7 +72,7 @@ class Origin:
                 return False
         except (Unreadable, OSError, ValueError):
             return False
-        return not (self._mark and has_marker(pid, self._mark))
+        return not (self._marker and has_marker(pid, self._marker))
 
     def _in_group(self, cgroups: str) -> bool:
         folders = (line.split(":", 2)[2].split("/") for line in cgroups.splitlines())

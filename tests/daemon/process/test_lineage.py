@@ -36,11 +36,11 @@ def test_a_process_that_cannot_be_read_is_not_outside(pid: int) -> None:
     assert not Origin(NO_DAEMON).is_outside(pid)
 
 
-def test_by_ancestors_by_group_and_by_mark(child: subprocess.Popen[bytes]) -> None:
+def test_by_ancestors_by_group_and_by_marker(child: subprocess.Popen[bytes]) -> None:
     assert Origin(NO_DAEMON).is_outside(child.pid)
     assert not Origin(os.getpid()).is_outside(child.pid)
-    assert not Origin(NO_DAEMON, mark="CCD_OWNER=here").is_outside(child.pid)
-    assert Origin(NO_DAEMON, mark="CCD_OWNER=there").is_outside(child.pid)
+    assert not Origin(NO_DAEMON, marker="CCD_OWNER=here").is_outside(child.pid)
+    assert Origin(NO_DAEMON, marker="CCD_OWNER=there").is_outside(child.pid)
     names = [
         part for line in Path("/proc/self/cgroup").read_text().split() for part in line.split("/")[1:] if part
     ]

@@ -43,7 +43,7 @@ class Facts(Protocol):
         """What bounds the workers' memory and ends their trees, and how short of memory the host is."""
 
 
-class Admin:
+class AdminMethods:
     """The methods that report."""
 
     def __init__(self, facts: Facts) -> None:
