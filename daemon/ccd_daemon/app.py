@@ -31,6 +31,7 @@ from ccd_daemon.config import Settings
 from ccd_daemon.housekeeping import Housekeeping
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.process import cgroup, memory, reaper
+from ccd_daemon.process.lineage import Origin
 from ccd_daemon.process.process import WORKER_MARKER
 from ccd_daemon.rpc.connection import Handler
 from ccd_daemon.rpc.methods.admin import AdminMethods
@@ -88,7 +89,9 @@ class Daemon:
         alone = contextlib.nullcontext if self._private_config() else self.pool.held
         self.sessions = Sessions(settings, self._launch_session, alone)
         self.housekeeping = Housekeeping(self.pool, self.sessions, settings, self.command, self._round)
-        self.server = Server(settings.server, {}, f"ccd/{self.version}", settings.sessions.uids)
+        marker = f"{reaper.DAEMON_MARKER}={self._owner}"
+        origin = Origin(os.getpid(), group=self.groups.prefix, marker=marker)
+        self.server = Server(settings.server, {}, f"ccd/{self.version}", settings.sessions.uids, origin)
         self.server.limit_files(file_room(settings, raise_fd_limit()))
         self.server.handlers.update(self._handlers())
 

@@ -20,8 +20,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ccd_daemon.config import ServerSettings
-from ccd_daemon.process.process import ancestors
-from ccd_daemon.rpc.connection import Connection, Handler, Identity
+from ccd_daemon.process.lineage import Origin
+from ccd_daemon.rpc.connection import Connection, Handler
+from ccd_daemon.rpc.identity import Identity
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.frames import Limits
 
@@ -184,7 +185,9 @@ class Server:
         handlers: dict[str, Handler],
         agent: str,
         agent_uids: Collection[int] = (),
+        origin: Origin | None = None,
     ) -> None:
+        self.origin = origin or Origin(os.getpid())
         self.handlers = handlers
         self.agent = agent
         self.limits = Limits(settings.max_frame_bytes, settings.max_calls_per_connection)
@@ -249,7 +252,7 @@ class Server:
         return None
 
     def _in_group(self, identity: Identity) -> bool:
-        return self._group is not None and identity.gid == self._group
+        return self._group is not None and self._group in (identity.gid, *identity.groups)
 
     def gone(self, connection: Connection) -> None:
         """A connection has ended."""
@@ -265,16 +268,17 @@ class Server:
     def may_administer(self, identity: Identity) -> bool:
         """The daemon's user, root and the listed ones, but nothing that a worker started: tools may run there."""
         listed = identity.uid in self._own or identity.uid in self._settings.admin_uids
-        return listed and os.getpid() not in ancestors(identity.pid)
+        return listed and identity.outside
 
     def may_use_agents(self, identity: Identity) -> bool:
         """Whether the peer may have sessions, whose tools run as the daemon's user; what a worker started may not."""
         listed = self.may_speak_for_others(identity) or identity.uid in self._agent_uids
-        return listed and os.getpid() not in ancestors(identity.pid)
+        return listed and identity.outside
 
     def may_speak_for_others(self, identity: Identity) -> bool:
-        """Whether the peer may name a tenant (a gateway does)."""
-        return identity.uid in self._own or identity.uid in self._settings.tenant_uids
+        """Whether the peer may name a tenant (a gateway does); what a worker started may not."""
+        listed = identity.uid in self._own or identity.uid in self._settings.tenant_uids
+        return listed and identity.outside
 
     def lost_socket(self) -> bool:
         """Whether somebody removed or replaced the socket file under us."""
