@@ -11,6 +11,7 @@ import click
 
 from ccd_daemon import config as settings_module
 from ccd_daemon.claude import argv
+from ccd_daemon.claude.login import LoginKind, login_kind
 from ccd_gateway.settings import load_settings
 
 _OFFLINE_KEY = "offline"
@@ -37,7 +38,7 @@ class Plan:
         """
         settings = settings_module.read(environ, overrides={"server.socket": str(socket) if socket else None})
         load_settings(environ, {"gateway.bind": bind})
-        if try_it and not offline and login_of(settings, environ) == "none":
+        if try_it and not offline and login_of(settings, environ) is LoginKind.NONE:
             click.echo(
                 "No Claude login is configured, so ccd runs offline: answers come from an echo, not from a model."
             )
@@ -45,11 +46,9 @@ class Plan:
         return cls(dict(environ), settings.socket, bind, offline, try_it)
 
 
-def login_of(settings: settings_module.Settings, environ: Mapping[str, str]) -> str:
-    """The kind of login that the CLI would use (see `argv.login_kind`)."""
-    env = {**environ, **settings.cli.env}
-    folder = env.get("CLAUDE_CONFIG_DIR") or f"{env.get('HOME', '/nonexistent')}/.claude"
-    return argv.login_kind(env, credentials_file=(Path(folder) / ".credentials.json").is_file())
+def login_of(settings: settings_module.Settings, environ: Mapping[str, str]) -> LoginKind:
+    """The login that the CLI would use."""
+    return login_kind({**environ, **settings.cli.env})
 
 
 def offline_environ(environ: Mapping[str, str], url: str) -> dict[str, str]:

@@ -27,15 +27,15 @@ class Actor(Protocol):
         """The turn it is answering."""
 
     def offer(self) -> None:
-        """It is READY: tell its owner."""
+        """It is READY: tell the pool."""
 
     def withdraw(self) -> None:
-        """It is no longer READY: tell its owner."""
+        """It is no longer READY: tell the pool."""
 
     def fail(self, error: RpcError) -> None:
         """Answer the open turn, if there is one."""
 
-    def bury(self) -> None:
+    def end(self) -> None:
         """It is DEAD: clean up after it."""
 
 
@@ -60,7 +60,7 @@ def _fail_draining(worker: Actor) -> None:
 
 
 DO: Mapping[Action, Callable[[Actor], None]] = {
-    Action.PING: lambda worker: worker.tree.write(worker.controller.warm_up(worker.binding)),
+    Action.WARM_UP: lambda worker: worker.tree.write(worker.controller.warm_up(worker.binding)),
     Action.REHEARSE: lambda worker: worker.tree.write(worker.controller.rehearse()),
     Action.OFFER: lambda worker: worker.offer(),
     Action.WITHDRAW: lambda worker: worker.withdraw(),
@@ -78,5 +78,5 @@ DO: Mapping[Action, Callable[[Actor], None]] = {
     Action.FAIL_CRASHED: lambda worker: worker.fail(
         errors.crashed(worker.exit_words, worker.tree.stderr_tail())
     ),
-    Action.BURY: lambda worker: worker.bury(),
+    Action.END: lambda worker: worker.end(),
 }

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from ccd_daemon import errors
 from ccd_daemon.claude import control, failures
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Settings
 from ccd_daemon.process import memory
 from ccd_daemon.process.cgroup import Group
@@ -27,7 +28,7 @@ from ccd_daemon.worker.actions import DO
 from ccd_daemon.worker.clocks import OutputClock, StateClock
 from ccd_daemon.worker.controller import Controller
 from ccd_daemon.worker.lifecycle import Action, Event, IllegalTransition, State, step
-from ccd_daemon.worker.reader import Reader
+from ccd_daemon.worker.reader import StdoutReader
 from ccd_daemon.worker.turn import Sink, Turn
 from ccd_daemon.worker.wear import Wear, WearLimits, jittered
 from ccd_protocol.errors import Code, RpcError
@@ -36,7 +37,7 @@ from ccd_protocol.methods import ChatResult
 log = logging.getLogger("ccd.worker")
 
 
-class Owner(Protocol):
+class WorkerListener(Protocol):
     """Who owns the worker: the pool."""
 
     def offer(self, worker: Worker) -> None:
@@ -54,18 +55,20 @@ class Owner(Protocol):
     def idle(self, worker: Worker) -> None:
         """An abandoned turn has ended; the worker is HELD by nobody and must be given back."""
 
-    def buried(self, worker: Worker) -> None:
+    def ended(self, worker: Worker) -> None:
         """The worker is DEAD."""
 
 
 class Worker:
     """A CLI process of one profile, serving one tenant at a time."""
 
-    def __init__(self, worker_id: str, profile: str, mode: str, settings: Settings, owner: Owner) -> None:
+    def __init__(
+        self, worker_id: str, profile: str, mode: Mode, settings: Settings, listener: WorkerListener
+    ) -> None:
         self.id = worker_id
         self.profile = profile
         self.mode = mode
-        self.owner: Owner = owner
+        self._listener: WorkerListener = listener
         self.tenant: str | None = None  # whose requests it has heard; None: nobody's
         self.binding: str | None = None  # the system prompt it has for life (`body.binding_of`), or none yet
         self.state = State.SPAWNING
@@ -87,7 +90,7 @@ class Worker:
         self.wear_limits = _wear_limits(settings, jittered(1.0, random))
         self.tree: ProcessTree = ProcessTree(self)
         self.controller: Controller = Controller(worker_id, mode)
-        self._reader = Reader(self, settings.cli.max_line_bytes)
+        self._reader = StdoutReader(self, settings.cli.max_line_bytes)
         self.on_stdout = self._reader.on_stdout  # called with every read: nothing stands in between
         self._clock = StateClock(settings, random, self._timed_out)
         self._silence = OutputClock(settings, lambda: self.tree.paused, self._silent)
@@ -231,9 +234,9 @@ class Worker:
             error = errors.broke_off() if turn.begun else failures.from_result(line, model=turn.model)
             turn.reject(turn.failed_by(error))
         if turn.abandoned:
-            self.owner.idle(self)
+            self._listener.idle(self)
 
-    # --- what the reader tells (see `reader.Host`) ---
+    # --- what the reader tells (see `reader.ReaderListener`) ---
 
     def watch(self) -> None:
         """The turn has begun or come to its next stage: watch for what comes next."""
@@ -262,7 +265,7 @@ class Worker:
         turn = self.turn
         if self.state is State.REHEARSING:
             well = self.controller.rehearsed(line)
-            self.owner.rehearsed(
+            self._listener.rehearsed(
                 self, None if well else f"it ended with: {line.result or line.subtype}"[:300]
             )
             self.feed(Event.RESULT)
@@ -307,7 +310,7 @@ class Worker:
             if self.pid is not None and not self.tree.caps_memory:
                 memory.limit_data(self.pid, self._settings.pool.rss_hard_bytes)
             self.last_used = self._loop.time()
-            self.feed(Event.REHEARSE if self.owner.may_rehearse(self) else Event.WARMED)
+            self.feed(Event.REHEARSE if self._listener.may_rehearse(self) else Event.WARMED)
 
     def on_request(self, request: control.ControlRequestLine) -> None:
         """The CLI asks its host something."""
@@ -324,7 +327,7 @@ class Worker:
         log.warning("worker %s: %s", self.id, self.death)
         self.feed(Event.BAD_FRAME)
 
-    # --- what the process tells (see `process.Listener`) ---
+    # --- what the process tells (see `process.ProcessListener`) ---
 
     def on_stdout_eof(self) -> None:
         """Stdout was closed while the process lives."""
@@ -343,12 +346,12 @@ class Worker:
     # --- actions of the table ---
 
     def offer(self) -> None:
-        """It is READY: tell its owner."""
-        self.owner.offer(self)
+        """It is READY: tell the pool."""
+        self._listener.offer(self)
 
     def withdraw(self) -> None:
-        """It is no longer READY: tell its owner."""
-        self.owner.withdraw(self)
+        """It is no longer READY: tell the pool."""
+        self._listener.withdraw(self)
 
     # --- memory ---
 
@@ -372,12 +375,12 @@ class Worker:
         self.feed(Event.RSS_HARD)
         self.tree.kill()  # no time for manners: what grows by 500 MB/s is not asked first
 
-    def bury(self) -> None:
+    def end(self) -> None:
         """It is DEAD: clean up after it."""
         self._reader.turn = None
         self.stderr_tail = self.tree.stderr_tail()
         self.tree.remove()
-        self.owner.buried(self)
+        self._listener.ended(self)
 
 
 def _discard(lines: bytes) -> None:
