@@ -13,10 +13,24 @@ from ccd_gateway.errors import ApiError
 from ccd_gateway.images import confined
 from ccd_gateway.images.confined import Confined
 from ccd_gateway.images.fetch import Fetcher
+from ccd_gateway.settings import load_settings
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatParams, ChatResult
+from ccd_tasks.settings import WorkerSettings
 from ccd_tasks.turn.purse import Receipt
 from ccd_tasks.webhooks.delivery import Post
+from ccd_tasks.worker import Outside
+
+
+def outside(settings: WorkerSettings, environ: Mapping[str, str]) -> Outside:
+    """All of it, by the settings of the gateway.
+
+    Raises:
+        SettingsError: naming the key.
+    """
+    gateway = load_settings(environ, {})
+    keys = Keys(gateway.keys_path(environ), gateway.usage_path(environ))
+    return Outside(poster(settings.tasks.webhook_networks), keys, files_of(gateway.allowed_roots))
 
 
 class Keys:
