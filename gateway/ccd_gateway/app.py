@@ -18,6 +18,7 @@ from ccd_gateway.anthropic.models import Models as AnthropicModels
 from ccd_gateway.anthropic.routes import CountTokens, Messages
 from ccd_gateway.chat.routes import ChatCompletions
 from ccd_gateway.compat.edge import OlderEdge
+from ccd_gateway.compat.rate import SharedLimit
 from ccd_gateway.compat.routes import add_routes as add_legacy_routes
 from ccd_gateway.edge import absent
 from ccd_gateway.edge.access_log import AccessLog
@@ -33,7 +34,10 @@ from ccd_gateway.server import boot_signals
 from ccd_gateway.sessions.routes import NoDiallingIn, Sessions, Upgrade
 from ccd_gateway.sessions.socket import SessionSockets
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.tasks.routes import add_routes as add_task_routes
+from ccd_gateway.tasks.worker import TaskWorker
 from ccd_protocol.errors import RpcError
+from ccd_settings.paths import tasks_socket
 
 App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
 _log = logging.getLogger(__name__)
@@ -51,9 +55,10 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Asg
     store = KeyStore(settings.keys_path(os.environ))
     store.keys()  # before the fork: a worker that replaces another knows that there were keys
     log = AccessLog(settings.access_log)
-    app: App = falcon.asgi.App(middleware=[_Lifespan(backend, log)])
+    worker = TaskWorker(_worker_backend(settings), backend)
+    app: App = falcon.asgi.App(middleware=[_Lifespan(backend, worker, log)])
     app.req_options.strip_url_path_trailing_slash = True
-    _add_routes(app, backend, settings)
+    _add_routes(app, backend, worker, settings)
     app.add_sink(absent.sink([route.path for route in inspect_routes(app)]), "/")
     _add_error_handlers(app)
     rules = BrowserRules(settings.bind_host, settings.allowed_hosts, settings.allowed_origins)
@@ -70,7 +75,17 @@ def create_app(settings: GatewaySettings, backend: Backend | None = None) -> Asg
     return OlderEdge(MessagesEdge(envelope))
 
 
-def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
+def _worker_backend(settings: GatewaySettings) -> Backend:
+    return Backend(
+        tasks_socket(settings.daemon_socket(os.environ)),
+        max_calls=settings.max_streams,
+        timeout_s=settings.request_timeout_s,
+        reconnect_wait_s=settings.reconnect_wait_s,
+        books=Books(settings.usage_path(os.environ)),  # never opened: the worker books what its turns cost
+    )
+
+
+def _add_routes(app: App, backend: Backend, worker: TaskWorker, settings: GatewaySettings) -> None:
     models = AnthropicModels(backend, settings, Models(backend, settings))
     app.add_route("/health", Health(backend, json=settings.json_health))
     app.add_route("/v1/models", models)
@@ -79,7 +94,9 @@ def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
     app.add_route("/v1/messages", Messages(backend, settings))
     app.add_route("/v1/messages/count_tokens", CountTokens(settings))
     app.add_route("/openapi.json", OpenApi())
-    add_legacy_routes(app, backend, settings)
+    limit = SharedLimit(settings.flask_requests_per_minute)  # of all processes that are forked after this
+    add_legacy_routes(app, backend, settings, limit)
+    add_task_routes(app, worker, settings, limit)
     _add_sessions(app, backend, settings)
     _add_responses(app, Responses(backend, settings, dict(os.environ)))
 
@@ -104,14 +121,16 @@ def _add_responses(app: App, responses: Responses) -> None:
 class _Lifespan:
     """Closes the connections to the daemon when the worker stops, and writes what is still to be written."""
 
-    def __init__(self, backend: Backend, log: AccessLog) -> None:
+    def __init__(self, backend: Backend, worker: TaskWorker, log: AccessLog) -> None:
         self._backend = backend
+        self._worker = worker
         self._log = log
 
     async def process_startup(self, scope: object, event: object) -> None:
         boot_signals.release()
 
     async def process_shutdown(self, scope: object, event: object) -> None:
+        await self._worker.close()
         await self._backend.close()
         self._log.close()
 

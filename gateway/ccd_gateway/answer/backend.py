@@ -108,6 +108,22 @@ class Backend:
             async with lane.client.stream(method, params, window_bytes=_WINDOW_BYTES) as stream:
                 yield stream
 
+    async def permit(self, params: ChatParams) -> ChatParams:
+        """The call as its caller may make it, with profile and model spelt out where it has a key.
+
+        Raises:
+            RpcError: MODEL_NOT_FOUND.
+        """
+        caller = current_caller()
+        if caller.key is None:
+            return params
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._profiles_until_s:
+            found: ModelsResult = await self.call("model.list")
+            self._profiles = frozenset(found["profiles"])
+            self._profiles_until_s = loop.time() + _PROFILES_FOR_S
+        return permitted(caller.key, params, self._profiles)
+
     async def admit(self, caller: Caller, params: ChatParams) -> Run | None:
         """Admit an answer that is not asked for by `chat.*`; None without a key.
 
@@ -128,12 +144,7 @@ class Backend:
         caller = current_caller()
         if caller.key is None:
             return params, None
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._profiles_until_s:
-            found: ModelsResult = await self.call("model.list")
-            self._profiles = frozenset(found["profiles"])
-            self._profiles_until_s = loop.time() + _PROFILES_FOR_S
-        params = permitted(caller.key, params, self._profiles)
+        params = await self.permit(params)
         return params, await begin(self._books, caller, caller.key, params)
 
     async def _start_once(

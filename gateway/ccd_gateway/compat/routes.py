@@ -16,11 +16,11 @@ from ccd_gateway.settings import GatewaySettings
 App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
 
 
-def add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
-    """Register them. The limit is shared by all processes that are forked after this."""
+def add_routes(app: App, backend: Backend, settings: GatewaySettings, limit: SharedLimit) -> None:
+    """Register them."""
     conversations = Conversations(backend, settings)
     app.add_route("/v1/conversations", conversations)
     app.add_route("/v1/conversations/{name:path}", conversations, suffix="one")
     app.add_route("/stats", Stats(backend))
     app.add_route("/version", Version(backend))
-    app.add_route("/api/claude-code", Run(backend, settings, SharedLimit(settings.flask_requests_per_minute)))
+    app.add_route("/api/claude-code", Run(backend, settings, limit))

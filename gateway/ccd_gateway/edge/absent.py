@@ -1,7 +1,4 @@
-"""Routes that are not here: a 404 that says why and what is, for clients that expect all of OpenAI's API.
-
-What the older Flask project had below /api and ccd has not yet is 501.
-"""
+"""Routes that are not here: a 404 that says why and what is, for clients that expect all of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -26,9 +23,6 @@ _REASONS = {
 }
 
 
-#: What claude_code_api had below /api, and ccd does not have yet.
-_TASKS = ("claude-code/async", "claude-code/task/", "claude-code/batch", "claude-code/workflow", "tasks")
-
 Sink = Callable[..., Coroutine[Any, Any, None]]
 
 
@@ -43,7 +37,7 @@ def sink(paths: Iterable[str]) -> Sink:
 
 
 def unknown_route(method: str, path: str, served: Iterable[str]) -> ApiError:
-    """The 404 (501 for what is still to come) for a path that leads nowhere.
+    """The 404 for a path that leads nowhere.
 
     Args:
         method: the request's.
@@ -53,7 +47,7 @@ def unknown_route(method: str, path: str, served: Iterable[str]) -> ApiError:
     shown = f"{method} {path[:200]}"
     head, _, rest = path.removeprefix("/").partition("/")
     if head == "api":
-        return _no_task(shown, rest)
+        return _no_task(shown)
     if head != "v1":
         return ApiError(404, f"Unknown route: {shown}. The API is under /v1.", code="unknown_url")
     reason = _REASONS.get(rest.partition("/")[0])
@@ -62,10 +56,9 @@ def unknown_route(method: str, path: str, served: Iterable[str]) -> ApiError:
     return ApiError(404, f"There is no {shown} here{why}. There are: {there}.", code="unknown_url")
 
 
-def _no_task(shown: str, rest: str) -> ApiError:
-    there = "There are: POST /api/claude-code, GET /version, GET /health."
-    if rest.rstrip("/").startswith(_TASKS) or f"{rest}/".startswith(_TASKS):
-        headers = [("x-should-retry", "false")]
-        text = f"{shown} is not implemented: tasks, batches and workflows are not there yet. {there}"
-        return ApiError(501, text, code="not_implemented", headers=headers)
+def _no_task(shown: str) -> ApiError:
+    there = (
+        "There are: POST /api/claude-code, and below it POST /async, /batch and /workflow and GET /task/ID; "
+        "GET /api/tasks, POST /api/tasks/cleanup, GET /version, GET /health."
+    )
     return ApiError(404, f"There is no {shown} here. {there}", code="unknown_url")
