@@ -45,7 +45,12 @@ def test_simple_mode_is_for_keys_only(login: LoginKind) -> None:
 
 def test_a_provider_finds_its_own_files_in_the_home_directory() -> None:
     env = argv.worker_env(
-        {"HOME": "/home/u"}, login=LoginKind.PROVIDER, extra=(), markers={}, max_retries=0, config_dir="/tmp/private"
+        {"HOME": "/home/u"},
+        login=LoginKind.PROVIDER,
+        extra=(),
+        markers={},
+        max_retries=0,
+        config_dir="/tmp/private",
     )
     assert env["HOME"] == "/home/u"
 
