@@ -19,7 +19,7 @@ from ccd_daemon.rpc.methods import remembered
 from ccd_daemon.rpc.methods.conversation import check_id
 from ccd_daemon.rpc.methods.remembered import Answered, Remembered
 from ccd_daemon.rpc.server import Server
-from ccd_daemon.rpc.tenancy import tenant_of
+from ccd_daemon.rpc.tenancy import check_kept, tenant_of
 from ccd_daemon.store.answer_cache import key_of
 from ccd_daemon.store.conversations import ConversationStore
 from ccd_daemon.worker.turn import Turn
@@ -31,6 +31,7 @@ Answering: TypeAlias = Callable[[Call, ChatParams], Awaitable[Answered]]
 
 _LEASE_TRIES = 3  # a worker may end between the lease and the write; nothing was sent then
 _MAX_LEARNED = 1000
+_KEPT = ("conversation_id", "cache")  # what has to do with earlier answers, or later ones
 _COUNTED = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 #: How a backend says that it takes a login only from the CLI's own requests.
 _REFUSED_CREDENTIAL = re.compile(
@@ -149,6 +150,9 @@ class ChatMethods:
         chat = body.validate(call.params)
         exact.check(chat)
         remembered.check(chat)
+        for name in _KEPT:
+            if name in chat:
+                check_kept(call, name)
         wanted = chat.get("format", {})
         if wanted.get("type") == "json_schema":
             error = structured.schema_error(wanted["schema"])
