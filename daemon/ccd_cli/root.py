@@ -16,6 +16,7 @@ import click
 
 from ccd_cli.ask import ask as ask_command
 from ccd_cli.cli.cli import cli_group
+from ccd_cli.config.config import config_group
 from ccd_cli.ctl.ctl import ctl_group
 from ccd_cli.doctor.bugreport import bugreport
 from ccd_cli.doctor.doctor import doctor
@@ -133,6 +134,7 @@ main.add_command(ask_command.ask)
 main.add_command(ctl_group)
 main.add_command(cli_group)
 main.add_command(service_group)
+main.add_command(config_group)
 main.add_command(doctor)
 main.add_command(bugreport)
 
