@@ -13,13 +13,14 @@ import pytest
 from ccd_cli.root import main
 from ccd_daemon import config
 from ccd_protocol.errors import Code
+from ccd_tasks.settings import TasksSettings
 
 ROOT = Path(__file__).parents[1]
 
 
 def sections() -> dict[str, Any]:
     found = {name: kind for name, kind in config.SECTIONS.items() if dataclasses.is_dataclass(kind)}
-    return {**found, "profiles.NAME": config.Profile}
+    return {**found, "profiles.NAME": config.Profile, "tasks": TasksSettings}
 
 
 def settings_rows() -> list[str]:
