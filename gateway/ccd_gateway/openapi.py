@@ -22,6 +22,7 @@ from ccd_gateway.compat.openapi import cache_control, cache_headers
 from ccd_gateway.errors import JSON
 from ccd_gateway.responses.schema import ResponsesRequest
 from ccd_gateway.sessions import description as sessions
+from ccd_gateway.tasks import description as tasks
 
 Json = dict[str, Any]
 _REF = "#/components/schemas/{name}"
@@ -81,7 +82,7 @@ def document() -> Json:
             " not have are ignored, and named in the answer's X-CCD-Ignored.",
         },
         "security": [{}, {"bearer": []}, {"header": []}],
-        "paths": {**_paths(), **legacy.paths(), **sessions.paths()},
+        "paths": {**_paths(), **legacy.paths(), **sessions.paths(), **tasks.paths()},
         "components": {
             "schemas": {
                 **schemas,
@@ -89,6 +90,7 @@ def document() -> Json:
                 **legacy.schemas(),
                 **description.schemas(),
                 **sessions.schemas(),
+                **tasks.schemas(),
             },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
