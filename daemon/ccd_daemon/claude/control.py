@@ -165,16 +165,16 @@ def flags(
     *,
     env: dict[str, str],
     model: str | msgspec.UnsetType | None = msgspec.UNSET,
-    effort: str | None = None,
+    effort: str | msgspec.UnsetType | None = msgspec.UNSET,
 ) -> bytes:
-    """`apply_flag_settings`: live environment variables and, unless UNSET, the model (None: the CLI's default).
+    """`apply_flag_settings`: live environment variables and, unless UNSET, model and effort (None: the default).
 
     The model travels this way because `set_model` with a pinned id makes a hidden, billed API call.
     """
     settings: dict[str, Any] = {"env": env}
     if model is not msgspec.UNSET:
         settings["model"] = model
-    if effort is not None:
+    if effort is not msgspec.UNSET:
         settings["effortLevel"] = effort
     return request(request_id, "apply_flag_settings", settings=settings)
 

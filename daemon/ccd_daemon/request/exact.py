@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any, get_type_hints
 
-from ccd_daemon.request.body import REPLAY_IGNORES, Wish, bad
+from ccd_daemon.request import replay
+from ccd_daemon.request.body import Wish, bad
 from ccd_protocol.methods import ChatParams
 
 _BETA = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -56,9 +57,10 @@ def fit(
     extra = dict(fitted.pop("extra_body", {}))
     ignored = [key for key in refused if key in fitted]
     if mode == "replay":
-        ignored += [key for key in REPLAY_IGNORES if key in fitted and key not in ignored]
+        ignored += [key for key in replay.IGNORES if key in fitted and key not in ignored]
         extra, dropped = _replayable(fitted, extra)
         ignored += dropped
+        replay.choose_tools(fitted, ignored)
     for key in ignored:
         fitted.pop(key, None)  # type: ignore[misc]
     if _top_p_alone(fitted) and not adaptive:

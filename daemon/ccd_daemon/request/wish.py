@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ccd_daemon.request import exact
+from ccd_daemon.request import exact, replay
 from ccd_daemon.request.answer_schema import expressible, reduced
-from ccd_daemon.request.body import EFFORTS, REPLAY_IGNORES, Wish, bad
+from ccd_daemon.request.body import EFFORTS, Wish, bad
 from ccd_protocol.methods import ChatParams
 
 _JSON_ONLY = "Answer with one JSON object and nothing else: no prose around it, no code fence."
@@ -74,11 +74,14 @@ def make(
     if BOTH_SAMPLERS in refused and "temperature" in fitted and "top_p" in fitted and "top_p" not in ignored:
         ignored.append("top_p")
     if mode == "replay":
-        ignored += [key for key in REPLAY_IGNORES if key in fitted and key not in ignored]
+        ignored += [key for key in replay.IGNORES if key in fitted and key not in ignored]
     for key in ignored:
         fitted.pop(key, None)  # type: ignore[misc]
     extra = _thinking(fitted, able, ignored, thoughtless=thoughtless)
-    _loosen_tools(fitted, ignored, loose=loose)
+    if mode == "replay":
+        replay.choose_tools(fitted, ignored)
+    else:
+        _loosen_tools(fitted, ignored, loose=loose)
     _add_format(fitted, extra, native=mode != "replay" and not loose)
     if ignored and chat.get("strict"):
         raise bad(ignored[0], f"{ignored[0]} cannot be honoured for this model, and the call is strict")
