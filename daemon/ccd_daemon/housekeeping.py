@@ -48,7 +48,7 @@ class Housekeeping:
         self._strays: dict[str, list[int]] = {}
         self._sizes: dict[Worker | SessionProcess, tuple[float, int]] = {}  # when measured, and what
         self._sweeping: asyncio.TimerHandle | None = None
-        pool.on_buried = sessions.on_buried = self.sweep_soon
+        pool.on_ended = sessions.on_ended = self.sweep_soon
 
     async def run(self) -> None:
         """Make the rounds until cancelled; one that fails is logged, and the next one is made all the same."""
@@ -102,7 +102,7 @@ class Housekeeping:
         return [*self._pool.workers, *self._sessions.processes]
 
     def _processes(self, worker: Worker | SessionProcess, pid: int) -> list[int]:
-        return worker.tree.grouped_pids() or memory.tree(pid, self._strays.get(worker.tree.mark, ()))
+        return worker.tree.grouped_pids() or memory.tree(pid, self._strays.get(worker.tree.marker, ()))
 
     # --- what workers leave behind ---
 
@@ -110,7 +110,7 @@ class Housekeeping:
         """Reap and kill what workers left behind; how many are still dying."""
         workers = self._everybody()
         known = {worker.pid for worker in workers if worker.pid is not None}
-        groups = {worker.tree.mark: worker.tree.grouped_pids for worker in workers}
+        groups = {worker.tree.marker: worker.tree.grouped_pids for worker in workers}
         dying, self._strays = reaper.sweep_strays(known, groups)
         return dying
 

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-LEAN_ARGV = (
+from ccd_daemon.claude.login import LoginKind, Mode
+
+#: The name of the MCP server that has the client's tools.
+CLIENT_TOOLS_SERVER = "client"
+
+_LEAN_ARGV = (
     "-p",
     "--input-format",
     "stream-json",
@@ -22,9 +27,11 @@ LEAN_ARGV = (
     "",
     "--strict-mcp-config",
     "--no-session-persistence",
-    "--max-turns",
-    "1",
 )
+#: A request is one API call, in which the model may call tools that the CLI knows nothing of.
+_ONE_CALL_ARGV = (*_LEAN_ARGV, "--max-turns", "1")
+#: The CLI calls the client's tools, an MCP server's, and asks nobody whether it may.
+_CLIENT_TOOLS_ARGV = (*_LEAN_ARGV, "--allowedTools", f"mcp__{CLIENT_TOOLS_SERVER}")
 
 #: A session: the CLI with all of its own tools, which asks its host before it uses them. No settings or MCP servers of
 #: files that lie about; which settings it may read is said by a setting of ccd's.
@@ -121,6 +128,8 @@ WORKER_ENV: Mapping[str, str] = {
     "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
     "DISABLE_COMPACT": "1",
     "CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "1000000000",
+    "CLAUDE_AGENT_SDK_MCP_NO_PREFIX": "1",  # client tools keep their names
+    "MAX_MCP_OUTPUT_TOKENS": "1000000",  # so that their results' tokens are not counted, by a call each
 }
 
 #: What every session runs with.
@@ -131,39 +140,18 @@ SESSION_ENV: Mapping[str, str] = {
     "DISABLE_ERROR_REPORTING": "1",
 }
 
-_PROVIDERS = ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY")
 
-
-def login_kind(environ: Mapping[str, str], *, credentials_file: bool) -> str:
-    """Which login the CLI will use: `api_key`, `token`, `provider`, `oauth` or `none`.
-
-    It is told from variables and the presence of the credentials file alone. No command is ever run to find out:
-    a short-lived CLI command can start a token refresh, exit before saving it, and so destroy the login.
-    """
-    if any(environ.get(name) not in (None, "", "0", "false") for name in _PROVIDERS):
-        return "provider"
-    if environ.get("ANTHROPIC_AUTH_TOKEN"):
-        return "token"
-    if environ.get("ANTHROPIC_API_KEY"):
-        return "api_key"
-    if environ.get("CLAUDE_CODE_OAUTH_TOKEN") or credentials_file:
-        return "oauth"
-    return "none"
-
-
-def body_mode(setting: str, login: str) -> str:
-    """How requests reach the CLI: `full` or `replay`. An OAuth login gets only the documented knobs by default."""
-    if setting != "auto":
-        return setting
-    return "full" if login in ("api_key", "token", "provider") else "replay"
+def worker_argv(mode: Mode) -> tuple[str, ...]:
+    """The arguments of a worker's CLI."""
+    return _CLIENT_TOOLS_ARGV if mode == Mode.REPLAY else _ONE_CALL_ARGV
 
 
 def worker_env(
     environ: Mapping[str, str],
     *,
-    login: str,
+    login: LoginKind,
     extra: Iterable[Mapping[str, str]],
-    marks: Mapping[str, str],
+    markers: Mapping[str, str],
     max_retries: int,
     config_dir: str | None,
 ) -> dict[str, str]:
@@ -172,7 +160,7 @@ def worker_env(
     Args:
         environ: the daemon's own; only the listed names are taken from it.
         extra: settings that win over it (`[cli].env`, then the profile's).
-        marks: names that let a start-up sweep find the worker should the daemon be killed.
+        markers: names that let a start-up sweep find the worker should the daemon be killed.
         config_dir: a private configuration directory, or None to use the login in the home directory. With a key it
             is the home directory too, and should be the working directory: in any other directory the CLI runs `git`
             at every turn, which costs each request 3 ms.
@@ -180,7 +168,7 @@ def worker_env(
     env = {name: environ[name] for name in (*HOST_ENV, *LOGIN_ENV) if name in environ}
     env.update(WORKER_ENV)
     env["CLAUDE_CODE_MAX_RETRIES"] = str(max_retries)
-    if login in ("api_key", "token"):
+    if login.is_key:
         env["CLAUDE_CODE_SIMPLE"] = "1"
         if config_dir is not None:
             env["HOME"] = config_dir
@@ -188,7 +176,7 @@ def worker_env(
         env["CLAUDE_CONFIG_DIR"] = config_dir
     for values in extra:
         env.update(values)
-    env.update(marks)
+    env.update(markers)
     return env
 
 
@@ -202,7 +190,7 @@ def session_env(
     environ: Mapping[str, str],
     *,
     extra: Iterable[Mapping[str, str]],
-    marks: Mapping[str, str],
+    markers: Mapping[str, str],
     max_retries: int,
     config_dir: str | None,
 ) -> dict[str, str]:
@@ -217,5 +205,5 @@ def session_env(
         env["CLAUDE_CONFIG_DIR"] = config_dir
     for values in extra:
         env.update(values)
-    env.update(marks)
+    env.update(markers)
     return env

@@ -25,7 +25,7 @@ class Kind(msgspec.Struct):
     status: Any = None
 
 
-class Delta(msgspec.Struct):
+class MessageDelta(msgspec.Struct):
     """The part of a `message_delta` that ends a message."""
 
     stop_reason: str | None = None
@@ -37,7 +37,7 @@ class StreamEvent(msgspec.Struct):
 
     type: str = ""
     message: dict[str, Any] | None = None
-    delta: Delta | None = None
+    delta: MessageDelta | None = None
     usage: dict[str, Any] | None = None
 
 
@@ -127,6 +127,18 @@ class WarmReply(msgspec.Struct):
     version: str | None = None
 
 
+class Spent(msgspec.Struct):
+    """What a process has spent since it began, or since it last forgot."""
+
+    total_cost_usd: float | None = None
+
+
+class CostReply(msgspec.Struct):
+    """What is wanted of the reply to `get_usage`."""
+
+    session: Spent = msgspec.field(default_factory=Spent)
+
+
 kind_of = msgspec.json.Decoder(Kind).decode
 stream_line = msgspec.json.Decoder(StreamLine).decode
 assistant_line = msgspec.json.Decoder(AssistantLine).decode
@@ -135,6 +147,7 @@ control_request = msgspec.json.Decoder(ControlRequestLine).decode
 cancel_line = msgspec.json.Decoder(CancelLine).decode
 retry_line = msgspec.json.Decoder(RetryLine).decode
 result_line = msgspec.json.Decoder(ResultLine).decode
+cost_reply = msgspec.json.Decoder(CostReply).decode
 warm_reply = msgspec.json.Decoder(WarmReply).decode
 
 

@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from ccd_daemon.claude import control
+from ccd_daemon.claude.login import Mode
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatParams
 
@@ -249,15 +250,17 @@ class Script:
     rest: tuple[bytes, ...] = ()
     request_ids: frozenset[str] = field(default_factory=frozenset)
     binding: str | None = None  # what the worker was given for life, after this turn: fields of `initialize`
-    place: tuple[str, str] | None = None  # in mode replay: root and link of what was said when this is answered
+    place: tuple[str, str] | None = (
+        None  # in mode replay: root and link of what was said when this is answered
+    )
     results: tuple[dict[str, Any], ...] | None = None  # for the calls that wait for them, in the calls' order
     parks: bool = False  # the answer may call client tools, and the process then waits for their results
 
 
-def binding_of(mode: str, chat: ChatParams) -> str | None:
+def binding_of(mode: Mode, chat: ChatParams) -> str | None:
     """What a worker must be, or become, bound to for this chat; None where the system prompt travels with it."""
     fields = {"systemPrompt": system_texts(chat.get("system"))}
-    return json.dumps(fields) if mode == "keep_system" else None
+    return json.dumps(fields) if mode == Mode.KEEP_SYSTEM else None
 
 
 def initialize(request_id: str, binding: str) -> bytes:
@@ -292,7 +295,7 @@ def engine_script(wish: Wish, request_id: str, bound: str | None) -> Script:
 
 def keep_system_script(wish: Wish, request_id: str, bound: str | None) -> Script:
     """As an engine turn, but the CLI composes the system prompt, which a worker takes on once."""
-    binding = binding_of("keep_system", wish.chat)
+    binding = binding_of(Mode.KEEP_SYSTEM, wish.chat)
     assert binding is not None
     env = _engine_env(wish, engine_body(wish.chat, wish.extra, with_system=False))
     ids = (request_id, f"{request_id}s")
@@ -308,14 +311,10 @@ def system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:
     return [system] if isinstance(system, str) else [str(block.get("text", "")) for block in system]
 
 
-def script(mode: str, wish: Wish, request_id: str, bound: str | None = None) -> Script:
+def script(mode: Mode, wish: Wish, request_id: str, bound: str | None = None) -> Script:
     """The turn's script for a worker of a mode in which the whole request is written each time.
 
     Args:
         bound: what the worker has been given for life.
     """
-    return (engine_script if mode == "full" else keep_system_script)(wish, request_id, bound)
-
-
-#: From the fastest and most exact to the one that any backend takes.
-MODES = ("full", "keep_system", "replay")
+    return (engine_script if mode == Mode.FULL else keep_system_script)(wish, request_id, bound)

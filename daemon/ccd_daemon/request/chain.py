@@ -1,10 +1,10 @@
 """Recognises a conversation by what was said in it: a hash chain over its turns, in a form that outlives an echo. Pure.
 
 Theory of operation. Clients send the whole conversation with every request, and seldom as they got it: text becomes a
-list of parts or the other way round, tool calls get ids of the client's, thinking is dropped, cache marks move from turn
-to turn, results come in another order. `canonical` leaves out what an echo may change and keeps what an edit would
-change. Each link depends on all that was said up to it, so two conversations that differ anywhere have no link in common
-from there on.
+list of parts or the other way round, tool calls get ids of the client's, thinking is dropped, cache marks move from
+turn to turn, results come in another order. `canonical` leaves out what an echo may change and keeps what an edit would
+change. Each link depends on all that was said up to it, so two conversations that differ anywhere have no link in
+common from there on.
 """
 
 from __future__ import annotations

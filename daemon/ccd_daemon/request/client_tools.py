@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ccd_daemon.claude.argv import CLIENT_TOOLS_SERVER
 from ccd_daemon.request.body import bad
 from ccd_daemon.request.history import Block, blocks_of
 
-SERVER = "client"
+SERVER = CLIENT_TOOLS_SERVER
 PROTOCOL = "2025-11-25"
 #: A tool of this name would not be shown to the model.
 _KEPT_BY_CLI = frozenset({"ToolSearch"})

@@ -1,4 +1,4 @@
-"""A chat by documented knobs only (mode `replay`): what is written to a process, and what of it the process knows. Pure.
+"""A chat by documented knobs only (mode `replay`): what is written to a process, and what it knows already. Pure.
 
 System prompt and tools are given with `initialize`, once for a process's life. The history is typed in turn by turn;
 a process that has heard the beginning is told the rest alone, and one whose calls wait for their results gets these as
@@ -30,7 +30,8 @@ class Talk:
     """A conversation, as it is recognised.
 
     Attributes:
-        root: stands for all that a process cannot change: whose it is, profile, model, system prompt and tools.
+        root: whose it is, and all that a process cannot change: model, system prompt and tools; a place is
+            `owner:fixed:link`.
         binding: the fields of `initialize`, as JSON.
         links: one for each turn (`chain`).
     """
@@ -39,7 +40,9 @@ class Talk:
     binding: str
     turns: Sequence[Turn]
     links: Sequence[str]
-    results: tuple[client_tools.Result, ...] | None = None  # the last turn, where it can be given to a parked call
+    results: tuple[client_tools.Result, ...] | None = (
+        None  # the last turn, where it can be given to a parked call
+    )
 
     @property
     def places(self) -> list[str]:
@@ -94,7 +97,7 @@ def talk(wish: Wish, *scope: str) -> Talk:
     }
     try:
         binding = json.dumps(fields, allow_nan=False, ensure_ascii=False)
-        root = chain.digest(scope, wish.model, binding)
+        root = f"{chain.digest(scope)}:{chain.digest(wish.model, binding)}:"
         return Talk(root, binding, said, chain.links(said), _results(said))
     except (ValueError, TypeError, RecursionError) as error:
         raise bad("messages", f"the request has a value without a JSON form: {error}") from None

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from ccd_daemon.config import Server as ServerSettings
+from ccd_daemon.config import ServerSettings
 from ccd_daemon.process.process import ancestors
 from ccd_daemon.rpc.connection import Connection, Handler, Identity
 from ccd_protocol.errors import Code, RpcError
@@ -176,7 +176,7 @@ def _group_id(name: str) -> int:
 
 
 class Server:
-    """All connections, and the rules for them (see `connection.Host`)."""
+    """All connections, and the rules for them (see `connection.ConnectionRules`)."""
 
     def __init__(
         self,

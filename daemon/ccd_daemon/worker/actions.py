@@ -9,6 +9,7 @@ from ccd_daemon import errors
 from ccd_daemon.process.tree import ProcessTree
 from ccd_daemon.worker.controller import Controller
 from ccd_daemon.worker.lifecycle import Action
+from ccd_daemon.worker.parking import Parking
 from ccd_daemon.worker.turn import Turn
 from ccd_protocol.errors import Code, RpcError
 
@@ -18,6 +19,7 @@ class Actor(Protocol):
 
     tree: ProcessTree
     controller: Controller
+    parking: Parking
     binding: str | None
     death: str | None
     exit_words: str
@@ -27,21 +29,30 @@ class Actor(Protocol):
         """The turn it is answering."""
 
     def offer(self) -> None:
-        """It is READY: tell its owner."""
+        """It is READY: tell the pool."""
+
+    def shelve(self) -> None:
+        """It is PARKED: tell its owner."""
 
     def withdraw(self) -> None:
-        """It is no longer READY: tell its owner."""
+        """It is no longer READY: tell the pool."""
 
     def fail(self, error: RpcError) -> None:
         """Answer the open turn, if there is one."""
 
-    def bury(self) -> None:
+    def end(self) -> None:
         """It is DEAD: clean up after it."""
 
 
 def _write_turn(worker: Actor) -> None:
     assert worker.turn is not None
     worker.tree.write(worker.turn.script.first)
+
+
+def _write_results(worker: Actor) -> None:
+    assert worker.turn is not None
+    script = worker.turn.script
+    worker.tree.write(script.first + worker.parking.results(script))
 
 
 def _failing(code: Code, otherwise: str) -> Callable[[Actor], None]:
@@ -60,12 +71,13 @@ def _fail_draining(worker: Actor) -> None:
 
 
 DO: Mapping[Action, Callable[[Actor], None]] = {
-    Action.PING: lambda worker: worker.tree.write(worker.controller.warm_up(worker.binding)),
+    Action.WARM_UP: lambda worker: worker.tree.write(worker.controller.warm_up(worker.binding)),
     Action.REHEARSE: lambda worker: worker.tree.write(worker.controller.rehearse()),
     Action.OFFER: lambda worker: worker.offer(),
+    Action.SHELVE: lambda worker: worker.shelve(),
     Action.WITHDRAW: lambda worker: worker.withdraw(),
     Action.WRITE_TURN: _write_turn,
-    Action.WRITE_RESULTS: _write_turn,
+    Action.WRITE_RESULTS: _write_results,
     Action.INTERRUPT: lambda worker: worker.tree.write(worker.controller.interrupt()),
     Action.RESET: lambda worker: worker.tree.write(worker.controller.reset()),
     Action.CLOSE_STDIN: lambda worker: worker.tree.close_stdin(),
@@ -78,5 +90,5 @@ DO: Mapping[Action, Callable[[Actor], None]] = {
     Action.FAIL_CRASHED: lambda worker: worker.fail(
         errors.crashed(worker.exit_words, worker.tree.stderr_tail())
     ),
-    Action.BURY: lambda worker: worker.bury(),
+    Action.END: lambda worker: worker.end(),
 }

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from ccd_daemon import errors
 from ccd_daemon.claude import control, failures
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Settings
 from ccd_daemon.process import memory
 from ccd_daemon.process.cgroup import Group
@@ -27,7 +28,8 @@ from ccd_daemon.worker.actions import DO
 from ccd_daemon.worker.clocks import OutputClock, StateClock
 from ccd_daemon.worker.controller import Controller
 from ccd_daemon.worker.lifecycle import Action, Event, IllegalTransition, State, step
-from ccd_daemon.worker.reader import Reader
+from ccd_daemon.worker.parking import Parking
+from ccd_daemon.worker.reader import StdoutReader
 from ccd_daemon.worker.turn import Sink, Turn
 from ccd_daemon.worker.wear import Wear, WearLimits, jittered
 from ccd_protocol.errors import Code, RpcError
@@ -36,14 +38,17 @@ from ccd_protocol.methods import ChatResult
 log = logging.getLogger("ccd.worker")
 
 
-class Owner(Protocol):
+class WorkerListener(Protocol):
     """Who owns the worker: the pool."""
 
     def offer(self, worker: Worker) -> None:
         """The worker is READY."""
 
+    def shelve(self, worker: Worker) -> None:
+        """The worker is PARKED."""
+
     def withdraw(self, worker: Worker) -> None:
-        """The worker is no longer READY."""
+        """The worker is no longer READY or PARKED."""
 
     def may_rehearse(self, worker: Worker) -> bool:
         """Whether there is time and leave for a rehearsal, now that the worker has answered."""
@@ -54,20 +59,22 @@ class Owner(Protocol):
     def idle(self, worker: Worker) -> None:
         """An abandoned turn has ended; the worker is HELD by nobody and must be given back."""
 
-    def buried(self, worker: Worker) -> None:
+    def ended(self, worker: Worker) -> None:
         """The worker is DEAD."""
 
 
 class Worker:
     """A CLI process of one profile, serving one tenant at a time."""
 
-    def __init__(self, worker_id: str, profile: str, mode: str, settings: Settings, owner: Owner) -> None:
+    def __init__(
+        self, worker_id: str, profile: str, mode: Mode, settings: Settings, listener: WorkerListener
+    ) -> None:
         self.id = worker_id
         self.profile = profile
         self.mode = mode
-        self.owner: Owner = owner
+        self._listener: WorkerListener = listener
         self.tenant: str | None = None  # whose requests it has heard; None: nobody's
-        self.binding: str | None = None  # the system prompt it has for life (`body.binding_of`), or none yet
+        self.binding: str | None = None  # what it was given for life, once (fields of `initialize`)
         self.state = State.SPAWNING
         self.rss_bytes = 0
         self.cli_version: str | None = None
@@ -75,6 +82,7 @@ class Worker:
         self.announced: list[str] = []  # the CLI's own list of its capabilities
         self.death: str | None = None  # why it ended, for people
         self.was_ready = False
+        self.parted: str | None = None  # why it was told to end before its time, in a word
         self.stale = False  # the CLI has been replaced since: it ends when it is given back
         self.exit_words: str = "ended"
         self.stderr_tail = ""  # filled at its death
@@ -87,7 +95,8 @@ class Worker:
         self.wear_limits = _wear_limits(settings, jittered(1.0, random))
         self.tree: ProcessTree = ProcessTree(self)
         self.controller: Controller = Controller(worker_id, mode)
-        self._reader = Reader(self, settings.cli.max_line_bytes)
+        self.parking: Parking = Parking()
+        self._reader = StdoutReader(self, settings.cli.max_line_bytes)
         self.on_stdout = self._reader.on_stdout  # called with every read: nothing stands in between
         self._clock = StateClock(settings, random, self._timed_out)
         self._silence = OutputClock(settings, lambda: self.tree.paused, self._silent)
@@ -156,6 +165,7 @@ class Worker:
             DO[action](self)
 
     def _timed_out(self, name: str) -> None:
+        self.parted = self.parted or name
         if self.state is not State.READY:
             log.warning("worker %s: %s passed in state %s", self.id, name, self.state.value)
             self.death = self.death or f"{name} passed while {self.state.value}"
@@ -168,17 +178,19 @@ class Worker:
     # --- turns ---
 
     def begin(self, script: Script, model: str, sink: Sink | None) -> Turn:
-        """Write a turn to the CLI. The worker must be HELD by the caller.
+        """Write a turn to the CLI. The worker must be HELD by the caller, or PARKED if these are its results.
 
         Raises:
             RpcError: WORKER_CRASHED, when it has ended since it was leased; nothing was sent, so try another.
         """
-        if self.state is not State.HELD:
+        event = Event.TURN if script.results is None else Event.TOOL_RESULTS
+        if self.state is not (State.HELD if event is Event.TURN else State.PARKED):
             raise RpcError(Code.WORKER_CRASHED, "the CLI process ended before the request was sent to it")
         self._reader.turn = turn = Turn(script, model, sink, self._loop.time())
         self.binding = script.binding
+        self.parking.begin(script)
         self.wear.turn_began()
-        self.feed(Event.TURN)
+        self.feed(event)
         self.watch()
         return turn
 
@@ -186,6 +198,8 @@ class Worker:
         """The caller has gone: fail the turn now and interrupt the CLI."""
         if self.turn is not None and not self.turn.over:
             self.end_early(self.turn, error)
+        elif self.state is State.PARKED:  # it had its answer in the moment when it left
+            self.feed(Event.CANCEL)
 
     def next_id(self) -> str:
         """An id for a control request, unique in this process."""
@@ -220,10 +234,8 @@ class Worker:
         result = self._result(turn, line, cost_usd=self.wear.cost_usd(line.total_cost_usd))
         answered = turn.message_done or not (line.is_error or turn.output_started)
         self.wear.turn_ended(result, clean=answered and not line.is_error)
-        self._reader.turn = None
-        self.last_used = self._loop.time()
-        self.tree.resume()  # who held it back has had all there is, and the next caller has held back nothing
-        self.feed(Event.RESULT)
+        self.parking.ended(turn.script, turn.content, clean=not self.wear.tainted)
+        self._over(Event.RESULT)
         if answered:
             turn.resolve(result)
         else:
@@ -231,9 +243,28 @@ class Worker:
             error = errors.broke_off() if turn.begun else failures.from_result(line, model=turn.model)
             turn.reject(turn.failed_by(error))
         if turn.abandoned:
-            self.owner.idle(self)
+            self._listener.idle(self)
 
-    # --- what the reader tells (see `reader.Host`) ---
+    def _over(self, event: Event) -> None:
+        """The CLI has said all it had to say to this."""
+        self._reader.turn = None
+        self.last_used = self._loop.time()
+        self.tree.resume()  # who held it back has had all there is, and the next caller has held back nothing
+        self.feed(event)
+
+    def _park(self, reply: control.ControlReply) -> None:
+        """The answer calls client tools: hand it out, and wait for their results."""
+        turn = self.turn
+        if turn is None or self.state is not State.BUSY:
+            return
+        cost_usd = self.wear.cost_usd(control.cost_reply(reply.response).session.total_cost_usd)
+        result = self._result(turn, control.ResultLine(), cost_usd=cost_usd)
+        self.wear.turn_ended(result, clean=True)
+        self.parking.park(turn.script, turn.content, turn.tool_call_ids)
+        self._over(Event.PARK)
+        turn.resolve(result)
+
+    # --- what the reader tells (see `reader.ReaderListener`) ---
 
     def watch(self) -> None:
         """The turn has begun or come to its next stage: watch for what comes next."""
@@ -249,6 +280,10 @@ class Worker:
         self.wear.tainted = True
         self.tree.write(self.controller.interrupt())
 
+    def message_parks(self) -> None:
+        """The message has ended with calls of client tools, and the CLI waits for their results."""
+        self.tree.write(self.parking.ask_cost(self.controller.next_id()))
+
     def end_early(self, turn: Turn, error: RpcError) -> None:
         """Answer the caller with `error` now; what the CLI still says of this turn is discarded."""
         self.wear.tainted = True
@@ -262,7 +297,7 @@ class Worker:
         turn = self.turn
         if self.state is State.REHEARSING:
             well = self.controller.rehearsed(line)
-            self.owner.rehearsed(
+            self._listener.rehearsed(
                 self, None if well else f"it ended with: {line.result or line.subtype}"[:300]
             )
             self.feed(Event.RESULT)
@@ -277,6 +312,14 @@ class Worker:
             self.tree.write(turn.pending.pop(0))
         elif turn is not None:
             self._finish(turn, line)
+        elif self.state in (State.PARKED, State.CANCELLING):
+            self.wear.tainted = (
+                True  # it went on without its results, or was interrupted while it waited for them
+            )
+            interrupted = self.state is State.CANCELLING
+            self.feed(Event.RESULT)
+            if interrupted:
+                self._listener.idle(self)
 
     def on_retry(self, retry: control.RetryLine) -> None:
         """An API call failed; when trying again is hopeless, the caller is told so now."""
@@ -294,6 +337,8 @@ class Worker:
         """A control request was answered."""
         if self.controller.is_warm_reply(reply):
             self._warmed(reply)
+        elif self.parking.is_cost(reply):
+            self._park(reply)
         elif reply.subtype == "error" and self.turn and reply.request_id in self.turn.script.request_ids:
             self.bad_output(f"the CLI refused a setting: {reply.error}")
 
@@ -307,12 +352,19 @@ class Worker:
             if self.pid is not None and not self.tree.caps_memory:
                 memory.limit_data(self.pid, self._settings.pool.rss_hard_bytes)
             self.last_used = self._loop.time()
-            self.feed(Event.REHEARSE if self.owner.may_rehearse(self) else Event.WARMED)
+            self.feed(Event.REHEARSE if self._listener.may_rehearse(self) else Event.WARMED)
 
     def on_request(self, request: control.ControlRequestLine) -> None:
         """The CLI asks its host something."""
         subtype = request.request.get("subtype")
+        if subtype == "mcp_message":
+            self.tree.write(self.parking.asked(request))
+            return
         self.tree.write(control.reply_error(request.request_id, f"this host does not serve {subtype!r}"))
+
+    def on_withdrawn(self, request_id: str) -> None:
+        """The CLI no longer wants the answer to what it asked."""
+        self.parking.withdrawn(request_id)
 
     def on_conversation_reset(self) -> None:
         """The CLI has begun a new conversation."""
@@ -324,7 +376,7 @@ class Worker:
         log.warning("worker %s: %s", self.id, self.death)
         self.feed(Event.BAD_FRAME)
 
-    # --- what the process tells (see `process.Listener`) ---
+    # --- what the process tells (see `process.ProcessListener`) ---
 
     def on_stdout_eof(self) -> None:
         """Stdout was closed while the process lives."""
@@ -343,12 +395,16 @@ class Worker:
     # --- actions of the table ---
 
     def offer(self) -> None:
-        """It is READY: tell its owner."""
-        self.owner.offer(self)
+        """It is READY: tell the pool."""
+        self._listener.offer(self)
+
+    def shelve(self) -> None:
+        """It is PARKED: tell its owner."""
+        self._listener.shelve(self)
 
     def withdraw(self) -> None:
-        """It is no longer READY: tell its owner."""
-        self.owner.withdraw(self)
+        """It is no longer READY: tell the pool."""
+        self._listener.withdraw(self)
 
     # --- memory ---
 
@@ -372,12 +428,12 @@ class Worker:
         self.feed(Event.RSS_HARD)
         self.tree.kill()  # no time for manners: what grows by 500 MB/s is not asked first
 
-    def bury(self) -> None:
+    def end(self) -> None:
         """It is DEAD: clean up after it."""
         self._reader.turn = None
         self.stderr_tail = self.tree.stderr_tail()
         self.tree.remove()
-        self.owner.buried(self)
+        self._listener.ended(self)
 
 
 def _discard(lines: bytes) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ccd_daemon.config import Server as Settings
+from ccd_daemon.config import ServerSettings as Settings
 from ccd_daemon.rpc.connection import Connection, Identity
 from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind, check_path, make_directory
 from ccd_protocol.errors import Code

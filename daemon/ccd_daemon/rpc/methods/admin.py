@@ -43,7 +43,7 @@ class Facts(Protocol):
         """What bounds the workers' memory and ends their trees, and how short of memory the host is."""
 
 
-class Admin:
+class AdminMethods:
     """The methods that report."""
 
     def __init__(self, facts: Facts) -> None:
@@ -109,6 +109,9 @@ class Admin:
                 "waiting": pool.waiting,
                 "spares": {name: len(shelf.spares) for name, shelf in pool.shelves.items()},
                 "last_death": pool.last_death,
+                "bound": sum(1 for shelf in pool.shelves.values() for _ in shelf.bound),
+                "parked": sum(1 for shelf in pool.shelves.values() for _ in shelf.parked()),
+                **pool.recognition.report(),
             },
             counters=pool.counters | {"surplus_calls": surplus(pool)},
             memory={

@@ -7,11 +7,13 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Profile
 from ccd_daemon.pool.pool import Pool
-from ccd_daemon.pool.shelf import Want
-from ccd_daemon.request import body, exact, structured, wish
-from ccd_daemon.request.body import Wish
+from ccd_daemon.pool.shelf import LeaseWish
+from ccd_daemon.request import body, exact, replay, structured, wish
+from ccd_daemon.request.body import Script, Wish
+from ccd_daemon.request.replay import Standing, Talk
 from ccd_daemon.request.thoughts import Thoughts
 from ccd_daemon.rpc.connection import Call
 from ccd_daemon.rpc.methods import remembered
@@ -20,7 +22,8 @@ from ccd_daemon.rpc.methods.remembered import Answered, Remembered
 from ccd_daemon.rpc.server import Server
 from ccd_daemon.rpc.tenancy import tenant_of
 from ccd_daemon.store.answer_cache import key_of
-from ccd_daemon.store.conversations import Conversations
+from ccd_daemon.store.conversations import ConversationStore
+from ccd_daemon.worker.lifecycle import State
 from ccd_daemon.worker.turn import Turn
 from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import Code, RpcError
@@ -48,7 +51,7 @@ _TOO_LARGE_A_GRAMMAR = re.compile(r"\bgrammar is too large\b|\bschema is too com
 _NOT_BOTH_SAMPLERS = re.compile(r"\btemperature\b\W+and\W+top_p\b[^.]*\bcannot both\b")
 
 
-class Chat:
+class ChatMethods:
     """The chat methods over one pool."""
 
     def __init__(
@@ -56,7 +59,7 @@ class Chat:
         pool: Pool,
         server: Server,
         profiles: Mapping[str, Profile],
-        conversations: Conversations,
+        conversations: ConversationStore,
         remembered: Remembered,
         *,
         betas: bool,
@@ -169,9 +172,13 @@ class Chat:
             asked = self._wish(chat, model, avoided, thoughtless=thoughtless, loose=loose)
             dropped.update(asked.ignored)
             mode = self._pool.mode
-            worker = await self._pool.lease(profile, Want(tenant, body.binding_of(mode, asked.chat)))
+            talk = self._checked(mode, asked, tenant, profile)
+            worker = await self._pool.lease(profile, _lease_wish(tenant, mode, asked, talk))
             try:
-                result, turn = await self._turn(call, worker, asked, streaming=streaming)
+                if worker.mode != mode:
+                    continue  # another request has found out meanwhile that the backend refuses the mode
+                script = _script(worker, asked, talk)
+                result, turn = await self._turn(call, worker, asked, script, streaming=streaming)
                 result["ignored"] = sorted(dropped)
                 if fell_back:
                     result["fallback"] = True
@@ -195,7 +202,7 @@ class Chat:
                     raise
             finally:
                 call.feed_from(None)
-                self._pool.give_back(worker)
+                self._pool.release(worker)
 
     def _wish(
         self,
@@ -206,21 +213,26 @@ class Chat:
         thoughtless: bool,
         loose: bool = False,
     ) -> Wish:
-        """What to ask, checked to be sendable before it costs a lease."""
+        """What to ask."""
         able = wish.abilities(self._pool.models, model)
-        mode = self._pool.mode
-        asked = wish.make(
+        return wish.make(
             chat,
             model,
             able,
-            mode=mode,
+            mode=self._pool.mode,
             refused=sorted(avoided),
             thoughtless=thoughtless,
             betas=self._betas,
             loose=loose,
         )
+
+    @staticmethod
+    def _checked(mode: Mode, asked: Wish, tenant: str, profile: str) -> Talk | None:
+        """Check that it can be sent, before it costs a lease; in mode `replay` what it is recognised by."""
+        if mode == Mode.REPLAY:
+            return replay.talk(asked, tenant, profile)
         body.script(mode, asked, "check")
-        return asked
+        return None
 
     def _learn(self, chat: ChatParams, model: str | None, avoided: Collection[str], error: RpcError) -> bool:
         """Note a sampling parameter that the API no longer takes for this model; True when it can be left out.
@@ -245,22 +257,21 @@ class Chat:
         self._refused.setdefault(model, known).add(name)
         return True
 
-    def _slower_mode(self, mode: str, error: RpcError) -> bool:
+    def _slower_mode(self, mode: Mode, error: RpcError) -> bool:
         """Give up a mode that the backend refuses before it has ever answered in it; True when another is left."""
         telling = _REFUSED_CREDENTIAL.search(error.message) is not None
         status = error.data.get("upstream_status")
         if status not in (400, 401, 403) or not telling or mode in self._pool.proven_modes:
             return False
-        if mode == body.MODES[-1]:
+        if mode.slower is None:
             return False
         if mode == self._pool.mode:  # else another request has found it out already
-            self._pool.degrade(body.MODES[body.MODES.index(mode) + 1], error.message)
+            self._pool.degrade(mode.slower, error.message)
         return True
 
     async def _turn(
-        self, call: Call, worker: Worker, asked: Wish, *, streaming: bool
+        self, call: Call, worker: Worker, asked: Wish, script: Script, *, streaming: bool
     ) -> tuple[ChatResult, Turn]:
-        script = body.script(worker.mode, asked, worker.next_id(), worker.binding)
         try:
             turn = worker.begin(script, asked.model or "", call.send if streaming else None)
         except RpcError as error:
@@ -306,6 +317,20 @@ class _NeverSent(Exception):
     def __init__(self, reason: RpcError) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def _lease_wish(tenant: str, mode: Mode, asked: Wish, talk: Talk | None) -> LeaseWish:
+    if talk is None:
+        return LeaseWish(tenant, body.binding_of(mode, asked.chat))
+    return LeaseWish(tenant, places=tuple(talk.places), parked_place=talk.parked_place)
+
+
+def _script(worker: Worker, asked: Wish, talk: Talk | None) -> Script:
+    request_id = worker.next_id()
+    if talk is None:
+        return body.script(worker.mode, asked, request_id, worker.binding)
+    standing = Standing(worker.parking.place, worker.state is State.PARKED, worker.controller.unguarded())
+    return replay.script(asked, talk, request_id, standing)
 
 
 def _format_problem(chat: ChatParams, result: ChatResult, text: str) -> str | None:

@@ -9,7 +9,7 @@ import msgspec
 from ccd_daemon.request.body import bad
 from ccd_daemon.rpc.connection import Call
 from ccd_daemon.rpc.tenancy import tenant_of
-from ccd_daemon.store.conversations import Conversations
+from ccd_daemon.store.conversations import ConversationStore
 from ccd_protocol.methods import (
     Conversation,
     ConversationParams,
@@ -24,7 +24,7 @@ MAX_ID_CHARS = 200
 class ConversationMethods:
     """The methods over one store."""
 
-    def __init__(self, store: Conversations, may_name_tenants: Callable[[Call], bool]) -> None:
+    def __init__(self, store: ConversationStore, may_name_tenants: Callable[[Call], bool]) -> None:
         self._store = store
         self._may_name = may_name_tenants
 
