@@ -71,7 +71,7 @@ def lost(tools: Iterable[Mapping[str, Any]]) -> list[str]:
         found |= {f"tools.{key}": None for key in tool if key not in _CARRIED}
         if len(tool.get("description") or "") > _MAX_DESCRIPTION_CHARS:
             found["tools.description"] = None
-        if any(key in tool["input_schema"] for key in _REWRITTEN):
+        if any(key in (tool.get("input_schema") or {}) for key in _REWRITTEN):
             found["tools.input_schema"] = None
     return list(found)
 

@@ -146,7 +146,8 @@ class StdoutReader:
             self._flush(keep)
             self._listener.on_result(control.result_line(line))
         elif kind.type == "control_response":
-            self._flush(keep)  # the reply may be the last that the turn waits for
+            if self.turn is not None and self.turn.message_done:
+                self._flush(keep)  # this may be the last that the turn waits for
             self._listener.on_reply(control.control_reply(line).response)
         elif kind.type == "control_request":
             self._listener.on_request(control.control_request(line))
