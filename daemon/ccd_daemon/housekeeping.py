@@ -23,6 +23,7 @@ from ccd_daemon.worker.worker import Worker
 log = logging.getLogger("ccd")
 
 _SWEEP_AGAIN_S = 0.02
+_OVERDUE_ROUNDS, _OVERDUE_S = 3, 2.0
 _BUSY_POLL_S = 0.2  # where only polling watches: what a model's tools allocate comes suddenly
 
 
@@ -38,6 +39,7 @@ class Housekeeping:
         rounds: Callable[[], None],
     ) -> None:
         self.pressure = 0.0
+        self._last_round = asyncio.get_running_loop().time()
         self._pool = pool
         self._sessions = sessions
         self._settings = settings
@@ -49,6 +51,12 @@ class Housekeeping:
         self._sizes: dict[Worker | SessionProcess, tuple[float, int]] = {}  # when measured, and what
         self._sweeping: asyncio.TimerHandle | None = None
         pool.on_ended = sessions.on_ended = self.sweep_soon
+
+    def alive(self) -> bool:
+        """Returns True while the rounds are made; False when the last one is long overdue."""
+        return (
+            self._loop.time() - self._last_round < _OVERDUE_ROUNDS * self._settings.pool.poll_s + _OVERDUE_S
+        )
 
     async def run(self) -> None:
         """Make the rounds until cancelled; one that fails is logged, and the next one is made all the same."""
@@ -66,6 +74,7 @@ class Housekeeping:
             await asyncio.sleep(max(memory.MIN_POLL_S, min(wait_s, due - self._loop.time())))
 
     def _round(self) -> None:
+        self._last_round = self._loop.time()
         self.sweep()
         self.pressure = cgroup.pressure()
         self._pool.under_pressure(self.pressure >= self._settings.pool.max_pressure)

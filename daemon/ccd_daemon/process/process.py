@@ -318,19 +318,6 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def ancestors(pid: int) -> list[int]:
-    """A process's parent, grandparent and so on; empty when it is gone."""
-    found: list[int] = []
-    while pid > 1 and len(found) < 256:
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_bytes()
-        except OSError:
-            break
-        pid = int(stat.rpartition(b")")[2].split()[1])  # the name in parentheses may itself contain one
-        found.append(pid)
-    return found
-
-
 def has_marker(pid: int, marker: str) -> bool:
     """Whether a process was started with `marker` (`NAME=value`) in its environment."""
     try:

@@ -9,33 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
+from ccd_daemon.process.lineage import Origin
+from ccd_daemon.rpc.identity import Identity, identify
 from ccd_protocol import frames
 from ccd_protocol import peer as p
 from ccd_protocol.errors import Code, RpcError
 
 log = logging.getLogger("ccd.connection")
 
-_UCRED = struct.Struct("3i")
 _WRITE_HIGH_BYTES = 1024 * 1024
 _MAX_UNREAD_BYTES = 16 * 1024 * 1024
 _FREE_BYTES = 256 * 1024  # smaller requests are not worth counting
 _AT_ONCE_BYTES = (
     16 * 1024
 )  # smaller payloads wait for those of the same turn of the loop, and share one write
-
-
-class Identity(NamedTuple):
-    """Who is at the other end, as the kernel says."""
-
-    pid: int
-    uid: int
-    gid: int
 
 
 class Source(Protocol):
@@ -67,6 +58,7 @@ class ConnectionRules(Protocol):
     handlers: dict[str, Handler]
     limits: frames.Limits
     agent: str
+    origin: Origin
 
     def admit(self, connection: Connection) -> RpcError | None:
         """Why the peer may not connect, or None."""
@@ -159,9 +151,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
         sock = self._transport.get_extra_info("socket")
-        self.identity = Identity(
-            *_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        )
+        self.identity = identify(sock, self._rules.origin)
         refusal = self._rules.admit(self)
         if refusal is not None:
             self._leave(refusal.code, refusal.message)
@@ -300,7 +290,9 @@ class Connection(asyncio.Protocol):
             return RpcError(Code.NO_METHOD, f"there is no method {event.method[:80]!r}")
         if handler.admin and not self._rules.may_administer(self.identity):
             return RpcError(
-                Code.FORBIDDEN, f"{event.method} is for the daemon's user, root and server.admin_uids"
+                Code.FORBIDDEN,
+                f"{event.method} is for the daemon's user, root and server.admin_uids, "
+                "and not for what a worker has started",
             )
         if handler.streams and not event.window:
             return RpcError(

@@ -20,7 +20,7 @@ from ccd_daemon.rpc.methods import remembered
 from ccd_daemon.rpc.methods.conversation import check_id
 from ccd_daemon.rpc.methods.remembered import Answered, Remembered
 from ccd_daemon.rpc.server import Server
-from ccd_daemon.rpc.tenancy import tenant_of
+from ccd_daemon.rpc.tenancy import check_kept, tenant_of
 from ccd_daemon.store.answer_cache import key_of
 from ccd_daemon.store.conversations import ConversationStore
 from ccd_daemon.worker.lifecycle import State
@@ -33,6 +33,7 @@ Answering: TypeAlias = Callable[[Call, ChatParams], Awaitable[Answered]]
 
 _LEASE_TRIES = 3  # a worker may end between the lease and the write; nothing was sent then
 _MAX_LEARNED = 1000
+_KEPT = ("conversation_id", "cache")  # what has to do with earlier answers, or later ones
 _COUNTED = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 #: How a backend says that it takes a login only from the CLI's own requests.
 _REFUSED_CREDENTIAL = re.compile(
@@ -151,6 +152,9 @@ class ChatMethods:
         chat = body.validate(call.params)
         exact.check(chat)
         remembered.check(chat)
+        for name in _KEPT:
+            if name in chat:
+                check_kept(call, name)
         wanted = chat.get("format", {})
         if wanted.get("type") == "json_schema":
             error = structured.schema_error(wanted["schema"])
@@ -273,15 +277,15 @@ class ChatMethods:
         self, call: Call, worker: Worker, asked: Wish, script: Script, *, streaming: bool
     ) -> tuple[ChatResult, Turn]:
         try:
-            turn = worker.begin(script, asked.model or "", call.send if streaming else None)
+            turn = worker.turns.begin(script, asked.model or "", call.send if streaming else None)
         except RpcError as error:
             raise _NeverSent(error) from None
-        call.feed_from(worker if streaming else None)
+        call.feed_from(worker.turns if streaming else None)
         try:
             # Shielded: cancelling the caller must not mark the turn as answered before the CLI is interrupted.
             result = await asyncio.shield(turn.future)
         except asyncio.CancelledError:
-            worker.abandon(RpcError(Code.CANCELLED))
+            worker.turns.abandon(RpcError(Code.CANCELLED))
             raise
         self._pool.turn_took(result["duration_ms"] / 1000)
         return result, turn
@@ -326,7 +330,7 @@ def _lease_wish(tenant: str, mode: Mode, asked: Wish, talk: Talk | None) -> Leas
 
 
 def _script(worker: Worker, asked: Wish, talk: Talk | None) -> Script:
-    request_id = worker.next_id()
+    request_id = worker.controller.next_id()
     if talk is None:
         return body.script(worker.mode, asked, request_id, worker.binding)
     standing = Standing(worker.parking.place, worker.state is State.PARKED, worker.controller.unguarded())

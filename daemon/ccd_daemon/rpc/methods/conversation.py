@@ -8,7 +8,7 @@ import msgspec
 
 from ccd_daemon.request.body import bad
 from ccd_daemon.rpc.connection import Call
-from ccd_daemon.rpc.tenancy import tenant_of
+from ccd_daemon.rpc.tenancy import check_kept, tenant_of
 from ccd_daemon.store.conversations import ConversationStore
 from ccd_protocol.methods import (
     Conversation,
@@ -60,6 +60,7 @@ class ConversationMethods:
         except msgspec.ValidationError as error:
             reason, _, path = str(error).partition(" - at `$.")
             raise bad(path.rstrip("`"), reason) from None
+        check_kept(call, "conversation_id")
         return params, tenant_of(call, params.get("tenant"), may_name=self._may_name(call))
 
 
