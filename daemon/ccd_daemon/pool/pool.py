@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
 
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Settings
-from ccd_daemon.pool.policy import Breaker, FairQueue, Login, Rehearsals, refused_retry_ms
+from ccd_daemon.pool import refusal
+from ccd_daemon.pool.policy import Breaker, FairQueue, Login, Rehearsals
 from ccd_daemon.pool.recognition import Miss, Recognition
+from ccd_daemon.pool.room import Room
 from ccd_daemon.pool.shelf import LeaseWish, Shelf, Waiter
 from ccd_daemon.pool.spawner import Orders, Spawner
 from ccd_daemon.worker.lifecycle import STARTING, Event, State
@@ -67,7 +69,8 @@ class Pool:
         self.shelves = {name: self._shelf(name) for name in settings.profiles}
         self._moved = asyncio.Event()  # a process has become ready, or ended
         self._held = 0  # nothing may be started while it is not 0
-        self._spawner = Spawner(self.shelves, settings, self._orders, self._spawn, self._make_spare_room)
+        self._room = Room(self.shelves.values(), self.recognition)
+        self._spawner = Spawner(self.shelves, settings, self._orders, self._spawn, self._room.for_spare)
 
     def _shelf(self, name: str) -> Shelf:
         profile, limits = self._settings.profiles[name], self._settings.breaker
@@ -111,7 +114,7 @@ class Pool:
                 {"param": "model"},
             )
         if self.draining:
-            raise _shutting_down()
+            raise refusal.shutting_down()
         # With one process per request, a refused login must not cost a process each time.
         if self.mode == Mode.REPLAY and not self.login.may_try(self._loop.time()):
             raise RpcError(Code.UPSTREAM_AUTH, self.login.refusal or "")
@@ -157,21 +160,14 @@ class Pool:
     def _refuse_hopeless(self, shelf: Shelf, tenant: str) -> None:
         wait_s = shelf.breaker.wait_s(self._loop.time())
         if wait_s and not shelf.workers:
-            raise self._cannot_spawn(shelf, wait_s)
+            raise _cannot_spawn(shelf, wait_s)
         if shelf.queue.full_for(tenant):
             raise self._busy(shelf, f"{shelf.queue.max_per_tenant} requests are waiting already")
 
     def _busy(self, shelf: Shelf, why: str) -> RpcError:
         self.counters["refused"] += 1
-        retry_ms = refused_retry_ms(len(shelf.queue), len(shelf.workers), self._turn_s)
-        return RpcError(Code.BUSY, f"every CLI process is busy: {why}", {"retry_after_ms": retry_ms})
-
-    def _cannot_spawn(self, shelf: Shelf, wait_s: float) -> RpcError:
-        reason = shelf.breaker.reason or "unknown reason"
-        data: dict[str, object] = {"retry_after_ms": max(1000, int(wait_s * 1000))}
-        if shelf.last_words:
-            data["stderr_tail"] = shelf.last_words
-        return RpcError(Code.WORKER_SPAWN, f"the CLI cannot be started: {reason}", data)
+        waiting, workers = len(shelf.queue), len(shelf.workers)
+        return refusal.busy(why, waiting=waiting, workers=workers, turn_s=self._turn_s)
 
     def release(self, worker: Worker) -> None:
         """End a lease. A worker whose turn is still being interrupted comes back by itself when that is done."""
@@ -287,7 +283,7 @@ class Pool:
         log.warning("worker %s ended before it was ready: %s", worker.id, reason)
         wait_s = shelf.breaker.wait_s(self._loop.time())
         if wait_s and not shelf.workers:
-            shelf.refuse_waiting(lambda: self._cannot_spawn(shelf, wait_s))
+            shelf.refuse_waiting(lambda: _cannot_spawn(shelf, wait_s))
 
     # --- serving the queue ---
 
@@ -319,33 +315,7 @@ class Pool:
             self.counters["resets"] += 1
             worker.feed(Event.REKEY)
         elif not shelf.starting() and len(self.workers) >= self._settings.max_workers:
-            self._make_room(shelf)
-
-    def _make_room(self, shelf: Shelf) -> None:
-        """End the idle worker that was used longest ago, of those that nobody waits for; one at a time."""
-        if any(worker.state is State.DRAINING for worker in self.workers):
-            return
-        shelves = [other for other in self.shelves.values() if other is shelf or not len(other.queue)]
-        idle = [worker for other in shelves for worker in other.idle()]
-        self._end_one(idle or [worker for other in shelves for worker in other.parked()])
-
-    def _make_spare_room(self) -> None:
-        """A conversation that rests gives way to a spare, without which each new one would wait for a start."""
-        if not any(worker.state is State.DRAINING for worker in self.workers):
-            self._end_one(
-                worker
-                for shelf in self.shelves.values()
-                for worker in shelf.idle()
-                if worker.parking.place is not None
-            )
-
-    def _end_one(self, workers: Iterable[Worker]) -> None:
-        """End the one that was used longest ago."""
-        worker = min(workers, key=lambda worker: worker.last_used, default=None)
-        if worker is not None:
-            if worker.parking.place is not None:
-                self.recognition.left(worker.parking.place, Miss.EVICTED)
-            worker.feed(Event.STOP)
+            self._room.for_waiter(shelf)
 
     # --- starting processes ---
 
@@ -396,7 +366,7 @@ class Pool:
         """
         relieved, self.pressed = self.pressed and not pressed, pressed
         if pressed and not self.waiting:
-            self._end_one(worker for shelf in self.shelves.values() for worker in shelf.idle())
+            self._room.for_the_host()
         elif relieved:
             self._spawner.refill()
 
@@ -428,7 +398,7 @@ class Pool:
         """Take no more leases, let running turns end within `grace_s`, then end every process and wait for it."""
         self.draining = True
         for shelf in self.shelves.values():
-            shelf.refuse_waiting(_shutting_down)
+            shelf.refuse_waiting(refusal.shutting_down)
         deadline = self._loop.time() + grace_s
         while any((turn := worker.turns.turn) is not None and not turn.over for worker in self.workers):
             if self._hurried or self._loop.time() >= deadline:
@@ -446,5 +416,5 @@ def _nothing() -> None:
     """Nobody listens for burials yet."""
 
 
-def _shutting_down() -> RpcError:
-    return RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})
+def _cannot_spawn(shelf: Shelf, wait_s: float) -> RpcError:
+    return refusal.cannot_spawn(shelf.breaker.reason, shelf.last_words, wait_s)
