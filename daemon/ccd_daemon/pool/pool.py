@@ -226,9 +226,9 @@ class Pool:
         self._rehearsing.discard(worker)
         if worker.wear.turns == 0:
             shelf.breaker.warmed()
-            self.models = list(worker.models) or self.models
-            self.announced = worker.announced or self.announced
-            self.cli_version = worker.cli_version or self.cli_version
+        self.models = worker.models or self.models
+        self.announced = worker.announced or self.announced
+        self.cli_version = worker.cli_version or self.cli_version
         shelf.put(worker)
         if worker.parking.place is not None:
             self.recognition.stands(worker.parking.place)

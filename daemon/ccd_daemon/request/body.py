@@ -249,6 +249,7 @@ class Script:
     ignored: tuple[str, ...] = ()
     rest: tuple[bytes, ...] = ()
     request_ids: frozenset[str] = field(default_factory=frozenset)
+    opened_by: str | None = None  # of these the one that gives it what it keeps for life
     binding: str | None = None  # what the worker was given for life, after this turn: fields of `initialize`
     place: tuple[str, str] | None = (
         None  # in mode replay: root and link of what was said when this is answered
@@ -301,7 +302,8 @@ def keep_system_script(wish: Wish, request_id: str, bound: str | None) -> Script
     ids = (request_id, f"{request_id}s")
     head = b"" if bound == binding else initialize(ids[1], binding)
     first = head + control.flags(ids[0], env=env, model=wish.model) + control.user_line(".")
-    return Script(first, wish.ignored, request_ids=frozenset(ids), binding=binding)
+    opened_by = None if bound == binding else ids[1]
+    return Script(first, wish.ignored, request_ids=frozenset(ids), opened_by=opened_by, binding=binding)
 
 
 def system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:

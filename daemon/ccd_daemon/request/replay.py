@@ -135,6 +135,7 @@ def script(wish: Wish, conversation: Talk, request_id: str, standing: Standing) 
         wish.ignored,
         tuple(chunks[1:]),
         frozenset(ids),
+        None if heard else ids[1],
         conversation.binding,
         place=(conversation.root, conversation.links[-1]),
         results=conversation.results if standing.parked else None,

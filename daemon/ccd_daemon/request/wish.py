@@ -36,6 +36,9 @@ class Abilities:
     efforts: tuple[str, ...] = ()
 
 
+_ANY_MODEL = Abilities(adaptive=True, efforts=("low", "medium", "high"))
+
+
 def abilities(models: Sequence[Mapping[str, Any]], model: str | None) -> Abilities:
     """Look a model up in the CLI's list by alias or full name; None is the CLI's default."""
     wanted = model or "default"
@@ -70,6 +73,8 @@ def make(
     """
     if chat.get("exact"):
         return exact.fit(chat, model, mode=mode, refused=list(refused), betas=betas, adaptive=able.adaptive)
+    if mode == Mode.REPLAY and not able.efforts:
+        able = _ANY_MODEL  # its processes tell of models late, and what a model cannot do the CLI leaves out
     fitted: ChatParams = chat.copy()
     ignored = [key for key in refused if key in fitted]
     if BOTH_SAMPLERS in refused and "temperature" in fitted and "top_p" in fitted and "top_p" not in ignored:

@@ -66,7 +66,7 @@ class Controller:
     def guard(self) -> bytes:
         """From now on another API call of this turn would be refused before it costs anything."""
         if self._mode == Mode.REPLAY:
-            return b""
+            return control.flags(self.next_id(), env=_REFUSED_BY_CLI)
         return control.flags(self.next_id(), env={"CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY})
 
     def unguarded(self) -> dict[str, str]:

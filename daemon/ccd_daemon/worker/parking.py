@@ -10,7 +10,7 @@ the process parks, because the CLI itself tells at the end of its turn only.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ccd_daemon.claude import control
@@ -36,6 +36,7 @@ class Parking:
         self.calls: list[str] = []
         self._manifest: Mapping[str, Any] = {}
         self._asked_cost = ""
+        self._total_cost_usd: float | None = None
         self._open: dict[str, tuple[str, Any]] = {}  # tool call: its control request and its number there
         self._given: dict[str, client_tools.Result] = {}  # results whose calls have not come yet
 
@@ -61,18 +62,26 @@ class Parking:
     def is_cost(self, reply: control.ControlReply) -> bool:
         """Whether this answers `ask_cost`; true once."""
         matches = bool(self._asked_cost) and reply.request_id == self._asked_cost
-        self._asked_cost = "" if matches else self._asked_cost
+        if matches:
+            self._asked_cost = ""
+            self._total_cost_usd = control.cost_reply(reply.response).session.total_cost_usd or 0.0
         return matches
+
+    def total_cost_usd(self, calls: Iterable[str]) -> float | None:
+        """What the process has cost so far, once that is known and every one of these calls has come."""
+        return self._total_cost_usd if all(call in self._open for call in calls) else None
 
     def park(self, script: Script, answer: Sequence[Block], calls: Sequence[str]) -> None:
         """Wait for the results of these calls."""
         self.calls = list(calls)
+        self._total_cost_usd = None
         self._stand(script, answer)
 
     def ended(self, script: Script, answer: Sequence[Block], *, clean: bool) -> None:
         """The CLI's turn is over; `clean` when it has heard what was said and nothing else."""
         self._open.clear()
         self._given.clear()
+        self._total_cost_usd = None
         self._stand(script, answer)
         if not clean:
             self.place, self.spoilt = None, self.place

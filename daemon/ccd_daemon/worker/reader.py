@@ -39,6 +39,9 @@ class ReaderListener(Protocol):
     def message_parks(self) -> None:
         """The message has ended with calls of client tools, and the CLI waits for their results."""
 
+    def went_on(self) -> None:
+        """It does not wait for all of them: one it has answered by itself."""
+
     def end_early(self, turn: Turn, error: RpcError) -> None:
         """The turn cannot be completed."""
 
@@ -166,6 +169,8 @@ class StdoutReader:
             self._listener.on_request(control.control_request(line))
         elif kind.type == "control_cancel_request":
             self._listener.on_withdrawn(control.cancel_line(line).request_id)
+        elif kind.type == "user" and self.turn is not None and self.turn.parks:
+            self._listener.went_on()
         elif kind.type == "conversation_reset":
             self._controller.reset_seen = True
         elif kind.type == "system" and kind.subtype == "api_retry":

@@ -45,6 +45,9 @@ class TurnsListener(Protocol):
     def on_warm(self, reply: control.ControlReply) -> None:
         """What warms it up was answered."""
 
+    def on_opened(self, reply: control.ControlReply) -> None:
+        """It was given what it keeps for life, and tells of itself."""
+
     def on_done(self, line: control.ResultLine) -> None:
         """The CLI has done something that is no turn: a rehearsal, or a reset."""
 
@@ -183,7 +186,9 @@ class Turns:
         if self._worker.controller.is_warm_reply(reply):
             self._worker.on_warm(reply)
         elif self._worker.parking.is_cost(reply):
-            self._park(control.cost_reply(reply.response).session.total_cost_usd)
+            self._park()
+        elif reply.subtype == "success" and self.turn and reply.request_id == self.turn.script.opened_by:
+            self._worker.on_opened(reply)
         elif reply.subtype == "error" and self.turn and reply.request_id in self.turn.script.request_ids:
             self.bad_output(f"the CLI refused a setting: {reply.error}")
 
@@ -195,6 +200,11 @@ class Turns:
         else:
             answer = control.reply_error(request.request_id, f"this host does not serve {subtype!r}")
         self._worker.tree.write(answer)
+        self._park()
+
+    def went_on(self) -> None:
+        """The model has called a tool that is not there, and was told so: the client's results would come too late."""
+        self.stop_message()
 
     def on_withdrawn(self, request_id: str) -> None:
         """The CLI no longer wants the result of a call."""
@@ -219,10 +229,13 @@ class Turns:
         self._worker.tree.resume()  # who held it back has had all there is, and the next caller holds back nothing
         self._worker.feed(event)
 
-    def _park(self, total_cost_usd: float | None) -> None:
-        """Hand out an answer that calls client tools; the CLI waits for their results."""
+    def _park(self) -> None:
+        """Hand out an answer that calls client tools, once the CLI waits for the result of every one."""
         turn, worker = self.turn, self._worker
-        if turn is None or worker.state is not State.BUSY:
+        if turn is None or worker.state is not State.BUSY or not turn.parks:
+            return
+        total_cost_usd = worker.parking.total_cost_usd(turn.tool_call_ids)
+        if total_cost_usd is None:
             return
         result = self._result(turn, control.ResultLine(), cost_usd=worker.wear.cost_usd(total_cost_usd))
         worker.wear.turn_ended(result, clean=True)

@@ -187,15 +187,19 @@ class Worker:
     def on_warm(self, reply: control.ControlReply) -> None:
         """What warms it up was answered."""
         if reply.subtype == "success":
-            answer = control.warm_reply(reply.response)
-            self.models, self.announced = answer.models, answer.capabilities
-            self.cli_version = answer.claude_code_version or answer.version
+            self.on_opened(reply)
         if self.state is State.WARMING:
             self.was_ready = True
             if self.pid is not None and not self.tree.caps_memory:
                 memory.limit_data(self.pid, self._settings.pool.rss_hard_bytes)
             self.last_used = self._loop.time()
             self.feed(Event.REHEARSE if self._listener.may_rehearse(self) else Event.WARMED)
+
+    def on_opened(self, reply: control.ControlReply) -> None:
+        """The CLI tells of itself; in its answer to `initialize` also which models there are."""
+        answer = control.warm_reply(reply.response)
+        self.models, self.announced = answer.models or self.models, answer.capabilities or self.announced
+        self.cli_version = answer.claude_code_version or answer.version or self.cli_version
 
     def on_done(self, line: control.ResultLine) -> None:
         """A rehearsal or a reset has ended, or a turn that nobody awaits: parked, it has gone on or was interrupted."""

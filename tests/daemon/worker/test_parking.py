@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
+
 from ccd_daemon.claude import control
 from ccd_daemon.request import client_tools
 from ccd_daemon.request.body import Script
@@ -99,3 +101,19 @@ def test_the_reply_that_tells_the_cost_is_known_once() -> None:
     assert parking.is_cost(control.ControlReply(request_id="r9"))
     assert not parking.is_cost(control.ControlReply(request_id="r9"))
     assert not parking.is_cost(control.ControlReply())
+
+
+def test_it_waits_only_when_every_call_has_come_and_the_cost_is_known() -> None:
+    parking = Parking()
+    parking.begin(TURN)
+    parking.ask_cost("r9")
+    parking.asked(made("a", "r1"))
+    assert parking.total_cost_usd(["a"]) is None
+    told = control.ControlReply(request_id="r9", response=msgspec.Raw(b'{"session":{"total_cost_usd":0.5}}'))
+    assert parking.is_cost(told)
+    assert parking.total_cost_usd(["a", "b"]) is None
+    parking.asked(made("b", "r2"))
+    assert parking.total_cost_usd(["a", "b"]) == 0.5
+    parking.park(TURN, [], ["a", "b"])
+    parking.results(ANSWERED)
+    assert parking.total_cost_usd([]) is None  # the next answer's cost is asked for anew
