@@ -116,7 +116,7 @@ def run_in_threads(client: Any, batch: Batch, concurrency: int) -> list[BatchIte
 def _ask(client: Any, batch: Batch, index: int, calls: set[Any]) -> None:
     """One answer. It is called as a stream, because that can be cancelled from another thread."""
     request = batch.request(index)
-    call = client.stream(METHOD, request.params, timeout_s=request.timeout_s)
+    call = client.call_stream(METHOD, request.params, timeout_s=request.timeout_s)
     calls.add(call)
     try:
         if batch.stopped:
