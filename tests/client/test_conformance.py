@@ -1035,7 +1035,7 @@ def test_a_typed_call_sends_what_it_should(driver: Any, server: PeerServer, meth
     assert (called.method, called.params) == (method, params)
     match method.rpartition(".")[2]:
         case "list" | "messages" if method != "model.list":
-            assert result == [{"asked": method}]
+            assert result == [{"id": "n", "asked": method}]
         case "ping":
             assert result["version"] == "0"
         case "open":

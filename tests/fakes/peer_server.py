@@ -352,7 +352,7 @@ async def _known(connection: _Connection, called: Called) -> Any:
         "asked": called.method,
         "session_id": "s1",
         "interrupted": True,
-        **{kind: [{"asked": called.method}] for kind in ("conversations", "messages", "sessions")},
+        **{kind: [{"id": "n", "asked": called.method}] for kind in ("conversations", "messages", "sessions")},
     }
 
 

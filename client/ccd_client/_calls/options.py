@@ -19,6 +19,7 @@ class ChatOptions(TypedDict, total=False):
         model: alias or full name; `profile/model` names both.
         profile: a profile of the daemon's settings.
         system: stands before the system messages of the list.
+        max_tokens, temperature, top_p, top_k, metadata, service_tier: as in the Messages API.
         stop: a stop sequence or several.
         tools: OpenAI's function tools; the caller runs what the model calls (`Answer.tool_calls`).
         tool_choice: none, auto, required, or a named function, as OpenAI's.
@@ -57,7 +58,9 @@ class ChatOptions(TypedDict, total=False):
 
 
 #: The options, for the help of the methods that take them.
-OPTIONS_HELP = "Options:" + (ChatOptions.__doc__ or "").partition("Attributes:")[2].rstrip()
+OPTIONS_HELP = "Options:" + (ChatOptions.__doc__ or "").partition("Attributes:")[2].rstrip().replace(
+    "\n    ", "\n"
+)
 _OPTIONS = frozenset(ChatOptions.__annotations__)
 
 

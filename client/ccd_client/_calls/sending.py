@@ -132,6 +132,9 @@ class sends(Generic[P, R]):
             sent: R = await self.send_typed(describe(self, *args, **kwargs))
             return sent
 
+        # What `help` shows is what a call returns, and not how it is described.
+        returns: str = describe.__annotations__["return"]
+        describe.__annotations__["return"] = returns.removeprefix("Sending[").removesuffix("]")
         self._blocking, self._waiting = blocking, waiting
         self.__doc__ = describe.__doc__
 
