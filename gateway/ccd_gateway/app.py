@@ -10,11 +10,11 @@ import falcon
 import falcon.asgi
 from falcon.inspect import inspect_routes
 
+from ccd_gateway import boot_signals
 from ccd_gateway.access.auth import Door, KeyStore
 from ccd_gateway.access.metering import Books
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.anthropic.edge import MessagesEdge
-from ccd_gateway.anthropic.models import Models as AnthropicModels
 from ccd_gateway.anthropic.routes import CountTokens, Messages
 from ccd_gateway.chat.routes import ChatCompletions
 from ccd_gateway.compat.edge import OlderEdge
@@ -26,10 +26,10 @@ from ccd_gateway.edge.envelope import App as AsgiApp
 from ccd_gateway.edge.envelope import Envelope
 from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.health import Health
-from ccd_gateway.models import Models
+from ccd_gateway.models.listing import Models
+from ccd_gateway.models.routes import Models as AnthropicModels
 from ccd_gateway.openapi import OpenApi
 from ccd_gateway.responses.routes import Responses
-from ccd_gateway.server import boot_signals
 from ccd_gateway.sessions.routes import NoDiallingIn, Sessions, Upgrade
 from ccd_gateway.sessions.socket import SessionSockets
 from ccd_gateway.settings import GatewaySettings

@@ -18,12 +18,12 @@ from ccd_gateway.anthropic.message import Collector
 from ccd_gateway.anthropic.request import IGNORED_HEADERS, ignored_by_daemon, read_betas, to_params
 from ccd_gateway.anthropic.schema import MessagesRequest, Prompt, decode
 from ccd_gateway.anthropic.sse import PING, EventWriter, ignored_comment
-from ccd_gateway.anthropic.tokens import estimate
 from ccd_gateway.chat.parameters import header_value, refuse_ignored
 from ccd_gateway.edge.body import read_body
 from ccd_gateway.edge.outlet import Body, Express, Outlet, outlet_of, stream_events
 from ccd_gateway.errors import JSON, ApiError, from_rpc
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.surface.tokens import estimate
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 

@@ -14,7 +14,6 @@ from ccd_client.messages import chat_request
 from ccd_gateway.access.caller import tenant_of
 from ccd_gateway.answer.caching import cache_use
 from ccd_gateway.anthropic.schema import Prompt
-from ccd_gateway.anthropic.tokens import estimate
 from ccd_gateway.chat.parameters import refuse_ignored
 from ccd_gateway.chat.translate import Target, target
 from ccd_gateway.errors import ApiError, bad_request
@@ -33,6 +32,7 @@ from ccd_gateway.responses.schema import Decoded, ResponsesRequest
 from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import BrokenChainError, LongChainError, ResponseTable, StoredResponse
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.surface.tokens import estimate
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 
@@ -83,7 +83,7 @@ class Job(NamedTuple):
 
     @property
     def input_tokens(self) -> int:
-        """An estimate; see `ccd_gateway.anthropic.tokens`."""
+        """An estimate; see `ccd_gateway.surface.tokens`."""
         wanted = self.params.get("format")
         return estimate(
             Prompt(

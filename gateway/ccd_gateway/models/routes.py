@@ -11,7 +11,7 @@ import msgspec
 
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.errors import JSON, bad_request
-from ccd_gateway.models import find, with_other_names
+from ccd_gateway.models.listing import find, with_other_names
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.methods import ModelsResult
 
