@@ -82,7 +82,8 @@ def create(name: str, expires: str | None, keys_file: Path | None, as_json: bool
                     EXIT_FAILED,
                 )
             keys[key.id] = key
-    _show_token(key, token, as_json)
+            _show_token(key, token, as_json)
+    click.echo(f"The key {key.name!r} is shown only now. Clients send it as their API key.", err=True)
 
 
 @keys_group.command("list")
@@ -121,7 +122,8 @@ def rotate(name: str, keys_file: Path | None, as_json: bool) -> None:
     with _failing(), keyfile.changing(_path(keys_file)) as keys:
         key, token = keyfile.renewed(_named(keys, name))
         keys[key.id] = key
-    _show_token(key, token, as_json)
+        _show_token(key, token, as_json)
+    click.echo(f"The key {key.name!r} is shown only now. Clients send it as their API key.", err=True)
 
 
 @click.command()
@@ -214,11 +216,11 @@ def _shown(moment_s: float) -> str:
 
 
 def _show_token(key: Any, token: str, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({**_row(key), "token": token}))
-        return
-    click.echo(token)
-    click.echo(f"The key {key.name!r} is shown only now. Clients send it as their API key.", err=True)
+    """Print a token while its key may still be taken back: one that nobody has seen is of no use to anybody."""
+    try:
+        click.echo(json.dumps({**_row(key), "token": token}) if as_json else token)
+    except OSError as error:
+        _stop(f"the key cannot be shown, so none was made: {error.strerror}", EXIT_FAILED)
 
 
 def _print_keys(rows: list[dict[str, Any]]) -> None:

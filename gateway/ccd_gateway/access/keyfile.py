@@ -215,26 +215,31 @@ def checked(fields: Mapping[str, object]) -> Key:
 def changing(path: Path) -> Iterator[dict[str, Key]]:
     """The keys of a file, to be changed in place; written when the block ends without an error.
 
-    Others who change it wait. The new file takes the place of the old one at once and survives a power cut.
+    Others who change it wait for the directory's lock, which leaves no file behind that would be another user's.
+    The new file takes the place of the old one at once and survives a power cut.
 
     Raises:
         KeyFileError: it cannot be read or written.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise KeyFileError(f"cannot write in {path.parent}: {error.strerror}") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(folder, fcntl.LOCK_EX)
         keys = read(path)
         yield keys
-        _replace(path, msgspec.json.format(msgspec.json.encode(_Document(1, list(keys.values())))) + b"\n")
+        content = msgspec.json.format(msgspec.json.encode(_Document(1, list(keys.values())))) + b"\n"
+        try:
+            _replace(path, content, folder)
+        except OSError as error:
+            raise KeyFileError(f"cannot write the keys file {path}: {error.strerror}") from error
     finally:
-        os.close(lock)
+        os.close(folder)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes, folder: int) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # made with mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -246,11 +251,7 @@ def _replace(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    os.fsync(folder)
 
 
 def _give_to_owner(descriptor: int, path: Path) -> None:
