@@ -220,6 +220,7 @@ def _show_token(key: Any, token: str, as_json: bool) -> None:
     try:
         click.echo(json.dumps({**_row(key), "token": token}) if as_json else token)
     except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else what is still held back fails again at the exit
         _stop(f"the key cannot be shown, so none was made: {error.strerror}", EXIT_FAILED)
 
 
