@@ -19,7 +19,7 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,14 @@ _NO_DIGEST = hashlib.sha256(b"").hexdigest()
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(max_length=200)]
 Limit = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+
+
+ANY = "*"
+
+
+def fits(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a name is one of the patterns, in which `*` and `?` are the only signs: `sonnet[1m]` is a name."""
+    return any(fnmatch.fnmatchcase(name, pattern.replace("[", "[[]")) for pattern in patterns)
 
 
 class KeyFileError(Exception):
@@ -72,13 +80,18 @@ class Key(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     concurrent: Limit | None = None
     usd_per_day: Annotated[float, Meta(gt=0, le=1e9)] | None = None
 
-    def may_use_model(self, model: str) -> bool:
-        """Whether one of the patterns fits."""
-        return any(fnmatch.fnmatchcase(model, pattern) for pattern in self.models)
+    def may_use_model(self, name: str) -> bool:
+        """Whether one of the patterns fits; what a name means is `permission`'s to say."""
+        return fits(name, self.models)
 
     def may_use_profile(self, profile: str) -> bool:
         """Whether one of the patterns fits."""
-        return any(fnmatch.fnmatchcase(profile, pattern) for pattern in self.profiles)
+        return fits(profile, self.profiles)
+
+    @property
+    def bound_to_models(self) -> bool:
+        """Whether there are models that it may not use."""
+        return ANY not in self.models
 
     @property
     def limited(self) -> bool:
