@@ -17,6 +17,9 @@ import click
 from ccd_cli.ask import ask as ask_command
 from ccd_cli.cli.cli import cli_group
 from ccd_cli.ctl.ctl import ctl_group
+from ccd_cli.doctor.bugreport import bugreport
+from ccd_cli.doctor.doctor import doctor
+from ccd_cli.service.service import service_group
 
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69
@@ -129,6 +132,9 @@ def gateway(
 main.add_command(ask_command.ask)
 main.add_command(ctl_group)
 main.add_command(cli_group)
+main.add_command(service_group)
+main.add_command(doctor)
+main.add_command(bugreport)
 
 
 def _environ(config: Path | None) -> dict[str, str]:

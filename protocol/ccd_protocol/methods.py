@@ -331,6 +331,12 @@ class NoParams(TypedDict):
     """No parameters."""
 
 
+class NoteParams(TypedDict):
+    """Parameters of `admin.note`."""
+
+    text: str  # one line, at most 200 characters
+
+
 class NoResult(TypedDict):
     """Nothing but that it was done."""
 
@@ -381,4 +387,5 @@ METHODS: Mapping[str, Method] = {
         NoParams, StatusResult, False, True, "The daemon's state, counters and settings in force."
     ),
     "admin.workers": Method(NoParams, WorkersResult, False, True, "The CLI processes, one row each."),
+    "admin.note": Method(NoteParams, NoResult, False, True, "Leave a line in the daemon's log."),
 }

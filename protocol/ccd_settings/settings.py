@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ccd_settings.paths import socket_path
-from ccd_settings.values import PREFIX, SettingsError, Text, Where, convert, from_json, shown
+from ccd_settings.values import PREFIX, RawText, SettingsError, Where, convert, from_json, shown
 
 __all__ = ["MAX_FILE_BYTES", "PREFIX", "SPECIAL", "SettingsError", "config_path", "load", "socket_in_force"]
 
@@ -56,7 +56,7 @@ def socket_in_force(environ: Mapping[str, str], toml_path: Path | None) -> Path:
     Raises:
         SettingsError: the file cannot be read, or the key is wrong.
     """
-    named: object = Text(environ.get(f"{PREFIX}SERVER__SOCKET", ""))
+    named: object = RawText(environ.get(f"{PREFIX}SERVER__SOCKET", ""))
     where = Where("env", ("server", "socket"))
     if not named and not environ.get("CCD_SOCKET") and toml_path is not None:
         server = _parse_file(toml_path).get("server")
@@ -133,7 +133,7 @@ def _env_trees(
             continue
         path = name.removeprefix(PREFIX).lower().split("__")
         if len(path) > 1:
-            yield Where("env", ()), _nest(path, Text(environ[name]))
+            yield Where("env", ()), _nest(path, RawText(environ[name]))
         else:
             _refuse_single_underscore(name, sections)
 
@@ -154,7 +154,7 @@ def _flag_trees(overrides: Mapping[str, object]) -> Iterable[tuple[Where, dict[s
 
 
 def _dotted(key: str, value: object) -> dict[str, Any]:
-    return _nest(key.split("."), Text(value) if isinstance(value, str) else value)
+    return _nest(key.split("."), RawText(value) if isinstance(value, str) else value)
 
 
 def _nest(path: list[str], value: object) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def _read_table(kind: Any, value: Any, where: Where) -> _Table:
 
 
 def _as_dict(value: Any, where: Where) -> Mapping[str, Any]:
-    if isinstance(value, Text):
+    if isinstance(value, RawText):
         value = from_json(value)
     if not isinstance(value, dict):
         raise SettingsError(f"{where}: expected a table of settings, got {shown(value)}")

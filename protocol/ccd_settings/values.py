@@ -20,7 +20,7 @@ class SettingsError(ValueError):
     """A setting that cannot be used; the message names the file, variable or flag, and what is expected."""
 
 
-class Text(str):
+class RawText(str):
     """A value that came as text, so numbers and lists have to be parsed out of it."""
 
 
@@ -46,7 +46,7 @@ def convert(kind: Any, value: Any, where: Where, meta: Mapping[str, Any]) -> Any
     """`value` as a `kind`, or a SettingsError that says what was expected."""
     inner = _without_none(kind)
     if inner is not None:
-        if value is None or (isinstance(value, Text) and not value):
+        if value is None or (isinstance(value, RawText) and not value):
             return None
         return convert(inner, value, where, meta)
     try:
@@ -64,14 +64,16 @@ def _parse(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
         items = [_parse(get_args(kind)[0], item, meta) for item in _items(value)]
         return items if origin is list else tuple(items)
     if origin is dict:
-        return _parse_dict(kind, from_json(value) if isinstance(value, Text) else value, meta)
+        return _parse_dict(kind, from_json(value) if isinstance(value, RawText) else value, meta)
     return _PARSERS[kind](value, meta)
 
 
 def _items(value: Any) -> list[Any]:
-    if isinstance(value, Text):
+    if isinstance(value, RawText):
         text = value.strip()
-        value = from_json(text) if text.startswith("[") else [Text(x.strip()) for x in text.split(",") if x]
+        value = (
+            from_json(text) if text.startswith("[") else [RawText(x.strip()) for x in text.split(",") if x]
+        )
     return value if isinstance(value, list) else _fail(value)
 
 
@@ -83,19 +85,19 @@ def _parse_dict(kind: Any, value: Any, meta: Mapping[str, Any]) -> dict[str, Any
 
 
 def _parse_bool(value: Any, meta: Mapping[str, Any]) -> bool:
-    if isinstance(value, Text):
+    if isinstance(value, RawText):
         word = value.strip().lower()
         return word in _TRUE if word in _TRUE | _FALSE else _fail(value)
     return value if isinstance(value, bool) else _fail(value)
 
 
 def _parse_int(value: Any, meta: Mapping[str, Any]) -> int:
-    number = int(value) if isinstance(value, Text) else value
+    number = int(value) if isinstance(value, RawText) else value
     return _in_range(number, meta) if type(number) is int else _fail(value)  # a bool is an int to isinstance
 
 
 def _parse_float(value: Any, meta: Mapping[str, Any]) -> float:
-    number = float(value) if isinstance(value, Text) or type(value) is int else value
+    number = float(value) if isinstance(value, RawText) or type(value) is int else value
     if type(number) is not float or not math.isfinite(number):
         raise ValueError(value)
     return _in_range(number, meta)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from ccd_gateway.settings import GatewaySettings, load_settings
-from ccd_settings import compat as foreign
+from ccd_settings import compat
 
 
 def gateway_settings(environ: Mapping[str, str], flags: Mapping[str, object]) -> GatewaySettings:
@@ -27,7 +27,7 @@ def serve_gateway(environ: Mapping[str, str], flags: Mapping[str, object]) -> in
     from ccd_gateway.server import server  # noqa: PLC0415 - falcon and gunicorn, which a daemon alone does not have
 
     settings = gateway_settings(environ, flags)
-    for note in foreign.read(environ).notes_for("gateway"):
+    for note in compat.read(environ).notes_for("gateway"):
         print(f"ccd gateway: {note.text}", file=sys.stderr)
 
     def ready(url: str) -> None:

@@ -24,6 +24,7 @@ from ccd_cli.serve.first_answer import show_first_answer
 from ccd_cli.serve.gateway import gateway_settings
 from ccd_daemon import config as settings_module
 from ccd_daemon.claude import argv
+from ccd_daemon.claude.login import LoginKind, login_kind
 from ccd_settings.parent import STARTED_BY
 
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -55,7 +56,7 @@ class Plan:
         """
         settings = settings_module.read(environ, overrides={"server.socket": str(socket) if socket else None})
         gateway_settings(environ, {"gateway.bind": bind})
-        if try_it and not offline and login_of(settings, environ) == "none":
+        if try_it and not offline and login_of(settings, environ) is LoginKind.NONE:
             click.echo(
                 "No Claude login is configured, so ccd runs offline: answers come from an echo, not from a model."
             )
@@ -63,11 +64,9 @@ class Plan:
         return cls(dict(environ), settings.socket, bind, offline, try_it)
 
 
-def login_of(settings: settings_module.Settings, environ: Mapping[str, str]) -> str:
-    """The kind of login that the CLI would use (see `argv.login_kind`)."""
-    env = {**environ, **settings.cli.env}
-    folder = env.get("CLAUDE_CONFIG_DIR") or f"{env.get('HOME', '/nonexistent')}/.claude"
-    return argv.login_kind(env, credentials_file=(Path(folder) / ".credentials.json").is_file())
+def login_of(settings: settings_module.Settings, environ: Mapping[str, str]) -> LoginKind:
+    """The login that the CLI would use."""
+    return login_kind({**environ, **settings.cli.env})
 
 
 @dataclass(eq=False)

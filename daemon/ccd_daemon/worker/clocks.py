@@ -7,9 +7,9 @@ from collections.abc import Callable
 from random import Random
 
 from ccd_daemon.config import Settings
-from ccd_daemon.pool.policy import jittered
 from ccd_daemon.worker.lifecycle import CLOCK, State
 from ccd_daemon.worker.turn import Turn
+from ccd_daemon.worker.wear import jittered
 
 _LEAST_WAIT_S = 0.01
 

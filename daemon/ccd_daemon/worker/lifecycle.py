@@ -43,7 +43,7 @@ class Event(Enum):
 
     SPAWNED = auto()
     SPAWN_FAILED = auto()
-    WARMED = auto()  # the control ping was answered
+    WARMED = auto()  # the control request that warms it up was answered
     REHEARSE = auto()  # it was answered, and nobody waits: there is time for a rehearsal
     LEASE = auto()
     TURN = auto()
@@ -68,7 +68,7 @@ class Event(Enum):
 class Action(Enum):
     """What the worker must do, in the order given."""
 
-    PING = auto()
+    WARM_UP = auto()
     REHEARSE = auto()
     OFFER = auto()
     WITHDRAW = auto()
@@ -84,7 +84,7 @@ class Action(Enum):
     FAIL_BAD_OUTPUT = auto()
     FAIL_DRAINING = auto()
     FAIL_CRASHED = auto()
-    BURY = auto()  # close the pipes, sweep the tree, tell the pool
+    END = auto()  # close the pipes, sweep the tree, tell the pool
 
 
 class IllegalTransition(Exception):
@@ -111,7 +111,7 @@ CLOCK: Mapping[State, str] = {
 
 DRAIN: Step = (S.DRAINING, (A.CLOSE_STDIN,))
 TERM: Step = (S.KILLING, (A.TERMINATE,))
-BURIED: Step = (S.DEAD, (A.BURY,))
+ENDED: Step = (S.DEAD, (A.END,))
 
 
 def _failing(step: Step, action: Action) -> Step:
@@ -120,11 +120,11 @@ def _failing(step: Step, action: Action) -> Step:
 
 
 TABLE: Mapping[tuple[State, Event], Step] = {
-    (S.SPAWNING, E.SPAWNED): (S.WARMING, (A.PING,)),
-    (S.SPAWNING, E.SPAWN_FAILED): BURIED,
+    (S.SPAWNING, E.SPAWNED): (S.WARMING, (A.WARM_UP,)),
+    (S.SPAWNING, E.SPAWN_FAILED): ENDED,
     (S.SPAWNING, E.STOP): TERM,
     (S.SPAWNING, E.TIMEOUT): TERM,
-    (S.SPAWNING, E.EXITED): BURIED,
+    (S.SPAWNING, E.EXITED): ENDED,
     (S.WARMING, E.WARMED): (S.READY, (A.OFFER,)),
     (S.WARMING, E.REHEARSE): (S.REHEARSING, (A.REHEARSE,)),
     (S.WARMING, E.EOF): DRAIN,
@@ -132,14 +132,14 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.WARMING, E.TIMEOUT): TERM,
     (S.WARMING, E.BAD_FRAME): TERM,
     (S.WARMING, E.RSS_HARD): TERM,
-    (S.WARMING, E.EXITED): BURIED,
+    (S.WARMING, E.EXITED): ENDED,
     (S.REHEARSING, E.RESULT): (S.RESETTING, (A.RESET,)),
     (S.REHEARSING, E.EOF): DRAIN,
     (S.REHEARSING, E.STOP): DRAIN,
     (S.REHEARSING, E.TIMEOUT): TERM,
     (S.REHEARSING, E.BAD_FRAME): TERM,
     (S.REHEARSING, E.RSS_HARD): TERM,
-    (S.REHEARSING, E.EXITED): BURIED,
+    (S.REHEARSING, E.EXITED): ENDED,
     (S.READY, E.LEASE): (S.HELD, (A.WITHDRAW,)),
     (S.READY, E.REKEY): (S.RESETTING, (A.WITHDRAW, A.RESET)),
     (S.READY, E.TIMEOUT): (S.DRAINING, (A.WITHDRAW, A.CLOSE_STDIN)),
@@ -148,7 +148,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.READY, E.RSS_SOFT): (S.DRAINING, (A.WITHDRAW, A.CLOSE_STDIN)),
     (S.READY, E.BAD_FRAME): (S.KILLING, (A.WITHDRAW, A.TERMINATE)),
     (S.READY, E.RSS_HARD): (S.KILLING, (A.WITHDRAW, A.TERMINATE)),
-    (S.READY, E.EXITED): (S.DEAD, (A.WITHDRAW, A.BURY)),
+    (S.READY, E.EXITED): (S.DEAD, (A.WITHDRAW, A.END)),
     (S.HELD, E.TURN): (S.BUSY, (A.WRITE_TURN,)),
     (S.HELD, E.RELEASE): (S.READY, (A.OFFER,)),
     (S.HELD, E.RELEASE_RESET): (S.RESETTING, (A.RESET,)),
@@ -158,7 +158,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.HELD, E.EOF): DRAIN,
     (S.HELD, E.BAD_FRAME): TERM,
     (S.HELD, E.RSS_HARD): TERM,
-    (S.HELD, E.EXITED): BURIED,
+    (S.HELD, E.EXITED): ENDED,
     (S.BUSY, E.RESULT): (S.HELD, ()),
     (S.BUSY, E.PARK): (S.PARKED, ()),
     (S.BUSY, E.CANCEL): (S.CANCELLING, (A.INTERRUPT,)),
@@ -168,7 +168,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.BUSY, E.TIMEOUT): _failing(TERM, A.FAIL_STUCK),
     (S.BUSY, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
     (S.BUSY, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
-    (S.BUSY, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
+    (S.BUSY, E.EXITED): _failing(ENDED, A.FAIL_CRASHED),
     (S.PARKED, E.TOOL_RESULTS): (S.BUSY, (A.WRITE_RESULTS,)),
     (S.PARKED, E.CANCEL): (S.CANCELLING, (A.INTERRUPT,)),
     (S.PARKED, E.RELEASE_RETIRE): DRAIN,
@@ -177,7 +177,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.PARKED, E.EOF): _failing(DRAIN, A.FAIL_CRASHED),
     (S.PARKED, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
     (S.PARKED, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
-    (S.PARKED, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
+    (S.PARKED, E.EXITED): _failing(ENDED, A.FAIL_CRASHED),
     (S.CANCELLING, E.RESULT): (S.HELD, ()),
     (S.CANCELLING, E.RELEASE_RETIRE): DRAIN,
     (S.CANCELLING, E.STOP): _failing(DRAIN, A.FAIL_DRAINING),
@@ -185,7 +185,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.CANCELLING, E.TIMEOUT): _failing(TERM, A.FAIL_STUCK),
     (S.CANCELLING, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
     (S.CANCELLING, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
-    (S.CANCELLING, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
+    (S.CANCELLING, E.EXITED): _failing(ENDED, A.FAIL_CRASHED),
     (S.RESETTING, E.RESET_OK): (S.READY, (A.OFFER,)),
     (S.RESETTING, E.STOP): TERM,
     (S.RESETTING, E.EOF): TERM,
@@ -193,17 +193,17 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.RESETTING, E.RSS_HARD): TERM,
     (S.RESETTING, E.BAD_FRAME): TERM,
     (S.RESETTING, E.RESULT): TERM,  # a result without the confirmation that precedes it: not reset
-    (S.RESETTING, E.EXITED): BURIED,
+    (S.RESETTING, E.EXITED): ENDED,
     #
     # A turn can still be open here: when the CLI closed stdout, or its holder left, before the result.
     (S.DRAINING, E.TIMEOUT): _failing(TERM, A.FAIL_STUCK),
     (S.DRAINING, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
     (S.DRAINING, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
-    (S.DRAINING, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
+    (S.DRAINING, E.EXITED): _failing(ENDED, A.FAIL_CRASHED),
     (S.KILLING, E.TIMEOUT): (S.KILLING, (A.KILL,)),
     (S.KILLING, E.SPAWNED): TERM,  # stopped while the spawn was under way
-    (S.KILLING, E.SPAWN_FAILED): BURIED,
-    (S.KILLING, E.EXITED): BURIED,
+    (S.KILLING, E.SPAWN_FAILED): ENDED,
+    (S.KILLING, E.EXITED): ENDED,
 }
 
 _GIVEN_BACK = (E.RELEASE, E.RELEASE_RESET, E.RELEASE_RETIRE)

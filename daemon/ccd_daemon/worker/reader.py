@@ -3,7 +3,7 @@
 Theory of operation. `on_stdout` is the hot path: one read of the pipe becomes one call of the turn's sink, with
 nothing decoded unless a message starts or ends in it. A read in which there is anything else takes the slow path:
 its lines are sorted one by one, and those that are passed on still go out together. What concerns the answer is
-decided here; what concerns the process and its life is told to the host.
+decided here; what concerns the process and its life is told to the listener.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ccd_protocol.errors import RpcError
 _ENDING = (State.KILLING, State.DEAD)
 
 
-class Host(Protocol):
+class ReaderListener(Protocol):
     """Whose CLI it is: the worker."""
 
     state: State
@@ -58,24 +58,24 @@ class Host(Protocol):
         """What came is not the protocol."""
 
 
-class Reader:
+class StdoutReader:
     """The stdout of one CLI. `turn` is the one whose answer it is to be, None between turns."""
 
-    def __init__(self, host: Host, max_line_bytes: int) -> None:
+    def __init__(self, listener: ReaderListener, max_line_bytes: int) -> None:
         self.turn: Turn | None = None
-        self._host = host
+        self._listener = listener
         self._cutter = LineCutter(max_line_bytes)
         self._time = asyncio.get_running_loop().time
 
     @property
-    def held_bytes(self) -> int:
+    def unfinished_bytes(self) -> int:
         """The size of the line that has not ended yet."""
-        return self._cutter.held_bytes
+        return self._cutter.unfinished_bytes
 
     def on_stdout(self, data: bytes) -> None:
         """One read of the pipe. Token lines go to the turn's sink untouched."""
         turn = self.turn
-        if turn is None or self._cutter.held_bytes or not all_tokens(data):
+        if turn is None or self._cutter.unfinished_bytes or not all_tokens(data):
             data = self._cut(data)
             if turn is None or not all_tokens(data):
                 self._slow_lines(data)
@@ -88,7 +88,7 @@ class Reader:
 
     def _cut(self, data: bytes) -> bytes:
         """The whole lines of a read, and of those before it."""
-        if self._host.state in _ENDING:
+        if self._listener.state in _ENDING:
             return b""
         try:
             return self._cutter.feed(data)
@@ -100,13 +100,13 @@ class Reader:
         """From here on silence is what is watched for, and nothing may be tried again."""
         turn.flowing = True
         turn.output_started = turn.sink is not None
-        self._host.watch()
+        self._listener.watch()
 
     def _slow_lines(self, lines: bytes) -> None:
         """Lines among which there are some to look at: those passed on still go out together."""
         keep: list[bytes] = []
         for line in each(lines):
-            if self._host.state in _ENDING:
+            if self._listener.state in _ENDING:
                 return
             try:
                 if line.startswith(TOKEN_PREFIX):
@@ -126,7 +126,7 @@ class Reader:
 
     def _bad_output(self, reason: str) -> None:
         self._cutter = LineCutter(self._cutter.max_line_bytes)  # lets go of what it holds
-        self._host.bad_output(reason)
+        self._listener.bad_output(reason)
 
     # --- the kinds of lines ---
 
@@ -138,15 +138,15 @@ class Reader:
             self._on_assistant(line, keep)
         elif kind.type == "result":
             self._flush(keep)
-            self._host.on_result(control.result_line(line))
+            self._listener.on_result(control.result_line(line))
         elif kind.type == "control_response":
-            self._host.on_reply(control.control_reply(line).response)
+            self._listener.on_reply(control.control_reply(line).response)
         elif kind.type == "control_request":
-            self._host.on_request(control.control_request(line))
+            self._listener.on_request(control.control_request(line))
         elif kind.type == "conversation_reset":
-            self._host.on_conversation_reset()
+            self._listener.on_conversation_reset()
         elif kind.type == "system" and kind.subtype == "api_retry":
-            self._host.on_retry(control.retry_line(line))
+            self._listener.on_retry(control.retry_line(line))
         elif kind.type == "system" and kind.subtype == "status" and self.turn is not None:
             self.turn.api_requests += kind.status == "requesting"
 
@@ -168,18 +168,18 @@ class Reader:
         try:
             stop = turn.saw_event(event)
         except RpcError as error:
-            self._host.end_early(turn, error)
+            self._listener.end_early(turn, error)
             return
         if event.type == "message_start":
-            self._host.guard()
+            self._listener.guard()
         if turn.message_done and not done:
-            self._host.watch()
+            self._listener.watch()
         if not done:
             if event.type.startswith("content_block") and not turn.flowing:
                 self._first_output(turn)
             keep.append(line)
         if stop:
-            self._host.stop_message()
+            self._listener.stop_message()
 
     def _on_assistant(self, line: bytes, keep: list[bytes]) -> None:
         turn = self.turn
@@ -190,6 +190,6 @@ class Reader:
             try:
                 turn.add_content(message.message.id, message.message.content)
             except RpcError as error:
-                self._host.end_early(turn, error)
+                self._listener.end_early(turn, error)
                 return
             keep.append(line)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ccd_daemon import errors
 from ccd_daemon.claude import control
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.request.body import Script
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatResult, Usage
@@ -133,7 +134,7 @@ class Turn:
         return [str(block.get("id")) for block in self.content if block.get("type") == "tool_use"]
 
     def result(
-        self, line: control.ResultLine, *, worker: str, mode: str, cost_usd: float, now: float
+        self, line: control.ResultLine, *, worker: str, mode: Mode, cost_usd: float, now: float
     ) -> ChatResult:
         """The turn's result once the CLI has reported its end."""
         usage = self.usage if self.message_done else (line.usage or {})

@@ -16,9 +16,9 @@ from random import Random
 from typing import Any, Protocol
 
 from ccd_daemon import errors
-from ccd_daemon.claude import control
+from ccd_daemon.claude import control, failures
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Settings
-from ccd_daemon.pool.policy import excess, jittered
 from ccd_daemon.process import memory
 from ccd_daemon.process.cgroup import Group
 from ccd_daemon.process.process import exit_words
@@ -28,16 +28,16 @@ from ccd_daemon.worker.actions import DO
 from ccd_daemon.worker.clocks import OutputClock, StateClock
 from ccd_daemon.worker.controller import Controller
 from ccd_daemon.worker.lifecycle import Action, Event, IllegalTransition, State, step
-from ccd_daemon.worker.reader import Reader
+from ccd_daemon.worker.reader import StdoutReader
 from ccd_daemon.worker.turn import Sink, Turn
-from ccd_daemon.worker.wear import Wear, WearLimits
+from ccd_daemon.worker.wear import Wear, WearLimits, jittered
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatResult
 
 log = logging.getLogger("ccd.worker")
 
 
-class Owner(Protocol):
+class WorkerListener(Protocol):
     """Who owns the worker: the pool."""
 
     def offer(self, worker: Worker) -> None:
@@ -55,18 +55,20 @@ class Owner(Protocol):
     def idle(self, worker: Worker) -> None:
         """An abandoned turn has ended; the worker is HELD by nobody and must be given back."""
 
-    def buried(self, worker: Worker) -> None:
+    def ended(self, worker: Worker) -> None:
         """The worker is DEAD."""
 
 
 class Worker:
     """A CLI process of one profile, serving one tenant at a time."""
 
-    def __init__(self, worker_id: str, profile: str, mode: str, settings: Settings, owner: Owner) -> None:
+    def __init__(
+        self, worker_id: str, profile: str, mode: Mode, settings: Settings, listener: WorkerListener
+    ) -> None:
         self.id = worker_id
         self.profile = profile
         self.mode = mode
-        self.owner: Owner = owner
+        self._listener: WorkerListener = listener
         self.tenant: str | None = None  # whose requests it has heard; None: nobody's
         self.binding: str | None = None  # the system prompt it has for life (`body.binding_of`), or none yet
         self.state = State.SPAWNING
@@ -88,7 +90,7 @@ class Worker:
         self.wear_limits = _wear_limits(settings, jittered(1.0, random))
         self.tree: ProcessTree = ProcessTree(self)
         self.controller: Controller = Controller(worker_id, mode)
-        self._reader = Reader(self, settings.cli.max_line_bytes)
+        self._reader = StdoutReader(self, settings.cli.max_line_bytes)
         self.on_stdout = self._reader.on_stdout  # called with every read: nothing stands in between
         self._clock = StateClock(settings, random, self._timed_out)
         self._silence = OutputClock(settings, lambda: self.tree.paused, self._silent)
@@ -229,12 +231,12 @@ class Worker:
             turn.resolve(result)
         else:
             # Once a message has begun, whatever follows (a refused call, a repetition) is the end of a broken one.
-            error = errors.broke_off() if turn.begun else errors.from_result(line, model=turn.model)
+            error = errors.broke_off() if turn.begun else failures.from_result(line, model=turn.model)
             turn.reject(turn.failed_by(error))
         if turn.abandoned:
-            self.owner.idle(self)
+            self._listener.idle(self)
 
-    # --- what the reader tells (see `reader.Host`) ---
+    # --- what the reader tells (see `reader.ReaderListener`) ---
 
     def watch(self) -> None:
         """The turn has begun or come to its next stage: watch for what comes next."""
@@ -263,7 +265,7 @@ class Worker:
         turn = self.turn
         if self.state is State.REHEARSING:
             well = self.controller.rehearsed(line)
-            self.owner.rehearsed(
+            self._listener.rehearsed(
                 self, None if well else f"it ended with: {line.result or line.subtype}"[:300]
             )
             self.feed(Event.RESULT)
@@ -285,8 +287,11 @@ class Worker:
         if turn is None or turn.over:
             return
         turn.last_output = self._loop.time()
-        if errors.hopeless(retry, patience_ms=self._settings.cli.retry_patience_ms) and not turn.message_done:
-            self.end_early(turn, turn.failed_by(errors.from_retry(retry, model=turn.model)))
+        if (
+            failures.hopeless(retry, patience_ms=self._settings.cli.retry_patience_ms)
+            and not turn.message_done
+        ):
+            self.end_early(turn, turn.failed_by(failures.from_retry(retry, model=turn.model)))
 
     def on_reply(self, reply: control.ControlReply) -> None:
         """A control request was answered."""
@@ -305,7 +310,7 @@ class Worker:
             if self.pid is not None and not self.tree.caps_memory:
                 memory.limit_data(self.pid, self._settings.pool.rss_hard_bytes)
             self.last_used = self._loop.time()
-            self.feed(Event.REHEARSE if self.owner.may_rehearse(self) else Event.WARMED)
+            self.feed(Event.REHEARSE if self._listener.may_rehearse(self) else Event.WARMED)
 
     def on_request(self, request: control.ControlRequestLine) -> None:
         """The CLI asks its host something."""
@@ -322,7 +327,7 @@ class Worker:
         log.warning("worker %s: %s", self.id, self.death)
         self.feed(Event.BAD_FRAME)
 
-    # --- what the process tells (see `process.Listener`) ---
+    # --- what the process tells (see `process.ProcessListener`) ---
 
     def on_stdout_eof(self) -> None:
         """Stdout was closed while the process lives."""
@@ -338,6 +343,16 @@ class Worker:
             self.feed(Event.RSS_HARD)
         self.feed(Event.EXITED)
 
+    # --- actions of the table ---
+
+    def offer(self) -> None:
+        """It is READY: tell the pool."""
+        self._listener.offer(self)
+
+    def withdraw(self) -> None:
+        """It is no longer READY: tell the pool."""
+        self._listener.withdraw(self)
+
     # --- memory ---
 
     def measured(self, rss_bytes: int, processes: int) -> None:
@@ -346,7 +361,7 @@ class Worker:
         limits = self._settings.pool
         if self.state in (State.SPAWNING, State.DEAD):
             return
-        too_large = excess(
+        too_large = memory.excess(
             rss_bytes, processes, hard_bytes=limits.rss_hard_bytes, max_processes=limits.max_processes
         )
         if too_large is not None:
@@ -360,12 +375,12 @@ class Worker:
         self.feed(Event.RSS_HARD)
         self.tree.kill()  # no time for manners: what grows by 500 MB/s is not asked first
 
-    def bury(self) -> None:
+    def end(self) -> None:
         """It is DEAD: clean up after it."""
         self._reader.turn = None
         self.stderr_tail = self.tree.stderr_tail()
         self.tree.remove()
-        self.owner.buried(self)
+        self._listener.ended(self)
 
 
 def _discard(lines: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ccd_daemon.config import Server as Settings
+from ccd_daemon.config import ServerSettings as Settings
 from ccd_daemon.rpc.connection import Call, Connection, Handler
 from ccd_daemon.rpc.server import Server
 from ccd_protocol.errors import Code

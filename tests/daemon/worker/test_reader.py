@@ -11,7 +11,7 @@ import pytest
 
 from ccd_daemon.request.body import Script
 from ccd_daemon.worker.lifecycle import State
-from ccd_daemon.worker.reader import Reader
+from ccd_daemon.worker.reader import StdoutReader
 from ccd_daemon.worker.turn import Turn
 from ccd_protocol.errors import Code, RpcError
 from fakes.in_loop import in_loop
@@ -40,7 +40,7 @@ class Scene:
     def __init__(self, *, streaming: bool = True) -> None:
         self.told = Told()
         self.reads: list[bytes] = []
-        self.reader = Reader(self.told, 1000)
+        self.reader = StdoutReader(self.told, 1000)
         sink = self.reads.append if streaming else None
         self.turn = self.reader.turn = Turn(Script(b""), "m", sink, 0.0)
 
@@ -99,7 +99,7 @@ def test_how_reads_are_cut_does_not_matter(seed: int) -> None:
         assert scene.turn.text == "hi"
         assert scene.turn.message_done
         assert scene.told.said == ["guard", "watch", "watch", "on_result"]
-        assert scene.reader.held_bytes == 0
+        assert scene.reader.unfinished_bytes == 0
 
     once()
 
@@ -174,6 +174,6 @@ def test_after_bad_output_nothing_is_looked_at(bad: bytes) -> None:
         scene = Scene().read(START + TOKEN, bad, RESULT)
         assert scene.told.said[-1] == "bad_output"
         assert scene.reads == [START + TOKEN]
-        assert scene.reader.held_bytes == 0
+        assert scene.reader.unfinished_bytes == 0
 
     once()

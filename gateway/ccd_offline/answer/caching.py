@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ccd_offline import tokens
-from ccd_offline.messages import as_blocks
+from ccd_offline.rules.messages import as_blocks
 
 MAX_ENTRIES = 10_000
 _LEAST_TOKENS = 1024

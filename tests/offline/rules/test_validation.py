@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from ccd_offline import models, schemas, signature, validation
+from ccd_offline import models
 from ccd_offline.errors import RefusedError
+from ccd_offline.rules import schemas, signature, validation
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(16)).decode()
 TOOL = {"name": "f", "input_schema": {"type": "object", "properties": {"n": {"type": "integer"}}}}

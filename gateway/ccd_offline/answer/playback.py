@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
-from ccd_offline.stream import Step
+from ccd_offline.answer.stream import Step
 
 # A reader that learns of the cut together with the last bytes may throw these away.
 _CUT_PAUSE_S = 0.025

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import Any, NamedTuple
 
-from ccd_offline import blocks, shape
 from ccd_offline.errors import RefusedError, invalid
 from ccd_offline.models import Model
+from ccd_offline.rules import blocks, shape
 
 
 class Turn(NamedTuple):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ccd_offline import messages, models, schemas, shape, tokens
+from ccd_offline import models, tokens
 from ccd_offline.errors import RefusedError, invalid
 from ccd_offline.models import Model
+from ccd_offline.rules import messages, schemas, shape
 
 _REQUIRED = ("model", "messages")
 _OPTIONAL = frozenset(

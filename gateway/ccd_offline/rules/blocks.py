@@ -7,8 +7,8 @@ import binascii
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ccd_offline import shape, signature
 from ccd_offline.errors import invalid
+from ccd_offline.rules import shape, signature
 
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _MAX_IMAGE_BYTES = 5 * 1024 * 1024

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from ccd_offline import shape
 from ccd_offline.errors import invalid
+from ccd_offline.rules import shape
 
 _UNSUPPORTED = frozenset(
     [

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ccd_offline import schemas, signature, tokens, validation
-from ccd_offline.caching import Split
-from ccd_offline.directives import Directive, ToolCall
-from ccd_offline.messages import as_blocks
+from ccd_offline import tokens
+from ccd_offline.answer.caching import Split
+from ccd_offline.answer.directives import Directive, ToolCall
+from ccd_offline.rules import schemas, signature, validation
+from ccd_offline.rules.messages import as_blocks
 
 ECHO = "[ccd offline echo] No model was asked. You said: "
 _MARK = "<system-reminder>"

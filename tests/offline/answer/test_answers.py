@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from ccd_offline import answers, directives, signature, stream
-from ccd_offline.caching import PromptCache, Split
-from ccd_offline.directives import Directive, Match, Queued, Scripts, ToolCall
+from ccd_offline.answer import answers, directives, stream
+from ccd_offline.answer.caching import PromptCache, Split
+from ccd_offline.answer.directives import Directive, Match, Queued, Scripts, ToolCall
 from ccd_offline.errors import RefusedError
+from ccd_offline.rules import signature
 
 TOOL = {"name": "f", "input_schema": {"type": "object", "properties": {"n": {"const": 3}}, "required": ["n"]}}
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ccd_offline.answers import Answer
-from ccd_offline.directives import Directive
+from ccd_offline.answer.answers import Answer
+from ccd_offline.answer.directives import Directive
 from ccd_offline.errors import error_json
 
 _WORD = re.compile(r"\s*\S+|\s+")
