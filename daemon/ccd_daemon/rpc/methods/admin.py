@@ -106,7 +106,10 @@ class AdminMethods:
             for name, profile in self._facts.settings.profiles.items()
         }
         return ModelsResult(
-            models=list(found.values()), profiles=sorted(of_profiles), default=default, of_profiles=of_profiles
+            models=list(found.values()),
+            profiles=sorted(of_profiles),
+            default=default,
+            of_profiles=of_profiles,
         )
 
     def workers(self, call: Called) -> WorkersResult:
