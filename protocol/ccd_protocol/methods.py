@@ -277,6 +277,14 @@ class ModelsResult(TypedDict):
     of_profiles: dict[str, ProfileModels]
 
 
+class StoryStep(TypedDict):
+    """One step of a CLI process's life."""
+
+    at_s: float  # of its age
+    state: str  # in which it was
+    event: str  # what happened then
+
+
 class WorkerRow(TypedDict):
     """One line of `admin.workers`."""
 
@@ -290,6 +298,7 @@ class WorkerRow(TypedDict):
     turns: int
     rss_bytes: int
     cli_version: str | None
+    story: list[StoryStep]  # its last 32 steps, the oldest first
 
 
 class WorkersResult(TypedDict):

@@ -181,6 +181,7 @@ def _row(worker: Worker) -> WorkerRow:
         turns=worker.wear.turns,
         rss_bytes=worker.rss_bytes,
         cli_version=worker.cli_version,
+        story=worker.story.steps(),
     )
 
 
@@ -197,6 +198,7 @@ def _session_row(session: Session) -> WorkerRow:
         turns=process.turns,
         rss_bytes=process.rss_bytes,
         cli_version=session.view.state["claude_code_version"] or None,
+        story=process.story.steps(),
     )
 
 
