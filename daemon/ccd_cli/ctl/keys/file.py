@@ -74,6 +74,10 @@ def show_token(key: keyfile.Key, token: str, as_json: bool) -> None:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else what is still held back fails again at the exit
         stop(f"the key cannot be shown, so none was made: {error.strerror}", EXIT_FAILED)
+
+
+def say_once(key: keyfile.Key, as_json: bool) -> None:
+    """Tell a reader what has just been shown, once it is certain."""
     if not as_json:
         click.echo(f"The key {key.name!r} is shown only now. Clients send it as their API key.", err=True)
 
