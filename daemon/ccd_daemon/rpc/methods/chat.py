@@ -167,7 +167,7 @@ class ChatMethods:
         thoughtless = not chat.get("exact") and self._thoughts.restore(tenant, chat)
         dropped: set[str] = set()
         tries = _LEASE_TRIES
-        fallback = chat.get("fallback_model") or self._profiles[profile].fallback_model
+        fallback = chat.get("fallback_model", self._profiles[profile].fallback_model)
         fell_back = loose = False
         while True:
             avoided = frozenset(self._refused.get(model, ()))
