@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ccd_gateway.names import model_name
-from ccd_settings import compat as foreign
+from ccd_settings import compat
 from ccd_settings.paths import data_dir
 from ccd_settings.settings import config_path, load, socket_in_force
 
@@ -26,6 +26,13 @@ class GatewaySettings:
     )
     socket: Path | None = field(
         default=None, metadata={"help": "the daemon's socket; by default where the daemon itself puts it"}
+    )
+    certfile: Path | None = field(
+        default=None,
+        metadata={"help": "certificate chain (PEM) to serve HTTPS with; read again when it changes"},
+    )
+    keyfile: Path | None = field(
+        default=None, metadata={"help": "its private key (PEM); default: it is in certfile too"}
     )
     workers: int = field(default=2, metadata={"min": 1, "max": 64, "help": "gateway processes"})
     max_body_bytes: int = field(
@@ -150,6 +157,8 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         """Refuse addresses that cannot be meant; the loader puts the section's name before the message."""
+        if self.keyfile is not None and self.certfile is None:
+            raise ValueError("keyfile: needs gateway.certfile, the certificate that the key belongs to")
         for network in self.fetch_networks:
             try:
                 ipaddress.ip_network(network, strict=False)
@@ -222,7 +231,7 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -
         environ=environ,
         overrides=overrides,
         others_allowed=True,
-        below=foreign.read(environ).settings,
+        below=compat.read(environ).settings,
     )
     settings: GatewaySettings = loaded["gateway"]
     folder: Path | None = loaded["data"].dir

@@ -7,7 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ccd_gateway.access.keyfile import Key
+from ccd_gateway.access.permission import Known, may_use
 from ccd_gateway.errors import ApiError
+from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.methods import Model, ModelsResult
 
 _DEFAULT_PROFILE = "chat"  # what a model without a profile is asked for
@@ -39,6 +42,29 @@ def with_other_names(found: ModelsResult, model_map: Mapping[str, str]) -> dict[
     return rows
 
 
+def usable(found: ModelsResult, key: Key | None, settings: GatewaySettings) -> list[dict[str, Any]]:
+    """The models that the holder of a key may use; all of them without one."""
+    known = Known.of(found)
+    rows = with_other_names(found, settings.model_map)
+    return [row for name, row in rows.items() if _may_ask(key, known, settings.model_for(name))]
+
+
+def find_usable(found: ModelsResult, name: str, key: Key | None, settings: GatewaySettings) -> dict[str, Any]:
+    """`find`, where a model that a key is not for is like one that does not exist.
+
+    Raises:
+        ApiError: 404 `model_not_found`.
+    """
+    meant = settings.model_for(name)
+    if not _may_ask(key, Known.of(found), meant):
+        raise _unknown(name)
+    return find(found, name, meant)
+
+
+def _may_ask(key: Key | None, known: Known, model: str) -> bool:
+    return may_use(key, known, *known.resolved(None, model))
+
+
 def find(found: ModelsResult, name: str, means: str | None = None) -> dict[str, Any]:
     """One model object, under the id that was asked for.
 
@@ -59,12 +85,12 @@ def find(found: ModelsResult, name: str, means: str | None = None) -> dict[str, 
         return {**rows[meant], "id": name}
     if meant != name and not slash:  # the settings may name models that the CLI knows and does not list
         return _row(name, {"id": meant, "alias": None, "display_name": meant})
-    raise ApiError(
-        404,
-        f"The model {name[:200]!r} does not exist. GET /v1/models lists those that do.",
-        param="model",
-        code="model_not_found",
-    )
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> ApiError:
+    text = f"The model {name[:200]!r} does not exist. GET /v1/models lists those that do."
+    return ApiError(404, text, param="model", code="model_not_found")
 
 
 def _row(name: str, model: Model) -> dict[str, Any]:

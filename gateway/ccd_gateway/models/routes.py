@@ -9,6 +9,7 @@ import falcon
 import falcon.asgi
 import msgspec
 
+from ccd_gateway.access.caller import caller_of
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.edge.description import (
     ANSWERING,
@@ -23,7 +24,7 @@ from ccd_gateway.edge.description import (
 )
 from ccd_gateway.edge.routing import Route
 from ccd_gateway.errors import JSON, bad_request
-from ccd_gateway.models.listing import find, with_other_names
+from ccd_gateway.models.listing import find_usable, usable
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.shapes import MESSAGES
 from ccd_protocol.methods import ModelsResult
@@ -41,9 +42,8 @@ class Models:
         self._settings = settings
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Every model: by name, by alias, under other vendors' names, and for each further profile."""
-        found: ModelsResult = await self._backend.call("model.list")
-        rows = list(with_other_names(found, self._settings.model_map).values())
+        """Every model that the caller may use: by name, by alias, under other vendors' names, and by profile."""
+        rows = usable(await self._backend.call("model.list"), caller_of(req).key, self._settings)
         if req.get_header(_VERSION) is None:
             _send(resp, {"object": "list", "data": rows})
             return
@@ -53,7 +53,7 @@ class Models:
     async def on_get_one(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, model: str) -> None:
         """One model; `profile/model` is one too, and so is any name that the settings map to one."""
         found: ModelsResult = await self._backend.call("model.list")
-        row = find(found, model, self._settings.model_for(model))
+        row = find_usable(found, model, caller_of(req).key, self._settings)
         _send(resp, row if req.get_header(_VERSION) is None else to_anthropic(row))
 
 

@@ -6,9 +6,11 @@ import gc
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
@@ -18,9 +20,11 @@ from ccd_gateway.access.auth import is_local, why_not
 from ccd_gateway.access.keyfile import KeyFileError
 from ccd_gateway.app import create_app
 from ccd_gateway.edge.envelope import App
+from ccd_gateway.server.tls import CertificateError, Certificates
 from ccd_gateway.server.worker import GatewayWorker
 from ccd_gateway.settings import GatewaySettings
 from ccd_settings.parent import die_with_parent, starter
+from ccd_settings.service_manager import Notifier, take_socket
 
 _BACKLOG = 4096
 
@@ -40,8 +44,9 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
     """
     if settings.die_with_parent:
         die_with_parent(starter(os.environ), signal.SIGTERM)
+    manager = Notifier(os.environ)
     try:
-        listener = listen(settings.bind)
+        listener = take_socket(os.environ, "http") or listen(settings.bind)
     except OSError as error:
         print(f"ccd gateway: cannot listen on {settings.bind}: {_why(error)}", file=sys.stderr)
         return 1
@@ -50,14 +55,26 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
         listener.close()
         print(f"ccd gateway: {refusal}", file=sys.stderr)
         return 2
+    try:
+        certificates = Certificates(settings.certfile, settings.keyfile) if settings.certfile else None
+    except CertificateError as error:
+        listener.close()
+        print(f"ccd gateway: {error}", file=sys.stderr)
+        return 2
     if not is_local(listener.getsockname()) and not settings.insecure_no_auth:
         # Also where a worker starts when the last key is gone.
         settings = replace(settings, require_keys=True)
     try:
-        _Server(settings, listener, on_ready).run()
+        _Server(settings, listener, partial(_ready, manager, on_ready), certificates).run()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     return 0
+
+
+def _ready(manager: Notifier, on_ready: Callable[[str], None] | None, url: str) -> None:
+    manager.tell("READY=1", f"STATUS=serving {url}", f"MAINPID={os.getpid()}")
+    if on_ready is not None:
+        on_ready(url)
 
 
 def _refusal(settings: GatewaySettings, listener: socket.socket) -> str | None:
@@ -91,10 +108,10 @@ def listen(bind: str) -> socket.socket:
     return socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
 
 
-def url(listener: socket.socket) -> str:
+def url(listener: socket.socket, scheme: str = "http") -> str:
     """Where the gateway can be reached."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def options(settings: GatewaySettings) -> dict[str, Any]:
@@ -126,10 +143,15 @@ class _Server(BaseApplication):  # type: ignore[misc]
     """
 
     def __init__(
-        self, settings: GatewaySettings, listener: socket.socket, on_ready: Callable[[str], None] | None
+        self,
+        settings: GatewaySettings,
+        listener: socket.socket,
+        on_ready: Callable[[str], None],
+        certificates: Certificates | None = None,
     ) -> None:
         self.settings = settings
-        self._url = url(listener)
+        self._certificates = certificates
+        self._url = url(listener, "https" if certificates else "http")
         self._fd = listener.detach()  # gunicorn makes a socket of its own of it, and closes this number
         self._on_ready = on_ready
         super().__init__()
@@ -138,16 +160,24 @@ class _Server(BaseApplication):  # type: ignore[misc]
         for name, value in options(self.settings).items():
             self.cfg.set(name, value)
         self.cfg.set("bind", [f"fd://{self._fd}"])
+        if self._certificates is not None:
+            self.cfg.set(
+                "certfile", str(self.settings.certfile)
+            )  # so that gunicorn knows that it serves HTTPS
+            self.cfg.set("ssl_context", self._context)
         self.cfg.set("when_ready", self._when_ready)
         self.cfg.set("pre_fork", _pre_fork)
         self.cfg.set("post_fork", _post_fork if self.settings.die_with_parent else _hold_signals)
+
+    def _context(self, config: Any, default: Any) -> ssl.SSLContext:
+        assert self._certificates is not None
+        return self._certificates.context
 
     def load(self) -> App:
         return create_app(self.settings)
 
     def _when_ready(self, arbiter: Any) -> None:
-        if self._on_ready is not None:
-            self._on_ready(self._url)
+        self._on_ready(self._url)
 
 
 def _pre_fork(arbiter: Any, worker: Any) -> None:

@@ -37,7 +37,7 @@ from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.shapes import SESSION
 from ccd_gateway.surface.body import decode_object, violation
 from ccd_gateway.surface.driver import send
-from ccd_gateway.surface.ignored import name_ignored
+from ccd_protocol.acting import acting
 from ccd_protocol.errors import Code, RpcError
 
 
@@ -64,10 +64,11 @@ class Sessions:
         """Open one. It takes messages when this is answered."""
         caller = self._checked(req)
         fields = decode_object(await read_body(req, self._settings.max_body_bytes) or b"{}")
-        wanted = _wanted(fields)
+        wanted = _wanted(acting("session.open", fields, set_here=("tenant",)))
         if wanted.model is not None:
             wanted.model = self._settings.model_for(wanted.model)
-        access.check_model(caller, wanted.model)
+        if caller.key is not None:
+            access.check_model(caller, await self._backend.known(), wanted.model)
         params = {**msgspec.structs.asdict(wanted), "tenant": caller.tenant}
         try:
             found = await self._backend.call("session.open", params)
@@ -75,7 +76,6 @@ class Sessions:
             if error.code is Code.WORKER_SPAWN:
                 raise ApiError(500, f"Failed to launch CLI: {error.message}") from None
             raise
-        name_ignored(resp, sorted(fields.keys() - set(SessionWanted.__struct_fields__)))
         resp.status = 201
         session_id = found["session_id"]
         send(resp, {"session_id": session_id, "ws_url": f"/ws/session/{session_id}"})

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Protocol
 
+from ccd_daemon.config import Settings
 from ccd_daemon.pool.policy import Rehearsals
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.process.memory import host_memory, rss_bytes
 from ccd_daemon.session.session import Session
 from ccd_daemon.session.sessions import Sessions
 from ccd_daemon.worker.worker import Worker
+from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.events import Called
 from ccd_protocol.methods import (
     HealthResult,
     Model,
     ModelsResult,
+    NoResult,
     PingResult,
+    ProfileModels,
     StatusResult,
     WorkerRow,
     WorkersResult,
 )
 
+log = logging.getLogger("ccd")
+
+_MAX_NOTE = 200
 #: What the CLI calls its models when it has not been asked yet.
 _ALIASES = ("opus", "sonnet", "haiku")
 
@@ -29,6 +37,7 @@ _ALIASES = ("opus", "sonnet", "haiku")
 class Facts(Protocol):
     """What the methods need to know of the daemon (the composition root provides it)."""
 
+    settings: Settings
     pool: Pool
     sessions: Sessions
     version: str
@@ -43,7 +52,7 @@ class Facts(Protocol):
         """What bounds the workers' memory and ends their trees, and how short of memory the host is."""
 
 
-class Admin:
+class AdminMethods:
     """The methods that report."""
 
     def __init__(self, facts: Facts) -> None:
@@ -53,6 +62,14 @@ class Admin:
     def ping(self, call: Called) -> PingResult:
         """Answers at once."""
         return self._pong
+
+    def note(self, call: Called) -> NoResult:
+        """Leave a line in the log, so that what happened outside can be found beside what happened here."""
+        text = call.params.get("text")
+        if not isinstance(text, str) or not 0 < len(text) <= _MAX_NOTE or set(call.params) != {"text"}:
+            raise RpcError(Code.BAD_PARAMS, f"admin.note takes 'text', at most {_MAX_NOTE} characters")
+        log.info("noted: %s", text)
+        return NoResult()
 
     def health(self, call: Called) -> HealthResult:
         """Whether a chat sent now would be accepted."""
@@ -73,16 +90,27 @@ class Admin:
         """The CLI's own list, each resolved name once, under the first alias that is not `default`."""
         pool = self._facts.pool
         found: dict[str, Model] = {}
+        default: str | None = None
         for entry in sorted(pool.models, key=lambda model: model.get("value") == "default"):
             alias = str(entry.get("value") or "")
             name = str(entry.get("resolvedModel") or alias)
+            default = name if alias == "default" else default
             if name and name not in found:
                 found[name] = Model(
                     id=name, alias=alias or None, display_name=str(entry.get("displayName") or name)
                 )
         if not found:
             found = {alias: Model(id=alias, alias=alias, display_name=alias.title()) for alias in _ALIASES}
-        return ModelsResult(models=list(found.values()), profiles=sorted(pool.shelves))
+        of_profiles = {
+            name: ProfileModels(model=profile.model, fallback_model=profile.fallback_model)
+            for name, profile in self._facts.settings.profiles.items()
+        }
+        return ModelsResult(
+            models=list(found.values()),
+            profiles=sorted(of_profiles),
+            default=default,
+            of_profiles=of_profiles,
+        )
 
     def workers(self, call: Called) -> WorkersResult:
         """The CLI processes, oldest first."""
@@ -153,6 +181,7 @@ def _row(worker: Worker) -> WorkerRow:
         turns=worker.wear.turns,
         rss_bytes=worker.rss_bytes,
         cli_version=worker.cli_version,
+        story=worker.story.steps(),
     )
 
 
@@ -169,6 +198,7 @@ def _session_row(session: Session) -> WorkerRow:
         turns=process.turns,
         rss_bytes=process.rss_bytes,
         cli_version=session.view.state["claude_code_version"] or None,
+        story=process.story.steps(),
     )
 
 
