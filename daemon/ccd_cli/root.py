@@ -6,6 +6,7 @@ import click
 
 from ccd_cli.ask.ask import ask
 from ccd_cli.cli.cli import cli
+from ccd_cli.config.config import config
 from ccd_cli.ctl.ctl import ctl
 from ccd_cli.doctor.bugreport import bugreport
 from ccd_cli.doctor.doctor import doctor
@@ -13,7 +14,7 @@ from ccd_cli.options import group
 from ccd_cli.serve.daemon import daemon
 from ccd_cli.serve.gateway import gateway
 from ccd_cli.serve.up import up
-from ccd_cli.service.service import service_group
+from ccd_cli.service.service import service
 
 
 @group(
@@ -27,5 +28,5 @@ def main() -> None:
     """Claude Code as a host service: a warm pool of CLI processes behind a Unix socket and an OpenAI gateway."""
 
 
-for _command in (up, daemon, gateway, ask, ctl, cli, service_group, doctor, bugreport):
+for _command in (up, daemon, gateway, ask, ctl, cli, service, config, doctor, bugreport):
     main.add_command(_command)

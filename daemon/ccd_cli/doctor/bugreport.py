@@ -28,6 +28,7 @@ import psutil
 
 from ccd_cli.doctor import finding
 from ccd_cli.doctor.doctor import check
+from ccd_cli.options import command
 from ccd_client import Client
 from ccd_daemon import config
 from ccd_daemon.claude.argv import LOGIN_ENV
@@ -43,7 +44,11 @@ _JOURNAL_LINES = "2000"
 _PACKAGES = ("ccdaemon", "uvloop", "msgpack", "msgspec", "falcon", "gunicorn", "psutil", "click", "dbos")
 
 
-@click.command()
+@command(
+    "bugreport",
+    "ccd bugreport",
+    "sudo -u ccd -H ccd bugreport -o /tmp/report.tar.gz     # as the service's user",
+)
 @click.option(
     "-o",
     "--output",
@@ -51,13 +56,7 @@ _PACKAGES = ("ccdaemon", "uvloop", "msgpack", "msgspec", "falcon", "gunicorn", "
     help="Where to write it.  [default: ccd-bugreport-ID.tar.gz here]",
 )
 def bugreport(output: Path | None) -> None:
-    """Write one archive for a bug report: versions, settings with their sources, events, processes. No content.
-
-    \b
-    Examples:
-      ccd bugreport
-      sudo -u ccd -H ccd bugreport -o /tmp/report.tar.gz     # as the service's user
-    """
+    """Write one archive for a bug report: versions, settings with their sources, events, processes. No content."""
     name = secrets.token_hex(4)
     path = output or Path(f"ccd-bugreport-{name}.tar.gz")
     entries = {title: _text(collect) for title, collect in _collected(name).items()}

@@ -12,23 +12,23 @@ import click
 from ccd_cli.doctor import finding, host, parts
 from ccd_cli.doctor.finding import Finding
 from ccd_cli.doctor.round_trip import round_trip
+from ccd_cli.options import command, json_option
 from ccd_daemon import config
 from ccd_daemon.claude import binary
 from ccd_gateway.settings import load_settings
 from ccd_settings.settings import SettingsError
 
 
-@click.command()
+@command(
+    "doctor",
+    "ccd doctor",
+    "sudo -u ccd -H ccd doctor --no-round-trip     # as the service's user",
+    "ccd doctor --json | jq '.findings[] | select(.level != \"ok\")'",
+)
 @click.option("--no-round-trip", is_flag=True, help="Leave out the question that is asked on loopback.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@json_option
 def doctor(no_round_trip: bool, as_json: bool) -> None:
     """Look at settings, login, limits and running parts; each finding says how to mend it.
-
-    \b
-    Examples:
-      ccd doctor
-      sudo -u ccd -H ccd doctor --no-round-trip     # as the service's user
-      ccd doctor --json | jq '.findings[] | select(.level != "ok")'
 
     Exit status: 0 when nothing keeps ccd from working, 1 otherwise.
     """
