@@ -132,7 +132,7 @@ class Daemon:
                 "conversation": named,
                 "session": sessions,
                 "cache": CacheMethods(self._remembered),
-                "model": ModelMethods(self.pool),
+                "model": ModelMethods(self.pool, self.settings.profiles),
                 "daemon": DaemonMethods(self.pool, self.version),
                 "admin": AdminMethods(self),
             }

@@ -24,7 +24,7 @@ class Choice(NamedTuple):
 
 
 def chosen(profile: str | None, model: str | None, profiles: Collection[str]) -> Choice:
-    """Returns what a call names.
+    """Returns what a call names; a profile that is named by `profile` alone need not exist.
 
     Args:
         profile: the call's `profile`.
@@ -33,7 +33,7 @@ def chosen(profile: str | None, model: str | None, profiles: Collection[str]) ->
         profiles: those that there are.
 
     Raises:
-        RpcError: BAD_PARAMS, it names two profiles; MODEL_NOT_FOUND, it names one that there is not.
+        RpcError: BAD_PARAMS, it names two profiles.
     """
     while model is not None and (parts := model.partition("/"))[1] and parts[0] in profiles:
         if profile not in (None, parts[0]):
@@ -42,8 +42,4 @@ def chosen(profile: str | None, model: str | None, profiles: Collection[str]) ->
         profile, model = parts[0], parts[2]
     if profile is None and model in profiles:
         profile, model = model, None
-    profile = profile or DEFAULT_PROFILE
-    if profile not in profiles:
-        text = f"there is no profile {profile[:200]!r}; there are: {', '.join(sorted(profiles))}"
-        raise RpcError(Code.MODEL_NOT_FOUND, text, {"param": "profile"})
-    return Choice(profile, None if model in (None, "", DEFAULT_MODEL) else model)
+    return Choice(profile or DEFAULT_PROFILE, None if model in (None, "", DEFAULT_MODEL) else model)

@@ -9,9 +9,10 @@ import falcon
 import falcon.asgi
 import msgspec
 
+from ccd_gateway.access.caller import caller_of
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.errors import JSON, bad_request
-from ccd_gateway.models import find, with_other_names
+from ccd_gateway.models import find_usable, usable
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.methods import ModelsResult
 
@@ -43,8 +44,8 @@ class Models:
         if req.get_header(_VERSION) is None:
             await self._others.on_get(req, resp)
             return
-        found: ModelsResult = await self._backend.call("model.list")
-        rows = [to_anthropic(row) for row in with_other_names(found, self._settings.model_map).values()]
+        found = usable(await self._backend.call("model.list"), caller_of(req).key, self._settings)
+        rows = [to_anthropic(row) for row in found]
         _send(resp, page(rows, req.get_param("limit"), req.get_param("after_id"), req.get_param("before_id")))
 
     async def on_get_one(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, model: str) -> None:
@@ -53,7 +54,7 @@ class Models:
             await self._others.on_get_one(req, resp, model)
             return
         found: ModelsResult = await self._backend.call("model.list")
-        _send(resp, to_anthropic(find(found, model, self._settings.model_for(model))))
+        _send(resp, to_anthropic(find_usable(found, model, caller_of(req).key, self._settings)))
 
 
 def to_anthropic(row: Row) -> Row:

@@ -11,7 +11,6 @@ from msgspec import Meta, Struct
 
 from ccd_gateway.access.caller import caller_of
 from ccd_gateway.answer.backend import Backend
-from ccd_gateway.chat.parameters import header_value
 from ccd_gateway.chat.schema import decode_object
 from ccd_gateway.conversations.routes import Conversations, send
 from ccd_gateway.edge.body import read_body
@@ -19,6 +18,7 @@ from ccd_gateway.errors import ApiError, bad_request, from_rpc
 from ccd_gateway.sessions import access
 from ccd_gateway.sessions.socket import no_dialling_in
 from ccd_gateway.settings import GatewaySettings
+from ccd_protocol.acting import acting
 from ccd_protocol.errors import Code, RpcError
 
 
@@ -45,10 +45,11 @@ class Sessions:
         """Open one. It takes messages when this is answered."""
         caller = self._checked(req)
         fields = decode_object(await read_body(req, self._settings.max_body_bytes) or b"{}")
-        wanted = _wanted(fields)
+        wanted = _wanted(acting("session.open", fields, set_here=("tenant",)))
         if wanted.model is not None:
             wanted.model = self._settings.model_for(wanted.model)
-        access.check_model(caller, wanted.model)
+        if caller.key is not None:
+            access.check_model(caller, await self._backend.known(), wanted.model)
         params = {**msgspec.structs.asdict(wanted), "tenant": caller.tenant}
         try:
             found = await self._backend.call("session.open", params)
@@ -56,9 +57,6 @@ class Sessions:
             if error.code is Code.WORKER_SPAWN:
                 raise ApiError(500, f"Failed to launch CLI: {error.message}") from None
             raise
-        ignored = sorted(fields.keys() - set(Wanted.__struct_fields__))
-        if ignored:
-            resp.set_header("x-ccd-ignored", header_value(ignored))
         resp.status = 201
         session_id = found["session_id"]
         send(resp, {"session_id": session_id, "ws_url": f"/ws/session/{session_id}"})

@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -25,6 +26,7 @@ from ccd_gateway.sessions import access, requests
 from ccd_gateway.sessions.metered import Metered
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.errors import Code, RpcError
+from ccd_protocol.methods import SessionInfo
 
 SUBPROTOCOL = "ccd.v1"
 _PATH = re.compile(r"/ws/session/([^/]+)/?")
@@ -172,12 +174,14 @@ class _Client:
     async def _do(self, call: requests.Call) -> None:
         params = {**call.params, **self._which}
         if call.method == "session.set_model":
-            model = params["model"]
-            params["model"] = model = self._settings.model_for(model) if model else None
-            access.check_model(self._caller, model)
+            await self._set_model(params)
+            return
         if call.method != "session.send":
             await self._backend.call_once(call.method, params)
             return
+        if self._caller.key is not None:
+            known = await self._backend.known()
+            access.check_said(self._caller, known, self.metered.model, params["content"])
         fresh = not self.metered.running
         await self.metered.begin(params["content"])
         try:
@@ -186,6 +190,14 @@ class _Client:
             if fresh:
                 self.metered.cut(asked=False)
             raise
+
+    async def _set_model(self, params: dict[str, Any]) -> None:
+        model = params["model"]
+        params["model"] = model = self._settings.model_for(model) if model else None
+        if self._caller.key is not None:
+            access.check_model(self._caller, await self._backend.known(), model)
+        found: SessionInfo = await self._backend.call_once("session.set_model", params)
+        self.metered.model = found["state"]["model"]
 
     async def _dismiss_if_revoked(self) -> None:
         """End the connection of a client whose key no longer lets it in; a turn that runs is still booked."""

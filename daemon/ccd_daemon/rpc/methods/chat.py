@@ -168,7 +168,7 @@ class ChatMethods:
         thoughtless = not chat.get("exact") and self._thoughts.restore(tenant, chat)
         dropped: set[str] = set()
         tries = _LEASE_TRIES
-        fallback = chat.get("fallback_model") or self._profiles[profile].fallback_model
+        fallback = chat.get("fallback_model", self._profiles[profile].fallback_model)
         fell_back = loose = False
         while True:
             avoided = frozenset(self._refused.get(model, ()))
@@ -284,6 +284,9 @@ class ChatMethods:
     def _resolve(self, chat: ChatParams) -> tuple[str, str | None]:
         """Returns the profile, and the model to ask: the one named, else the profile's, else the CLI's default."""
         profile, model = chosen(chat.get("profile"), chat.get("model"), self._profiles)
+        if profile not in self._profiles:
+            text = f"there is no profile {profile!r}; there are: {', '.join(sorted(self._profiles))}"
+            raise RpcError(Code.MODEL_NOT_FOUND, text, {"param": "profile"})
         return profile, model or self._profiles[profile].model
 
     def _tenant(self, call: Call, chat: ChatParams) -> str:
