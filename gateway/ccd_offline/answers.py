@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ccd_offline import schemas, signature, tokens, validation
+from ccd_offline import models, schemas, signature, tokens, validation
 from ccd_offline.caching import Split
 from ccd_offline.directives import Directive, ToolCall
 from ccd_offline.messages import as_blocks
@@ -121,7 +121,18 @@ def _thinking(body: dict[str, Any], directive: Directive) -> list[dict[str, Any]
     if directive.thinking is None or not validation.thinks(body):
         return []
     shown = "" if body["thinking"].get("display") == "omitted" else directive.thinking
-    return [{"type": "thinking", "thinking": shown, "signature": signature.sign(directive.thinking)}]
+    return [
+        {
+            "type": "thinking",
+            "thinking": shown,
+            "signature": signature.sign(directive.thinking, _model_id(body)),
+        }
+    ]
+
+
+def _model_id(body: dict[str, Any]) -> str:
+    model = models.find(body["model"])
+    return model.id if model is not None else str(body["model"])
 
 
 def _limited(
