@@ -19,6 +19,7 @@ from typing import IO, NamedTuple
 from bench.stage import Endpoint, Stack, clean_environ
 from ccd_client import Client
 from ccd_daemon.claude import argv, control
+from ccd_daemon.claude.login import LoginKind, Mode
 from ccd_daemon.process.process import death_wrapper
 from ccd_daemon.worker.controller import Controller
 
@@ -66,7 +67,12 @@ def worker_environ(home: Path, api: Endpoint) -> dict[str, str]:
     """Exactly the environment that the daemon gives a worker, with a directory of its own (`CLAUDE_CONFIG_DIR`)."""
     environ = clean_environ(home, ANTHROPIC_API_KEY="test-key", ANTHROPIC_BASE_URL=api.url)
     return argv.worker_env(
-        environ, login="api_key", extra=(), marks={}, max_retries=2, config_dir=tempfile.mkdtemp(dir=home)
+        environ,
+        login=LoginKind.API_KEY,
+        extra=(),
+        markers={},
+        max_retries=2,
+        config_dir=tempfile.mkdtemp(dir=home),
     )
 
 
@@ -105,7 +111,7 @@ class HandDriven:
         self._stdin = self._process.stdin
         self._lines: IO[bytes] = open(self._process.stdout.fileno(), "rb", closefd=False)  # noqa: SIM115
         self._requests = 0
-        self._controller = Controller("spare", "full")
+        self._controller = Controller("spare", Mode.FULL)
         self._controller.env = environ
         self._stdin.write(self._controller.warm_up(None))
 

@@ -35,6 +35,7 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
             "ccd_offline",
             "click",
             "rich",
+            "psutil",
         },
     ),
 }
@@ -44,6 +45,7 @@ FLOORS: dict[str, dict[str, int]] = {
     "ccd_daemon": {
         "app": 7,
         "housekeeping": 6,
+        "watchdog": 6,
         "rpc": 5,
         "session": 4,
         "pool": 4,
@@ -66,6 +68,7 @@ PURE = {
     "ccd_daemon.worker.controller",
     "ccd_daemon.claude.argv",
     "ccd_daemon.claude.control",
+    "ccd_daemon.claude.failures",
     "ccd_daemon.claude.ndjson",
     "ccd_daemon.pool.policy",
     "ccd_daemon.errors",

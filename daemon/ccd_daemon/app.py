@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,24 +26,29 @@ from ccd_daemon.claude.binary import CliBroken, CliNotFound
 from ccd_daemon.claude.binary import find as find_cli
 from ccd_daemon.claude.binary import resolve as resolve_cli
 from ccd_daemon.claude.capability import capabilities
+from ccd_daemon.claude.login import login_kind, mode_for
 from ccd_daemon.config import Settings
 from ccd_daemon.housekeeping import Housekeeping
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.process import cgroup, memory, reaper
-from ccd_daemon.process.process import WORKER_MARK
+from ccd_daemon.process.lineage import Origin
+from ccd_daemon.process.process import WORKER_MARKER
 from ccd_daemon.rpc.connection import Handler
-from ccd_daemon.rpc.methods.admin import Admin
-from ccd_daemon.rpc.methods.chat import Chat
+from ccd_daemon.rpc.methods.admin import AdminMethods
+from ccd_daemon.rpc.methods.chat import ChatMethods
 from ccd_daemon.rpc.methods.conversation import ConversationMethods
 from ccd_daemon.rpc.methods.remembered import Remembered
 from ccd_daemon.rpc.methods.session import SessionMethods
 from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind
-from ccd_daemon.session.process import Wanted
+from ccd_daemon.session.process import SessionWish
 from ccd_daemon.session.session import Session
 from ccd_daemon.session.sessions import Sessions
 from ccd_daemon.store.answer_cache import AnswerCache
-from ccd_daemon.store.conversations import Conversations
+from ccd_daemon.store.conversations import ConversationStore
+from ccd_daemon.watchdog import Watchdog
+from ccd_daemon.worker.lifecycle import State
 from ccd_daemon.worker.worker import Worker
+from ccd_settings.service_manager import Notifier, credentials, take_socket
 
 log = logging.getLogger("ccd")
 
@@ -68,34 +74,26 @@ class Daemon:
         # Beside the socket, so that whoever holds its lock may clear what a killed daemon left.
         self._home = settings.socket.with_name(settings.socket.name + ".workers")
         self._owner = str(settings.socket)
-        self.login = argv.login_kind(self._login_env(), credentials_file=self._credentials().is_file())
-        self.mode = argv.body_mode(settings.engine.body, self.login)
+        self.login = login_kind({**environ, **settings.cli.env})
+        self.mode = mode_for(settings.engine.body, self.login)
         self.command = self._find_cli()
         if not self._private_config():
             # Processes that share a configuration tear it when they start at the same time.
             self.settings = settings = replace(settings, pool=replace(settings.pool, spawn_concurrency=1))
         places = cgroup.find() if settings.pool.control_groups else cgroup.Places()
         self.groups = cgroup.Groups(self._owner, places)
-        self.conversations = Conversations(settings.data_dir / "conversations.db", settings.conversations)
+        self.conversations = ConversationStore(settings.data_dir / "conversations.db", settings.conversations)
         self._cache = AnswerCache(settings.cache)
         self._remembered = Remembered(self._cache, self._loop.time, with_tools=settings.cache.tools)
-        self.pool = Pool(settings, self.mode, self._launch, private_login=self.login in ("api_key", "token"))
+        self.pool = Pool(settings, self.mode, self._launch, private_login=self.login.is_key)
         alone = contextlib.nullcontext if self._private_config() else self.pool.held
         self.sessions = Sessions(settings, self._launch_session, alone)
         self.housekeeping = Housekeeping(self.pool, self.sessions, settings, self.command, self._round)
-        self.server = Server(settings.server, {}, f"ccd/{self.version}", settings.sessions.uids)
+        marker = f"{reaper.DAEMON_MARKER}={self._owner}"
+        origin = Origin(os.getpid(), group=self.groups.prefix, marker=marker)
+        self.server = Server(settings.server, {}, f"ccd/{self.version}", settings.sessions.uids, origin)
         self.server.limit_files(file_room(settings, raise_fd_limit()))
         self.server.handlers.update(self._handlers())
-
-    def _login_env(self) -> dict[str, str]:
-        env = dict(self._environ)
-        env.update(self.settings.cli.env)
-        return env
-
-    def _credentials(self) -> Path:
-        env = self._login_env()
-        folder = env.get("CLAUDE_CONFIG_DIR") or f"{env.get('HOME', '/nonexistent')}/.claude"
-        return Path(folder) / ".credentials.json"
 
     def _find_cli(self) -> Path:
         """The CLI, its version checked. One that does not tell is tried all the same: the breaker will show."""
@@ -113,19 +111,19 @@ class Daemon:
         return cli.path
 
     def _handlers(self) -> dict[str, Handler]:
-        chat = Chat(
+        chat = ChatMethods(
             self.pool,
             self.server,
             self.settings.profiles,
             self.conversations,
             self._remembered,
-            betas=self.login in ("api_key", "token"),
+            betas=self.login.is_key,
         )
         named = ConversationMethods(
             self.conversations, lambda call: self.server.may_speak_for_others(call.identity)
         )
         sessions = SessionMethods(self.sessions, self.server, self.settings.sessions)
-        admin = Admin(self)
+        admin = AdminMethods(self)
         return {
             "chat.stream": Handler(chat.stream, streams=True),
             "chat.complete": Handler(chat.complete),
@@ -150,18 +148,19 @@ class Daemon:
             "model.list": Handler(admin.models, at_once=True),
             "admin.status": Handler(admin.status, at_once=True, admin=True),
             "admin.workers": Handler(admin.workers, at_once=True, admin=True),
+            "admin.note": Handler(admin.note, at_once=True, admin=True),
         }
 
     # --- workers ---
 
     def _launch(self, worker: Worker) -> None:
         home = self._home / worker.id
-        mark = f"{worker.id}/{os.getpid()}"
+        marker = f"{worker.id}/{os.getpid()}"
         env = argv.worker_env(
             self._environ,
             login=self.login,
             extra=(self.settings.cli.env, self.settings.profiles[worker.profile].env),
-            marks={reaper.DAEMON_MARK: self._owner, WORKER_MARK: mark},
+            markers={reaper.DAEMON_MARKER: self._owner, WORKER_MARKER: marker},
             max_retries=self.settings.cli.max_retries,
             config_dir=str(home) if self._private_config() else None,
         )
@@ -169,34 +168,32 @@ class Daemon:
         group = partial(self.groups.open, worker.id, limits.rss_hard_bytes, limits.max_processes)
         worker.start(self.command, argv.LEAN_ARGV, env, home, group)
 
-    def _launch_session(self, session: Session, folder: int | None, wanted: Wanted) -> None:
+    def _launch_session(self, session: Session, folder: int | None, wish: SessionWish) -> None:
         limits = self.settings.pool
         home = self._home / f"s-{session.id}"
-        mark = f"{session.id}/{os.getpid()}"
+        marker = f"{session.id}/{os.getpid()}"
         env = argv.session_env(
             self._environ,
             extra=(self.settings.cli.env, self.settings.sessions.env),
-            marks={reaper.DAEMON_MARK: self._owner, WORKER_MARK: mark},
+            markers={reaper.DAEMON_MARKER: self._owner, WORKER_MARKER: marker},
             max_retries=self.settings.cli.max_retries,
             config_dir=str(home / "config") if self._private_config() else None,
         )
         arguments = argv.session_argv(
-            self.settings.sessions.setting_sources, may_bypass=self._may_bypass(env, wanted)
+            self.settings.sessions.setting_sources, may_bypass=self._may_bypass(env, wish)
         )
         group = partial(self.groups.open, home.name, limits.rss_hard_bytes, limits.max_processes)
         session.view.state["cwd"] = session.view.state["cwd"] or str(home / "work")
-        session.process.start(self.command, arguments, env, home, group, folder, wanted)
+        session.process.start(self.command, arguments, env, home, group, folder, wish)
 
-    def _may_bypass(self, env: Mapping[str, str], wanted: Wanted) -> bool:
+    def _may_bypass(self, env: Mapping[str, str], wish: SessionWish) -> bool:
         """Whether the CLI may skip permissions. As root, outside of a sandbox, it does not start when told so."""
         works = os.getuid() != 0 or bool(env.get("IS_SANDBOX"))
-        return self.settings.sessions.allow_bypass and (
-            works or wanted.permission_mode == "bypassPermissions"
-        )
+        return self.settings.sessions.allow_bypass and (works or wish.permission_mode == "bypassPermissions")
 
     def _private_config(self) -> bool:
         """With a key each worker has its own configuration; a login lives in the one of the user."""
-        return self.login in ("api_key", "token", "provider")
+        return self.login.is_private
 
     def uptime_s(self) -> float:
         """Seconds since start."""
@@ -235,8 +232,17 @@ class Daemon:
 
     # --- life ---
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Serve until told to stop. `ready` is called once, when the socket answers and a worker is warm."""
+    async def run(
+        self, ready: Callable[[], None], manager: Notifier, given: socket.socket | None = None
+    ) -> None:
+        """Serve until told to stop.
+
+        Args:
+            ready: called once, when the socket answers and a worker is warm.
+            manager: the service manager, which is told so too.
+            given: the listening socket, where the service manager holds it; it stays when the daemon goes.
+        """
+        watchdog = Watchdog(manager, self.housekeeping.alive, self._summary)
         lock = SocketLock(self.settings.socket)
         lock.acquire()
         try:
@@ -245,8 +251,8 @@ class Daemon:
             self.groups.clear_leftovers()
             reaper.sweep_leftovers(self._owner)
             self._make_home()
-            sock = bind(self.settings.socket, self.settings.server.group)
-            await self.server.start(sock, self.settings.socket)
+            sock = given or bind(self.settings.socket, self.settings.server.group)
+            await self.server.start(sock, self.settings.socket, keep=given is not None)
             self._on_signals(self._stopping.set)
             log.info(
                 "serving %s: CLI %s, login %s, mode %s", self._owner, self.cli_version, self.login, self.mode
@@ -254,19 +260,29 @@ class Daemon:
             self.pool.start()
             async with asyncio.TaskGroup() as tasks:
                 keeping = tasks.create_task(self.housekeeping.run())
-                announcing = tasks.create_task(self._announce(ready))
+                announcing = tasks.create_task(self._announce(ready, watchdog))
                 await self._stopping.wait()
+                watchdog.stopping()
                 keeping.cancel()
                 announcing.cancel()
             await self._stop()
         finally:
+            watchdog.close()
             self.server.close()
             self.groups.close()
             self.conversations.close()
             shutil.rmtree(self._home, ignore_errors=True)
             lock.release()
 
-    async def _announce(self, ready: Callable[[], None]) -> None:
+    def _summary(self) -> str:
+        """Returns the one line that `systemctl status` shows."""
+        busy = sum(worker.state is State.BUSY for worker in self.pool.workers)
+        return (
+            f"{len(self.pool.workers)} of {self.settings.max_workers} CLI processes, {busy} busy; "
+            f"{len(self.sessions.processes)} sessions; CLI {self.cli_version}, login {self.login}"
+        )
+
+    async def _announce(self, ready: Callable[[], None], watchdog: Watchdog) -> None:
         while not any(shelf.spares for shelf in self.pool.shelves.values()):
             no_spares = not any(shelf.spare_target for shelf in self.pool.shelves.values())
             if self.pool.broken() or self.pool.pressed or no_spares:
@@ -275,6 +291,7 @@ class Daemon:
         gc.collect()
         gc.freeze()  # what is alive now stays; the collector need not look at it again
         ready()
+        watchdog.ready()
 
     def _round(self) -> None:
         self._cache.purge(self._loop.time())
@@ -342,12 +359,15 @@ def serve(settings: Settings, environ: Mapping[str, str], *, ready: Callable[[],
         SocketError: the socket cannot be had. CliError: there is no usable CLI.
     """
     logs.configure(settings.log.level, settings.log.format)
-    for note in settings.foreign_notes:
+    for note in settings.compat_notes:
         log.log(logging.WARNING if note.warning else logging.INFO, "%s", note.text)
     sys.setswitchinterval(0.05)  # helper threads only delete directories; they need not share the loop's time
 
+    manager, given = Notifier(os.environ), take_socket(os.environ, "ccd")
+    given_by_manager = credentials(os.environ, argv.LOGIN_ENV)
+
     async def main() -> None:
-        await Daemon(settings, environ).run(ready)
+        await Daemon(settings, {**given_by_manager, **environ}).run(ready, manager, given)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

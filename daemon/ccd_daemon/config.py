@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ccd_settings import compat as foreign
+from ccd_settings import compat
 from ccd_settings.paths import data_dir
 from ccd_settings.settings import SettingsError, config_path, load, socket_in_force
 
@@ -30,7 +30,7 @@ def setting(default: Any, help: str, **bounds: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerSettings:
     """`[server]`: the socket and who may use it."""
 
     socket: Path | None = setting(
@@ -51,7 +51,7 @@ class Server:
 
 
 @dataclass(frozen=True)
-class Cli:
+class CliSettings:
     """`[cli]`: the Claude Code CLI."""
 
     command: str | None = setting(None, "the executable; default: `claude` on PATH, then ccd's own copy")
@@ -62,7 +62,7 @@ class Cli:
 
 
 @dataclass(frozen=True)
-class Pool:
+class PoolSettings:
     """`[pool]`: how many CLI processes, and how large."""
 
     spares: int = setting(2, "processes kept warm per profile in use", min=0, max=64)
@@ -90,7 +90,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineSettings:
     """`[engine]`: how requests reach the CLI, and how long a process is used."""
 
     body: Literal["auto", "full", "keep_system", "replay"] = setting(
@@ -105,7 +105,7 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class Queue:
+class QueueSettings:
     """`[queue]`: requests that wait for a process."""
 
     max_waiting: int = setting(64, "requests of one tenant that may wait", min=0, max=100000)
@@ -113,7 +113,7 @@ class Queue:
 
 
 @dataclass(frozen=True)
-class Deadlines:
+class DeadlineSettings:
     """`[deadlines]`: how long each part of a worker's life may take."""
 
     spawn_timeout_s: float = setting(10.0, "starting a process", min=0.1)
@@ -145,7 +145,7 @@ class BreakerSettings:
 
 
 @dataclass(frozen=True)
-class Log:
+class LogSettings:
     """`[log]`: to stderr. Never contains what was asked or answered."""
 
     level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe level shown")
@@ -153,14 +153,14 @@ class Log:
 
 
 @dataclass(frozen=True)
-class Data:
+class DataSettings:
     """`[data]`: where ccd keeps files."""
 
     dir: Path | None = setting(None, "default: /var/lib/ccd for root's service, else ~/.local/share/ccd")
 
 
 @dataclass(frozen=True)
-class Conversations:
+class ConversationSettings:
     """`[conversations]`: what is remembered by name, in `conversations.db` in the data directory."""
 
     max_count: int = setting(10_000, "conversations kept; the one used longest ago goes first", min=1)
@@ -170,7 +170,7 @@ class Conversations:
 
 
 @dataclass(frozen=True)
-class Sessions:
+class SessionSettings:
     """`[sessions]`: CLI processes with tools of their own, each bound to one session for life."""
 
     roots: list[Path] = setting(
@@ -198,7 +198,7 @@ class Sessions:
 
 
 @dataclass(frozen=True)
-class Cache:
+class CacheSettings:
     """`[cache]`: answers that are given again to whoever asks the same, in memory, per tenant."""
 
     enabled: bool = setting(False, "give the same answer to the same request that is not streamed")
@@ -220,18 +220,18 @@ class Profile:
 
 
 SECTIONS: Mapping[str, Any] = {
-    "server": Server,
-    "cli": Cli,
-    "pool": Pool,
-    "engine": Engine,
-    "queue": Queue,
-    "deadlines": Deadlines,
+    "server": ServerSettings,
+    "cli": CliSettings,
+    "pool": PoolSettings,
+    "engine": EngineSettings,
+    "queue": QueueSettings,
+    "deadlines": DeadlineSettings,
     "breaker": BreakerSettings,
-    "log": Log,
-    "data": Data,
-    "conversations": Conversations,
-    "sessions": Sessions,
-    "cache": Cache,
+    "log": LogSettings,
+    "data": DataSettings,
+    "conversations": ConversationSettings,
+    "sessions": SessionSettings,
+    "cache": CacheSettings,
     "profiles": dict[str, Profile],
     # The gateway reads its own section; here it only has to be a table.
     "gateway": dict[str, Any],
@@ -242,23 +242,23 @@ SECTIONS: Mapping[str, Any] = {
 class Settings:
     """All settings in force."""
 
-    server: Server
-    cli: Cli
-    pool: Pool
-    engine: Engine
-    queue: Queue
-    deadlines: Deadlines
+    server: ServerSettings
+    cli: CliSettings
+    pool: PoolSettings
+    engine: EngineSettings
+    queue: QueueSettings
+    deadlines: DeadlineSettings
     breaker: BreakerSettings
-    log: Log
-    data: Data
-    conversations: Conversations
-    sessions: Sessions
-    cache: Cache
+    log: LogSettings
+    data: DataSettings
+    conversations: ConversationSettings
+    sessions: SessionSettings
+    cache: CacheSettings
     profiles: Mapping[str, Profile]
     socket: Path
     data_dir: Path
     source: Path | None  # the file that was read
-    foreign_notes: tuple[foreign.Note, ...] = ()  # what became of settings of the older projects
+    compat_notes: tuple[compat.Note, ...] = ()  # what became of settings of the older projects
 
     @property
     def max_workers(self) -> int:
@@ -283,8 +283,8 @@ def read(
         SettingsError: the message names the file, variable or flag and the key.
     """
     source = path or config_path(environ)
-    older = foreign.read(environ)
-    values = load(SECTIONS, toml_path=source, environ=environ, overrides=overrides, below=older.settings)
+    found = compat.read(environ)
+    values = load(SECTIONS, toml_path=source, environ=environ, overrides=overrides, below=found.settings)
     values.pop("gateway")
     profiles = {"chat": Profile(prefork=True)} | dict(values.pop("profiles"))
     profiles["chat"] = replace(profiles["chat"], prefork=True)
@@ -298,7 +298,7 @@ def read(
         socket=Path(str(flag)) if flag else socket_in_force(environ, source),
         data_dir=values["data"].dir or default_data_dir(environ),
         source=source,
-        foreign_notes=tuple(older.notes_for("daemon")),
+        compat_notes=tuple(found.notes_for("daemon")),
     )
     _check_together(settings)
     return settings

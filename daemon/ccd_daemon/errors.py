@@ -1,7 +1,6 @@
 """The one place where the ways a turn can end badly become CCDP codes.
 
-The CLI reports API failures as results of subtype `success` with `is_error` set, so nothing here trusts the
-subtype. A message that was completed (its `message_delta` was seen) is an answer whatever the CLI tried afterwards.
+What the CLI's own lines say of a failure is read in `claude.failures`, which ends here.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ccd_daemon.claude.control import ResultLine, RetryLine
 from ccd_protocol.errors import Code, RpcError
 
 LOGIN_HINT = (
@@ -17,11 +15,7 @@ LOGIN_HINT = (
     "(or CLAUDE_CODE_OAUTH_TOKEN) in ccd's environment, then restart ccd."
 )
 _NO_LOGIN = re.compile(r"not logged in|/login|invalid api key|authentication|oauth token", re.IGNORECASE)
-_TOO_LONG = re.compile(r"prompt is too long|context (window|length)|too many tokens", re.IGNORECASE)
 _NO_MODEL = re.compile(r"model", re.IGNORECASE)
-_MAX_TEXT_CHARS = 2000
-#: The CLI's advice to whoever sits before it; it names the host that ANTHROPIC_BASE_URL points to.
-_ADVICE = re.compile(r"\s*If it persists, check [^\n]*$")
 
 _BY_STATUS = {
     401: Code.UPSTREAM_AUTH,
@@ -32,19 +26,6 @@ _BY_STATUS = {
     413: Code.CONTEXT_TOO_LONG,
 }
 _DEFAULT_RETRY_MS = {Code.UPSTREAM_LIMIT: 5000, Code.UPSTREAM_OVERLOADED: 5000, Code.UPSTREAM_ERROR: 1000}
-
-
-def from_result(result: ResultLine, *, model: str) -> RpcError:
-    """The failure that an unsuccessful `result` line stands for."""
-    text = _text(result)
-    if result.subtype == "error_max_budget_usd":
-        return RpcError(Code.BUDGET, "the CLI's budget for this process is used up")
-    if result.terminal_reason == "prompt_too_long" or (
-        result.api_error_status == 400 and _TOO_LONG.search(text)
-    ):
-        data = {} if result.api_error_status is None else {"upstream_status": result.api_error_status}
-        return RpcError(Code.CONTEXT_TOO_LONG, text or "the prompt is longer than the model's context", data)
-    return from_status(result.api_error_status, text, model=model)
 
 
 def from_status(status: int | None, text: str, *, model: str, retry_after_ms: int | None = None) -> RpcError:
@@ -78,20 +59,6 @@ def _code(status: int | None, text: str) -> Code:
     return Code.BAD_PARAMS if 400 <= status < 500 else Code.UPSTREAM_ERROR
 
 
-def from_retry(retry: RetryLine, *, model: str) -> RpcError:
-    """The failure that the caller gets at once instead of waiting through the CLI's own retries."""
-    status = retry.error_status
-    names = {401: "says no", 403: "says no", 429: "limits the rate", 529: "is overloaded"}
-    words = names.get(status or 0, "fails" if status else "cannot be reached")
-    text = f"The model API {words}" + (f" (HTTP {status})." if status else ".")
-    return from_status(status, text, model=model, retry_after_ms=max(1000, int(retry.retry_delay_ms)))
-
-
-def hopeless(retry: RetryLine, *, patience_ms: int) -> bool:
-    """Whether waiting for this retry would only keep the caller waiting."""
-    return retry.error_status in (401, 403) or retry.retry_delay_ms > patience_ms
-
-
 def broke_off() -> RpcError:
     """The API ended the answer in the middle; what came of it cannot be completed."""
     return RpcError(
@@ -105,8 +72,3 @@ def crashed(exit_status: str, stderr_tail: str) -> RpcError:
     return RpcError(
         Code.WORKER_CRASHED, f"the CLI process ended before the answer was complete ({exit_status})", data
     )
-
-
-def _text(result: ResultLine) -> str:
-    text = result.result or "; ".join(str(error) for error in result.errors or ())
-    return _ADVICE.sub("", re.sub(r"^API Error: (\d{3} )?", "", text))[:_MAX_TEXT_CHARS]

@@ -23,6 +23,7 @@ from ccd_daemon.worker.worker import Worker
 log = logging.getLogger("ccd")
 
 _SWEEP_AGAIN_S = 0.02
+_OVERDUE_ROUNDS, _OVERDUE_S = 3, 2.0
 _BUSY_POLL_S = 0.2  # where only polling watches: what a model's tools allocate comes suddenly
 
 
@@ -38,6 +39,7 @@ class Housekeeping:
         rounds: Callable[[], None],
     ) -> None:
         self.pressure = 0.0
+        self._last_round = asyncio.get_running_loop().time()
         self._pool = pool
         self._sessions = sessions
         self._settings = settings
@@ -48,7 +50,13 @@ class Housekeeping:
         self._strays: dict[str, list[int]] = {}
         self._sizes: dict[Worker | SessionProcess, tuple[float, int]] = {}  # when measured, and what
         self._sweeping: asyncio.TimerHandle | None = None
-        pool.on_buried = sessions.on_buried = self.sweep_soon
+        pool.on_ended = sessions.on_ended = self.sweep_soon
+
+    def alive(self) -> bool:
+        """Returns True while the rounds are made; False when the last one is long overdue."""
+        return (
+            self._loop.time() - self._last_round < _OVERDUE_ROUNDS * self._settings.pool.poll_s + _OVERDUE_S
+        )
 
     async def run(self) -> None:
         """Make the rounds until cancelled; one that fails is logged, and the next one is made all the same."""
@@ -66,6 +74,7 @@ class Housekeeping:
             await asyncio.sleep(max(memory.MIN_POLL_S, min(wait_s, due - self._loop.time())))
 
     def _round(self) -> None:
+        self._last_round = self._loop.time()
         self.sweep()
         self.pressure = cgroup.pressure()
         self._pool.under_pressure(self.pressure >= self._settings.pool.max_pressure)
@@ -102,7 +111,7 @@ class Housekeeping:
         return [*self._pool.workers, *self._sessions.processes]
 
     def _processes(self, worker: Worker | SessionProcess, pid: int) -> list[int]:
-        return worker.tree.grouped_pids() or memory.tree(pid, self._strays.get(worker.tree.mark, ()))
+        return worker.tree.grouped_pids() or memory.tree(pid, self._strays.get(worker.tree.marker, ()))
 
     # --- what workers leave behind ---
 
@@ -110,7 +119,7 @@ class Housekeeping:
         """Reap and kill what workers left behind; how many are still dying."""
         workers = self._everybody()
         known = {worker.pid for worker in workers if worker.pid is not None}
-        groups = {worker.tree.mark: worker.tree.grouped_pids for worker in workers}
+        groups = {worker.tree.marker: worker.tree.grouped_pids for worker in workers}
         dying, self._strays = reaper.sweep_strays(known, groups)
         return dying
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ccd_gateway.server.server import run
 from ccd_gateway.settings import load_settings
-from ccd_settings import compat as foreign
+from ccd_settings import compat
 from ccd_settings.settings import SettingsError
 
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"ccd gateway: {error}", file=sys.stderr)
         return 2
-    for note in foreign.read(os.environ).notes_for("gateway"):
+    for note in compat.read(os.environ).notes_for("gateway"):
         print(f"ccd gateway: {note.text}", file=sys.stderr)
     return run(settings, lambda url: print(f"ccd gateway: {url}", file=sys.stderr, flush=True))
 

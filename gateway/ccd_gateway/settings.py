@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ccd_gateway.names import model_name
-from ccd_settings import compat as foreign
+from ccd_settings import compat
 from ccd_settings.paths import data_dir
 from ccd_settings.settings import config_path, load, socket_in_force
 
@@ -222,7 +222,7 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -
         environ=environ,
         overrides=overrides,
         others_allowed=True,
-        below=foreign.read(environ).settings,
+        below=compat.read(environ).settings,
     )
     settings: GatewaySettings = loaded["gateway"]
     folder: Path | None = loaded["data"].dir

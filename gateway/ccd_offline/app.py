@@ -19,12 +19,14 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from ccd_offline import answers, models, stream, tokens, validation
-from ccd_offline.caching import PromptCache
-from ccd_offline.directives import Directive, Queued, Scripts, parse
+from ccd_offline import models, tokens
+from ccd_offline.answer import answers, stream
+from ccd_offline.answer.caching import PromptCache
+from ccd_offline.answer.directives import Directive, Queued, Scripts, parse
+from ccd_offline.answer.playback import CutError, Playback
 from ccd_offline.errors import MESSAGES, TYPES, RefusedError, invalid
 from ccd_offline.ledger import Ledger, Record, listing
-from ccd_offline.playback import CutError, Playback
+from ccd_offline.rules import validation
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_DISCARDED_BYTES = 256 * 1024 * 1024

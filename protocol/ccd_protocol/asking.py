@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ccd_protocol import frames as f
-from ccd_protocol.calls import ASKED, PLAIN_ASKED, Act, AskedCall, State
-from ccd_protocol.calls import Event as On
+from ccd_protocol.calls import ASKED, PLAIN_ASKED, Act, AskedCall, CallState
+from ccd_protocol.calls import CallEvent as On
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.events import Ended, Failed, Item, PeerEvent
 from ccd_protocol.frames import MAX_U32, Violation
 from ccd_protocol.wire import UNPACKABLE, Wire, fields, is_method, sendable
 
-_OPEN = State.OPEN  # looking members up in their enum costs more than the work that they decide
+_OPEN = CallState.OPEN  # looking members up in their enum costs more than the work that they decide
 _tuple = tuple.__new__  # builds an event without the detour through its own __new__
 
 
@@ -94,7 +94,7 @@ class Asking(Wire):
             raise RpcError(Code.BUSY, f"{self._max_asked} calls are open on this connection; open another")
         if parent:
             served = self._served.get(parent)
-            if served is None or served.state is not State.OPEN:
+            if served is None or served.state is not CallState.OPEN:
                 raise RpcError(Code.CANCELLED, "the call on whose behalf this is asked is over")
 
     def _finish_asked(self, call_id: int, call: AskedCall, events: list[PeerEvent]) -> None:

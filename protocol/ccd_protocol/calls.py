@@ -16,7 +16,7 @@ from enum import Enum, auto
 from typing import Final
 
 
-class State(Enum):
+class CallState(Enum):
     """Where a call is, on either side."""
 
     __hash__ = object.__hash__  # members are compared by identity; Enum's own hash is slow Python code
@@ -26,7 +26,7 @@ class State(Enum):
     FLUSHING = auto()  # served only: answered by the application, items still wait for credit
 
 
-class Event(Enum):
+class CallEvent(Enum):
     """What can happen to a call."""
 
     __hash__ = object.__hash__
@@ -48,35 +48,35 @@ class Act(Enum):
     SKIP = auto()  # forget held items, send the answer now
 
 
-_O, _C, _F = State.OPEN, State.CANCELLED, State.FLUSHING
+_O, _C, _F = CallState.OPEN, CallState.CANCELLED, CallState.FLUSHING
 
 # The state after an answer does not matter: an answered call is forgotten.
-ASKED: Final[Mapping[tuple[State, Event], tuple[State, Act]]] = {
-    (_O, Event.ITEM): (_O, Act.PASS),
-    (_O, Event.ANSWER): (_C, Act.PASS),
-    (_O, Event.CANCEL): (_C, Act.PASS),
-    (_O, Event.CREDIT): (_O, Act.PASS),
-    (_O, Event.CHILD): (_O, Act.PASS),
-    (_C, Event.ITEM): (_C, Act.DROP),
-    (_C, Event.ANSWER): (_C, Act.PASS),
-    (_C, Event.CANCEL): (_C, Act.DROP),
-    (_C, Event.CREDIT): (_C, Act.DROP),
-    (_C, Event.CHILD): (_C, Act.REFUSE),
+ASKED: Final[Mapping[tuple[CallState, CallEvent], tuple[CallState, Act]]] = {
+    (_O, CallEvent.ITEM): (_O, Act.PASS),
+    (_O, CallEvent.ANSWER): (_C, Act.PASS),
+    (_O, CallEvent.CANCEL): (_C, Act.PASS),
+    (_O, CallEvent.CREDIT): (_O, Act.PASS),
+    (_O, CallEvent.CHILD): (_O, Act.PASS),
+    (_C, CallEvent.ITEM): (_C, Act.DROP),
+    (_C, CallEvent.ANSWER): (_C, Act.PASS),
+    (_C, CallEvent.CANCEL): (_C, Act.DROP),
+    (_C, CallEvent.CREDIT): (_C, Act.DROP),
+    (_C, CallEvent.CHILD): (_C, Act.REFUSE),
 }
 
-SERVED: Final[Mapping[tuple[State, Event], tuple[State, Act]]] = {
-    (_O, Event.ITEM): (_O, Act.PASS),
-    (_O, Event.ANSWER): (_F, Act.FLUSH),
-    (_O, Event.CANCEL): (_C, Act.PASS),
-    (_O, Event.CREDIT): (_O, Act.FLUSH),
-    (_C, Event.ITEM): (_C, Act.DROP),
-    (_C, Event.ANSWER): (_F, Act.FLUSH),
-    (_C, Event.CANCEL): (_C, Act.DROP),
-    (_C, Event.CREDIT): (_C, Act.DROP),
-    (_F, Event.ITEM): (_F, Act.DROP),
-    (_F, Event.ANSWER): (_F, Act.DROP),
-    (_F, Event.CANCEL): (_F, Act.SKIP),
-    (_F, Event.CREDIT): (_F, Act.FLUSH),
+SERVED: Final[Mapping[tuple[CallState, CallEvent], tuple[CallState, Act]]] = {
+    (_O, CallEvent.ITEM): (_O, Act.PASS),
+    (_O, CallEvent.ANSWER): (_F, Act.FLUSH),
+    (_O, CallEvent.CANCEL): (_C, Act.PASS),
+    (_O, CallEvent.CREDIT): (_O, Act.FLUSH),
+    (_C, CallEvent.ITEM): (_C, Act.DROP),
+    (_C, CallEvent.ANSWER): (_F, Act.FLUSH),
+    (_C, CallEvent.CANCEL): (_C, Act.DROP),
+    (_C, CallEvent.CREDIT): (_C, Act.DROP),
+    (_F, CallEvent.ITEM): (_F, Act.DROP),
+    (_F, CallEvent.ANSWER): (_F, Act.DROP),
+    (_F, CallEvent.CANCEL): (_F, Act.SKIP),
+    (_F, CallEvent.CREDIT): (_F, Act.FLUSH),
 }
 
 
@@ -86,7 +86,7 @@ class AskedCall:
     __slots__ = ("children", "left_bytes", "owed_bytes", "parent", "state", "window")
 
     def __init__(self, window: int, parent: int) -> None:
-        self.state = State.OPEN
+        self.state = CallState.OPEN
         self.window = window
         self.left_bytes = window  # what the other side may still send
         self.owed_bytes = 0  # consumed, credit not yet returned
@@ -105,7 +105,7 @@ class ServedCall:
     __slots__ = ("answer", "children", "held", "left_bytes", "parent", "prefix", "state", "window")
 
     def __init__(self, window: int, parent: int, prefix: bytes) -> None:
-        self.state = State.OPEN
+        self.state = CallState.OPEN
         self.window = window
         self.left_bytes = window  # what this side may still send
         self.parent = parent

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from ccd_protocol import frames as f
 from ccd_protocol.asking import Asking
-from ccd_protocol.calls import State
+from ccd_protocol.calls import CallState
 from ccd_protocol.errors import Code
 from ccd_protocol.events import (
     Called,
@@ -129,7 +129,7 @@ class Peer(Asking, Serving):
         self._close(text)
         self._out = []
         events: list[PeerEvent] = [Failed(call_id, Code.LOST, text, {}) for call_id in self._asked]
-        served = [call_id for call_id, call in self._served.items() if call.state is State.OPEN]
+        served = [call_id for call_id, call in self._served.items() if call.state is CallState.OPEN]
         events += [Cancelled(call_id, text) for call_id in served]
         self._asked.clear()
         self._served.clear()

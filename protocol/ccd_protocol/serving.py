@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ccd_protocol import frames as f
-from ccd_protocol.calls import ASKED, PLAIN_SERVED, SERVED, Act, ServedCall, State
-from ccd_protocol.calls import Event as On
+from ccd_protocol.calls import ASKED, PLAIN_SERVED, SERVED, Act, CallState, ServedCall
+from ccd_protocol.calls import CallEvent as On
 from ccd_protocol.errors import Code
 from ccd_protocol.events import Called, Cancelled, Credited, PeerEvent
 from ccd_protocol.frames import MAX_U32, Violation
 from ccd_protocol.wire import UNPACKABLE, Wire, fields, is_method, sendable
 
-_OPEN = State.OPEN  # looking members up in their enum costs more than the work that they decide
+_OPEN = CallState.OPEN  # looking members up in their enum costs more than the work that they decide
 _tuple = tuple.__new__  # builds an event without the detour through its own __new__
 
 
@@ -221,5 +221,5 @@ class Serving(Wire):
         if SERVED[call.state, On.CREDIT][1] is Act.DROP:
             return
         self._flush(call_id, call)
-        if starved and call.state is State.OPEN and call.left_bytes > 0:
+        if starved and call.state is CallState.OPEN and call.left_bytes > 0:
             events.append(Credited(call_id, call.left_bytes))

@@ -38,7 +38,7 @@ class Note(NamedTuple):
     section: str  # whose matter it is: the section of ccd that is set, or "" for none
 
 
-class Foreign(NamedTuple):
+class CompatSettings(NamedTuple):
     """What was found, as ccd's settings and as lines for the log."""
 
     settings: tuple[Setting, ...]
@@ -49,7 +49,7 @@ class Foreign(NamedTuple):
         return [note for note in self.notes if (note.section == "gateway") == (program == "gateway")]
 
 
-def read(environ: Mapping[str, str], folder: Path | None = None) -> Foreign:
+def read(environ: Mapping[str, str], folder: Path | None = None) -> CompatSettings:
     """The older projects' settings in the variables and the working directory (or `folder`).
 
     Raises:
@@ -58,7 +58,7 @@ def read(environ: Mapping[str, str], folder: Path | None = None) -> Foreign:
     return translate(find(environ, folder or Path()), environ)
 
 
-def translate(found: Found, environ: Mapping[str, str]) -> Foreign:
+def translate(found: Found, environ: Mapping[str, str]) -> CompatSettings:
     """Settings of ccd for those that were found.
 
     Raises:
@@ -72,7 +72,7 @@ def translate(found: Found, environ: Mapping[str, str]) -> Foreign:
     if "flask" in found.modes:
         _flask(work)
     _login(work)
-    return Foreign(tuple(work.settings), tuple(work.notes))
+    return CompatSettings(tuple(work.settings), tuple(work.notes))
 
 
 class _Translation:

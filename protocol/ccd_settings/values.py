@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, Union, get_args, get_origin
 
@@ -17,10 +17,18 @@ _FALSE = frozenset({"false", "0", "no", "off"})
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used; the message names the file, variable or flag, and what is expected."""
+    """Settings that cannot be used. Each problem names the file and line, variable or flag, and what is expected.
+
+    Attributes:
+        problems: one text for each thing that is wrong; the message is all of them, a line each.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
-class Text(str):
+class RawText(str):
     """A value that came as text, so numbers and lists have to be parsed out of it."""
 
 
@@ -29,6 +37,7 @@ class Where(NamedTuple):
 
     source: str  # "env", "flag" or the file's path
     path: tuple[str, ...]
+    lines: Mapping[tuple[str, ...], int] = {}  # of a file: where each table and key stands
 
     def child(self, name: str) -> Where:
         """The place of an entry of the table that is here."""
@@ -39,14 +48,21 @@ class Where(NamedTuple):
             return PREFIX + "__".join(self.path).upper()
         if self.source == "flag":
             return f"the flag for {'.'.join(self.path)}"
-        return f"{self.source}: {'.'.join(self.path)}" if self.path else self.source
+        line = next((self.lines[path] for path in self._upwards() if path in self.lines), None)
+        place = self.source if line is None else f"{self.source}:{line}"
+        return f"{place}: {'.'.join(self.path)}" if self.path else place
+
+    def _upwards(self) -> Iterator[tuple[str, ...]]:
+        """The path, then the tables that it is in: a key inside of an inline table has no line of its own."""
+        for length in range(len(self.path), 0, -1):
+            yield self.path[:length]
 
 
 def convert(kind: Any, value: Any, where: Where, meta: Mapping[str, Any]) -> Any:
     """`value` as a `kind`, or a SettingsError that says what was expected."""
     inner = _without_none(kind)
     if inner is not None:
-        if value is None or (isinstance(value, Text) and not value):
+        if value is None or (isinstance(value, RawText) and not value):
             return None
         return convert(inner, value, where, meta)
     try:
@@ -64,14 +80,16 @@ def _parse(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
         items = [_parse(get_args(kind)[0], item, meta) for item in _items(value)]
         return items if origin is list else tuple(items)
     if origin is dict:
-        return _parse_dict(kind, from_json(value) if isinstance(value, Text) else value, meta)
+        return _parse_dict(kind, from_json(value) if isinstance(value, RawText) else value, meta)
     return _PARSERS[kind](value, meta)
 
 
 def _items(value: Any) -> list[Any]:
-    if isinstance(value, Text):
+    if isinstance(value, RawText):
         text = value.strip()
-        value = from_json(text) if text.startswith("[") else [Text(x.strip()) for x in text.split(",") if x]
+        value = (
+            from_json(text) if text.startswith("[") else [RawText(x.strip()) for x in text.split(",") if x]
+        )
     return value if isinstance(value, list) else _fail(value)
 
 
@@ -83,19 +101,19 @@ def _parse_dict(kind: Any, value: Any, meta: Mapping[str, Any]) -> dict[str, Any
 
 
 def _parse_bool(value: Any, meta: Mapping[str, Any]) -> bool:
-    if isinstance(value, Text):
+    if isinstance(value, RawText):
         word = value.strip().lower()
         return word in _TRUE if word in _TRUE | _FALSE else _fail(value)
     return value if isinstance(value, bool) else _fail(value)
 
 
 def _parse_int(value: Any, meta: Mapping[str, Any]) -> int:
-    number = int(value) if isinstance(value, Text) else value
+    number = int(value) if isinstance(value, RawText) else value
     return _in_range(number, meta) if type(number) is int else _fail(value)  # a bool is an int to isinstance
 
 
 def _parse_float(value: Any, meta: Mapping[str, Any]) -> float:
-    number = float(value) if isinstance(value, Text) or type(value) is int else value
+    number = float(value) if isinstance(value, RawText) or type(value) is int else value
     if type(number) is not float or not math.isfinite(number):
         raise ValueError(value)
     return _in_range(number, meta)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from ccd_protocol.calls import ASKED, SERVED, Act, Event, ServedCall, State
+from ccd_protocol.calls import ASKED, SERVED, Act, CallEvent, CallState, ServedCall
 
 
 def test_served_table_is_complete() -> None:
-    events = set(Event) - {Event.CHILD}
-    assert set(SERVED) == {(state, event) for state in State for event in events}
+    events = set(CallEvent) - {CallEvent.CHILD}
+    assert set(SERVED) == {(state, event) for state in CallState for event in events}
 
 
 def test_asked_table_is_complete() -> None:
-    states = set(State) - {State.FLUSHING}
-    assert set(ASKED) == {(state, event) for state in states for event in Event}
+    states = set(CallState) - {CallState.FLUSHING}
+    assert set(ASKED) == {(state, event) for state in states for event in CallEvent}
 
 
 def test_a_state_is_never_left_backwards() -> None:
@@ -23,14 +23,14 @@ def test_a_state_is_never_left_backwards() -> None:
 
 def test_a_call_is_answered_once_whatever_happens() -> None:
     for (state, event), (after, act) in SERVED.items():
-        if event is Event.ANSWER:
-            assert after is State.FLUSHING
-            assert (act is Act.DROP) == (state is State.FLUSHING)
+        if event is CallEvent.ANSWER:
+            assert after is CallState.FLUSHING
+            assert (act is Act.DROP) == (state is CallState.FLUSHING)
 
 
 def test_cancelled_calls_send_and_deliver_no_items() -> None:
-    assert SERVED[State.CANCELLED, Event.ITEM][1] is Act.DROP
-    assert ASKED[State.CANCELLED, Event.ITEM][1] is Act.DROP
+    assert SERVED[CallState.CANCELLED, CallEvent.ITEM][1] is Act.DROP
+    assert ASKED[CallState.CANCELLED, CallEvent.ITEM][1] is Act.DROP
 
 
 def test_held_payloads_keep_their_order() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccd_protocol import frames as f
-from ccd_protocol.calls import PLAIN_ASKED, PLAIN_SERVED, State
+from ccd_protocol.calls import PLAIN_ASKED, PLAIN_SERVED, CallState
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.frames import Limits
 from ccd_protocol.peer import (
@@ -413,8 +413,8 @@ def test_cancelling_one_call_leaves_the_others_alone() -> None:
         *([f.CALL, child], [f.CANCEL, child]),
         *([f.END, 1], [f.END, 3], [f.END, 5]),
     ]
-    assert (PLAIN_ASKED.state, PLAIN_ASKED.children) == (State.OPEN, None)
-    assert (PLAIN_SERVED.state, PLAIN_SERVED.children, PLAIN_SERVED.answer) == (State.OPEN, None, None)
+    assert (PLAIN_ASKED.state, PLAIN_ASKED.children) == (CallState.OPEN, None)
+    assert (PLAIN_SERVED.state, PLAIN_SERVED.children, PLAIN_SERVED.answer) == (CallState.OPEN, None, None)
 
 
 def test_items_without_a_window_are_the_applications_mistake() -> None:

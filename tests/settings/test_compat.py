@@ -9,7 +9,7 @@ import pytest
 
 from ccd_daemon import config
 from ccd_gateway.settings import load_settings
-from ccd_settings.compat import RUST_KEYS, Foreign, read
+from ccd_settings.compat import RUST_KEYS, CompatSettings, read
 from ccd_settings.compat_files import FLASK_NAMES
 from ccd_settings.settings import SettingsError
 
@@ -20,8 +20,8 @@ def found(folder: Path, **environ: str) -> dict[str, Any]:
     return {setting.key: setting.value for setting in read(environ, folder).settings}
 
 
-def lines(foreign: Foreign) -> str:
-    return "\n".join(note.text for note in foreign.notes)
+def lines(compat: CompatSettings) -> str:
+    return "\n".join(note.text for note in compat.notes)
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -77,13 +77,13 @@ def test_every_variable_of_the_rust_project(tmp_path: Path, key: str) -> None:
     value, becomes = RUST[key]
     environ = {variable(key): value}
     assert found(tmp_path, **environ) == ALWAYS | becomes
-    foreign = read(environ, tmp_path)
-    assert len([note for note in foreign.notes if note.text.startswith(variable(key))]) >= 1
-    assert "change-me" not in lines(foreign) and "mcpServers" not in lines(foreign)
+    compat = read(environ, tmp_path)
+    assert len([note for note in compat.notes if note.text.startswith(variable(key))]) >= 1
+    assert "change-me" not in lines(compat) and "mcpServers" not in lines(compat)
     for_agents = key == "file_access.additional_dirs" or (
         key.startswith("mcp") and value.lower() not in ("no", "false")
     )
-    assert ("kept for agent profiles, NO EFFECT YET" in lines(foreign)) is for_agents
+    assert ("kept for agent profiles, NO EFFECT YET" in lines(compat)) is for_agents
 
 
 def test_everything_at_once_is_good_for_daemon_and_gateway(
@@ -96,8 +96,8 @@ def test_everything_at_once_is_good_for_daemon_and_gateway(
     assert (settings.deadlines.turn_s, settings.conversations.max_messages) == (600, 20)
     assert (settings.cache.enabled, settings.cache.max_entries, settings.cache.ttl_s) == (True, 500, 600)
     assert (gateway.bind, gateway.always_conversations) == ("0.0.0.0:9090", True)
-    assert any("cli.command" in note.text for note in settings.foreign_notes)
-    assert not any("gateway.bind" in note.text for note in settings.foreign_notes)
+    assert any("cli.command" in note.text for note in settings.compat_notes)
+    assert not any("gateway.bind" in note.text for note in settings.compat_notes)
 
 
 def test_ccds_own_settings_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,14 +119,14 @@ def test_without_a_sign_nothing_is_read(tmp_path: Path) -> None:
         "CLAUDE_CODE__CLAUDE__COMMAND=./evil\nCLAUDE_API_KEY=k\nANTHROPIC_BASE_URL=http://evil",
     )
     for environ in ({}, {"API_PORT": "1", "LOG_LEVEL": "x", "CLAUDE_API_KEY": "k", "RUST_LOG": "debug"}):
-        foreign = read(environ, tmp_path)
-        assert foreign.settings == ()
-        assert "CCD_COMPAT=rust" in lines(foreign) and "CCD_COMPAT=flask" in lines(foreign)
-        assert all(note.warning for note in foreign.notes)
+        compat = read(environ, tmp_path)
+        assert compat.settings == ()
+        assert "CCD_COMPAT=rust" in lines(compat) and "CCD_COMPAT=flask" in lines(compat)
+        assert all(note.warning for note in compat.notes)
 
 
 def test_run_mode_alone_is_some_other_programs(tmp_path: Path) -> None:
-    assert read({"RUN_MODE": "production"}, tmp_path) == Foreign((), ())
+    assert read({"RUN_MODE": "production"}, tmp_path) == CompatSettings((), ())
 
 
 def test_files_in_their_order(tmp_path: Path) -> None:
@@ -155,9 +155,9 @@ def test_files_that_are_not_read_are_named(tmp_path: Path) -> None:
 
 def test_unknown_keys_are_ignored_with_a_warning(tmp_path: Path) -> None:
     write(tmp_path, "config/local.toml", "top = 1\n[server]\ncolour = 'red'\n[claude.deep]\nx = 1\n")
-    foreign = read({"CCD_COMPAT": "rust", "CLAUDE_CODE__NOTHING__HERE": "1"}, tmp_path)
+    compat = read({"CCD_COMPAT": "rust", "CLAUDE_CODE__NOTHING__HERE": "1"}, tmp_path)
     for name in ("CLAUDE_CODE__NOTHING__HERE", "server.colour", "top", "claude.deep"):
-        assert any(f"{name}: unknown, ignored" in note.text and note.warning for note in foreign.notes), name
+        assert any(f"{name}: unknown, ignored" in note.text and note.warning for note in compat.notes), name
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,8 @@ def test_every_variable_of_the_flask_project(tmp_path: Path) -> None:
         "SECRET_KEY": "also-secret",
     }
     assert set(values) == FLASK_NAMES
-    foreign = read({"CCD_COMPAT": "flask", **values}, tmp_path)
-    assert {setting.key: setting.value for setting in foreign.settings} == {
+    compat = read({"CCD_COMPAT": "flask", **values}, tmp_path)
+    assert {setting.key: setting.value for setting in compat.settings} == {
         "gateway.bind": "0.0.0.0:5001",
         "gateway.flask_timeout_s": 90,
         "gateway.flask_max_retries": "5",
@@ -247,8 +247,8 @@ def test_every_variable_of_the_flask_project(tmp_path: Path) -> None:
         "cli.env": {"ANTHROPIC_API_KEY": "sk-secret"},
     }
     for name in values:
-        assert name in lines(foreign)
-    assert "secret" not in lines(foreign).replace("SECRET_KEY", "")
+        assert name in lines(compat)
+    assert "secret" not in lines(compat).replace("SECRET_KEY", "")
     environ = {"CCD_COMPAT": "flask", "HOME": str(tmp_path), **values}
     gateway = load_settings(environ, {})
     assert (gateway.flask_timeout_s, gateway.flask_max_retries) == (90, 5)
@@ -263,9 +263,9 @@ def test_its_port_is_the_default_where_it_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_login_of_the_environments_own_wins(tmp_path: Path) -> None:
-    foreign = read({"CCD_COMPAT": "flask", "CLAUDE_API_KEY": "a", "ANTHROPIC_API_KEY": "b"}, tmp_path)
-    assert "cli.env" not in {setting.key for setting in foreign.settings}
-    assert "CLAUDE_API_KEY: no effect: ANTHROPIC_API_KEY is set" in lines(foreign)
+    compat = read({"CCD_COMPAT": "flask", "CLAUDE_API_KEY": "a", "ANTHROPIC_API_KEY": "b"}, tmp_path)
+    assert "cli.env" not in {setting.key for setting in compat.settings}
+    assert "CLAUDE_API_KEY: no effect: ANTHROPIC_API_KEY is set" in lines(compat)
 
 
 def test_a_login_in_the_dotenv_file(tmp_path: Path) -> None:

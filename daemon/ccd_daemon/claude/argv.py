@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from ccd_daemon.claude.login import LoginKind
+
 LEAN_ARGV = (
     "-p",
     "--input-format",
@@ -131,39 +133,13 @@ SESSION_ENV: Mapping[str, str] = {
     "DISABLE_ERROR_REPORTING": "1",
 }
 
-_PROVIDERS = ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY")
-
-
-def login_kind(environ: Mapping[str, str], *, credentials_file: bool) -> str:
-    """Which login the CLI will use: `api_key`, `token`, `provider`, `oauth` or `none`.
-
-    It is told from variables and the presence of the credentials file alone. No command is ever run to find out:
-    a short-lived CLI command can start a token refresh, exit before saving it, and so destroy the login.
-    """
-    if any(environ.get(name) not in (None, "", "0", "false") for name in _PROVIDERS):
-        return "provider"
-    if environ.get("ANTHROPIC_AUTH_TOKEN"):
-        return "token"
-    if environ.get("ANTHROPIC_API_KEY"):
-        return "api_key"
-    if environ.get("CLAUDE_CODE_OAUTH_TOKEN") or credentials_file:
-        return "oauth"
-    return "none"
-
-
-def body_mode(setting: str, login: str) -> str:
-    """How requests reach the CLI: `full` or `replay`. An OAuth login gets only the documented knobs by default."""
-    if setting != "auto":
-        return setting
-    return "full" if login in ("api_key", "token", "provider") else "replay"
-
 
 def worker_env(
     environ: Mapping[str, str],
     *,
-    login: str,
+    login: LoginKind,
     extra: Iterable[Mapping[str, str]],
-    marks: Mapping[str, str],
+    markers: Mapping[str, str],
     max_retries: int,
     config_dir: str | None,
 ) -> dict[str, str]:
@@ -172,7 +148,7 @@ def worker_env(
     Args:
         environ: the daemon's own; only the listed names are taken from it.
         extra: settings that win over it (`[cli].env`, then the profile's).
-        marks: names that let a start-up sweep find the worker should the daemon be killed.
+        markers: names that let a start-up sweep find the worker should the daemon be killed.
         config_dir: a private configuration directory, or None to use the login in the home directory. With a key it
             is the home directory too, and should be the working directory: in any other directory the CLI runs `git`
             at every turn, which costs each request 3 ms.
@@ -180,7 +156,7 @@ def worker_env(
     env = {name: environ[name] for name in (*HOST_ENV, *LOGIN_ENV) if name in environ}
     env.update(WORKER_ENV)
     env["CLAUDE_CODE_MAX_RETRIES"] = str(max_retries)
-    if login in ("api_key", "token"):
+    if login.is_key:
         env["CLAUDE_CODE_SIMPLE"] = "1"
         if config_dir is not None:
             env["HOME"] = config_dir
@@ -188,7 +164,7 @@ def worker_env(
         env["CLAUDE_CONFIG_DIR"] = config_dir
     for values in extra:
         env.update(values)
-    env.update(marks)
+    env.update(markers)
     return env
 
 
@@ -202,7 +178,7 @@ def session_env(
     environ: Mapping[str, str],
     *,
     extra: Iterable[Mapping[str, str]],
-    marks: Mapping[str, str],
+    markers: Mapping[str, str],
     max_retries: int,
     config_dir: str | None,
 ) -> dict[str, str]:
@@ -217,5 +193,5 @@ def session_env(
         env["CLAUDE_CONFIG_DIR"] = config_dir
     for values in extra:
         env.update(values)
-    env.update(marks)
+    env.update(markers)
     return env

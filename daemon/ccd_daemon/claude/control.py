@@ -25,7 +25,7 @@ class Kind(msgspec.Struct):
     status: Any = None
 
 
-class Delta(msgspec.Struct):
+class MessageDelta(msgspec.Struct):
     """The part of a `message_delta` that ends a message."""
 
     stop_reason: str | None = None
@@ -37,7 +37,7 @@ class StreamEvent(msgspec.Struct):
 
     type: str = ""
     message: dict[str, Any] | None = None
-    delta: Delta | None = None
+    delta: MessageDelta | None = None
     usage: dict[str, Any] | None = None
 
 

@@ -32,7 +32,7 @@ class LineCutter:
     def __init__(self, max_line_bytes: int) -> None:
         self.max_line_bytes = max_line_bytes
         self._held = bytearray()
-        self.held_bytes = 0  # of the unfinished last line
+        self.unfinished_bytes = 0  # of the unfinished last line
 
     def feed(self, data: bytes) -> bytes:
         """Whole lines, newline included, or `b""` when none has ended yet.
@@ -45,21 +45,21 @@ class LineCutter:
             self._hold(data)
             return b""
         lines = data if cut == len(data) else data[:cut]
-        if self.held_bytes:
-            if self.held_bytes + data.find(b"\n") > self.max_line_bytes:
+        if self.unfinished_bytes:
+            if self.unfinished_bytes + data.find(b"\n") > self.max_line_bytes:
                 raise LineTooLong(f"a line is longer than {self.max_line_bytes} bytes")
             self._held += lines
             lines = bytes(self._held)
             self._held = bytearray()
-            self.held_bytes = 0
+            self.unfinished_bytes = 0
         if cut < len(data):
             self._hold(data[cut:])
         return lines
 
     def _hold(self, piece: bytes) -> None:
         self._held += piece
-        self.held_bytes += len(piece)
-        if self.held_bytes > self.max_line_bytes:
+        self.unfinished_bytes += len(piece)
+        if self.unfinished_bytes > self.max_line_bytes:
             raise LineTooLong(f"a line is longer than {self.max_line_bytes} bytes")
 
 

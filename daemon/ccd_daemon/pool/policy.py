@@ -11,12 +11,9 @@ from collections.abc import Hashable
 from random import Random
 from typing import Generic, TypeVar
 
+from ccd_daemon.worker.wear import jittered
+
 T = TypeVar("T")
-
-
-def jittered(seconds: float, random: Random, spread: float = 0.1) -> float:
-    """`seconds`, give or take a tenth, so that workers born together do not end together."""
-    return seconds * (1 + random.uniform(-spread, spread))
 
 
 class Breaker:
@@ -85,15 +82,6 @@ class Login:
             return False
         self._probe_at = now + self._probe_s
         return True
-
-
-def excess(rss_bytes: int, processes: int, *, hard_bytes: int, max_processes: int) -> str | None:
-    """Why a process tree must be killed for its size, in words; None while it may stay."""
-    if processes > max_processes:
-        return f"it had {processes} processes, more than pool.max_processes"
-    if rss_bytes > hard_bytes:
-        return f"resident memory of {rss_bytes} bytes is over the hard limit"
-    return None
 
 
 class Rehearsals:

@@ -13,11 +13,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from random import Random
 
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Settings
 from ccd_daemon.pool.policy import Breaker, FairQueue, Login, Rehearsals, refused_retry_ms
-from ccd_daemon.pool.shelf import Shelf, Waiter, Want
+from ccd_daemon.pool.shelf import LeaseWish, Shelf, Waiter
 from ccd_daemon.pool.spawner import Orders, Spawner
-from ccd_daemon.worker.lifecycle import Event, State
+from ccd_daemon.worker.lifecycle import STARTING, Event, State
 from ccd_daemon.worker.wear import release_event
 from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import Code, RpcError
@@ -33,7 +34,9 @@ _REFILL_DELAY_S = 0.25  # a start costs a core for 0.3 s, which the turn just be
 class Pool:
     """All workers of the daemon."""
 
-    def __init__(self, settings: Settings, mode: str, launch: Launch, *, private_login: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, mode: Mode, launch: Launch, *, private_login: bool = False
+    ) -> None:
         self.mode = mode
         self.draining = False
         self._hurried = False
@@ -48,15 +51,15 @@ class Pool:
         self._turn_s = _TURN_GUESS_S
         self._all_gone = asyncio.Event()
         self.pressed = False  # the host is short of memory: no spares are started
-        self.on_buried: Callable[[], None] = _nothing
+        self.on_ended: Callable[[], None] = _nothing
         self.models: list[dict[str, object]] = []
         self.announced: list[str] = []
         self.cli_version: str | None = None
         self.last_death: str | None = None
-        self.refused_modes: dict[str, str] = {}
-        self.proven_modes: set[str] = set()  # those in which an answer has come
+        self.refused_modes: dict[Mode, str] = {}
+        self.proven_modes: set[Mode] = set()  # those in which an answer has come
         self.login = Login(_LOGIN_PROBE_S)
-        self.rehearsals = Rehearsals(settings.pool.rehearse and mode == "full" and private_login)
+        self.rehearsals = Rehearsals(settings.pool.rehearse and mode == Mode.FULL and private_login)
         self._rehearsing: set[Worker] = set()
         self.shelves = {name: self._shelf(name) for name in settings.profiles}
         self._moved = asyncio.Event()  # a process has become ready, or ended
@@ -89,8 +92,8 @@ class Pool:
 
     # --- leasing ---
 
-    async def lease(self, profile: str, want: Want) -> Worker:
-        """A worker for one turn, HELD by the caller, who must `give_back` it.
+    async def lease(self, profile: str, wish: LeaseWish) -> Worker:
+        """A worker for one turn, HELD by the caller, who must `release` it.
 
         Raises:
             RpcError: NOT_FOUND (no such profile), DRAINING, WORKER_SPAWN (breaker open), BUSY (queue full or waited
@@ -107,32 +110,32 @@ class Pool:
         if self.draining:
             raise _shutting_down()
         # With one process per request, a refused login must not cost a process each time.
-        if self.mode == "replay" and not self.login.may_try(self._loop.time()):
+        if self.mode == Mode.REPLAY and not self.login.may_try(self._loop.time()):
             raise RpcError(Code.UPSTREAM_AUTH, self.login.refusal or "")
         self.counters["leases"] += 1
         shelf.in_use = True
-        shelf.saw(want.binding)
-        worker = shelf.take(want) if not len(shelf.queue) else None
+        shelf.saw(wish.binding)
+        worker = shelf.take(wish) if not len(shelf.queue) else None
         if worker is None:
-            return await self._wait(shelf, want)
-        self._hand_over(worker, want)
+            return await self._wait(shelf, wish)
+        self._hand_over(worker, wish)
         self._spawner.refill_in(_REFILL_DELAY_S)
         return worker
 
-    def _hand_over(self, worker: Worker, want: Want) -> None:
+    def _hand_over(self, worker: Worker, wish: LeaseWish) -> None:
         worker.feed(Event.LEASE)
-        worker.tenant = want.tenant
+        worker.tenant = wish.tenant
 
-    async def _wait(self, shelf: Shelf, want: Want) -> Worker:
-        self._refuse_hopeless(shelf, want.tenant)
-        waiter = Waiter(want, self._loop.create_future())
-        shelf.queue.push(want.tenant, waiter)
+    async def _wait(self, shelf: Shelf, wish: LeaseWish) -> Worker:
+        self._refuse_hopeless(shelf, wish.tenant)
+        waiter = Waiter(wish, self._loop.create_future())
+        shelf.queue.push(wish.tenant, waiter)
         self._serve(shelf)
         try:
             async with asyncio.timeout(self._settings.queue.timeout_s):
                 return await waiter.future
         except BaseException as error:
-            shelf.queue.remove(want.tenant, waiter)
+            shelf.queue.remove(wish.tenant, waiter)
             self._take_back(waiter.future)
             if isinstance(error, TimeoutError):
                 raise self._busy(shelf, "no CLI process became free in time") from None
@@ -141,7 +144,7 @@ class Pool:
     def _take_back(self, handed: asyncio.Future[Worker]) -> None:
         """A worker that was handed to a caller in the very moment when the caller stopped waiting is offered again."""
         if handed.done() and not handed.cancelled() and handed.exception() is None:
-            self.give_back(handed.result())
+            self.release(handed.result())
 
     def _refuse_hopeless(self, shelf: Shelf, tenant: str) -> None:
         wait_s = shelf.breaker.wait_s(self._loop.time())
@@ -162,15 +165,15 @@ class Pool:
             data["stderr_tail"] = shelf.last_words
         return RpcError(Code.WORKER_SPAWN, f"the CLI cannot be started: {reason}", data)
 
-    def give_back(self, worker: Worker) -> None:
+    def release(self, worker: Worker) -> None:
         """End a lease. A worker whose turn is still being interrupted comes back by itself when that is done."""
         if worker.state is State.HELD:
-            reusable = worker.mode == self.mode and worker.mode != "replay" and not worker.stale
+            reusable = worker.mode == self.mode and worker.mode != Mode.REPLAY and not worker.stale
             event = release_event(worker.wear, worker.wear_limits, age_s=worker.age_s, reusable=reusable)
             self.counters["resets"] += event is Event.RELEASE_RESET
             worker.feed(event)
-        elif worker.turn is not None:
-            worker.turn.abandoned = True
+        elif worker.turns.turn is not None:
+            worker.turns.turn.given_up = True
 
     def login_refused(self, why: str) -> None:
         """The API does not accept the login: start no spares, and let only one caller at a time find out again."""
@@ -184,12 +187,12 @@ class Pool:
         self.counters["turns"] += 1
         self._turn_s += 0.1 * (seconds - self._turn_s)
 
-    # --- what workers tell (see `worker.Owner`) ---
+    # --- what workers tell (see `worker.WorkerListener`) ---
 
     def may_rehearse(self, worker: Worker) -> bool:
         """Nobody waits, and rehearsals are of use."""
         shelf = self.shelves[worker.profile]
-        fit = worker.mode == self.mode == "full" and not (worker.stale or self.draining or self.pressed)
+        fit = worker.mode == self.mode == Mode.FULL and not (worker.stale or self.draining or self.pressed)
         if not fit or len(shelf.queue) or not self.rehearsals.allowed:
             return False
         self._rehearsing.add(worker)
@@ -224,10 +227,10 @@ class Pool:
         shelf.remove(worker)
 
     def idle(self, worker: Worker) -> None:
-        """An abandoned turn has ended."""
-        self.give_back(worker)
+        """A turn that was given up has ended."""
+        self.release(worker)
 
-    def buried(self, worker: Worker) -> None:
+    def ended(self, worker: Worker) -> None:
         """A worker has ended: replace it, unless starting does not work."""
         shelf = self.shelves[worker.profile]
         shelf.workers.discard(worker)
@@ -241,7 +244,7 @@ class Pool:
             self.rehearsals.lost(f"a spare ended in its rehearsal: {worker.death}")
         if self.draining and not self.workers:
             self._all_gone.set()
-        self.on_buried()
+        self.on_ended()
         self._serve(shelf)
 
     def _died_unready(self, shelf: Shelf, worker: Worker) -> None:
@@ -262,11 +265,11 @@ class Pool:
             if waiter.future.done():
                 shelf.queue.pop()
                 continue
-            worker = shelf.take(waiter.want)
+            worker = shelf.take(waiter.wish)
             if worker is None:
                 break
             shelf.queue.pop()
-            self._hand_over(worker, waiter.want)
+            self._hand_over(worker, waiter.wish)
             waiter.future.set_result(worker)
         self._moved.set()
         self._spawner.refill()
@@ -279,7 +282,7 @@ class Pool:
         waiter = shelf.queue.peek()
         if waiter is None or resetting >= len(shelf.queue):
             return
-        worker = shelf.to_reset(waiter.want)
+        worker = shelf.to_reset(waiter.wish)
         if worker is not None:
             self.counters["resets"] += 1
             worker.feed(Event.REKEY)
@@ -298,7 +301,7 @@ class Pool:
         if self.draining or self._held:
             return None
         prepare = self.login.refusal is None and not self.pressed
-        return Orders(spares=prepare, favourites=prepare and self.mode == "keep_system")
+        return Orders(spares=prepare, favourites=prepare and self.mode == Mode.KEEP_SYSTEM)
 
     def _spawn(self, shelf: Shelf, binding: str | None) -> None:
         self._next_id += 1
@@ -345,11 +348,11 @@ class Pool:
         """The CLI was replaced: idle processes end now, those in use when they are given back."""
         for worker in self.workers:
             worker.stale = True
-            if worker.state in (State.SPAWNING, State.WARMING, State.REHEARSING, State.READY):
+            if worker.state in STARTING or worker.state is State.READY:
                 worker.feed(Event.STOP)
         self.models, self.announced, self.cli_version = [], [], None
 
-    def degrade(self, mode: str, reason: str) -> None:
+    def degrade(self, mode: Mode, reason: str) -> None:
         """The backend refuses the mode in force: go on in a slower one, with new workers."""
         log.warning("mode %s is refused by the backend (%s); going on with %s", self.mode, reason, mode)
         self.refused_modes[self.mode] = reason
@@ -371,7 +374,7 @@ class Pool:
         for shelf in self.shelves.values():
             shelf.refuse_waiting(_shutting_down)
         deadline = self._loop.time() + grace_s
-        while any(worker.turn is not None and not worker.turn.over for worker in self.workers):
+        while any((turn := worker.turns.turn) is not None and not turn.over for worker in self.workers):
             if self._hurried or self._loop.time() >= deadline:
                 break
             await asyncio.sleep(0.02)

@@ -13,18 +13,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ccd_daemon.pool.policy import Breaker, FairQueue
-from ccd_daemon.worker.lifecycle import State
+from ccd_daemon.worker.lifecycle import STARTING, State
 from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import RpcError
 
-_STARTING = (State.SPAWNING, State.WARMING, State.REHEARSING)
 _MAX_SEEN = 256
 _FAVOURITES = 2
 _RECURS = 2  # a system prompt that came so often is worth a spare of its own
 
 
 @dataclass(frozen=True)
-class Want:
+class LeaseWish:
     """What a caller needs a worker for."""
 
     tenant: str
@@ -35,7 +34,7 @@ class Want:
 class Waiter:
     """A caller that waits for a worker."""
 
-    want: Want
+    wish: LeaseWish
     future: asyncio.Future[Worker]
 
 
@@ -75,23 +74,23 @@ class Shelf:
             if not kept:
                 del self.kept[key]
 
-    def take(self, want: Want) -> Worker | None:
+    def take(self, wish: LeaseWish) -> Worker | None:
         """An idle worker that can serve at once."""
-        own = self.kept.get((want.tenant, want.binding))
+        own = self.kept.get((wish.tenant, wish.binding))
         if own:
             return own[-1]
         bound = [
-            worker for worker in self.spares if want.binding is not None and worker.binding == want.binding
+            worker for worker in self.spares if wish.binding is not None and worker.binding == wish.binding
         ]
         able = bound or [worker for worker in self.spares if worker.binding is None]
         return able[-1] if able else None
 
-    def to_reset(self, want: Want) -> Worker | None:
+    def to_reset(self, wish: LeaseWish) -> Worker | None:
         """The idle worker of another tenant that was used longest ago and could serve after a reset."""
         others = [
             worker
             for (tenant, binding), kept in self.kept.items()
-            if tenant != want.tenant and binding == want.binding
+            if tenant != wish.tenant and binding == wish.binding
             for worker in kept
         ]
         return min(others, key=lambda worker: worker.last_used, default=None)
@@ -134,4 +133,4 @@ class Shelf:
 
 def _is_starting(worker: Worker) -> bool:
     """A spare that forgets its rehearsal is on its way, too."""
-    return worker.state in _STARTING or (worker.state is State.RESETTING and not worker.wear.turns)
+    return worker.state in STARTING or (worker.state is State.RESETTING and not worker.wear.turns)

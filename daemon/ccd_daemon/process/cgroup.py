@@ -143,6 +143,9 @@ class Groups:
 
     def __init__(self, owner: str, places: Places) -> None:
         self._key = hashlib.sha256(owner.encode()).hexdigest()[:12]
+        self.prefix = (
+            f"ccd-{self._key}-"  # of the names of its directories, and of those before it on its socket
+        )
         self._own = {name: folder for name, folder in places._asdict().items() if folder is not None}
         self._taken_over = False
         controllers = self._delegate_controllers(places.unified) if places.unified else set()
@@ -151,7 +154,7 @@ class Groups:
         if "pids" in controllers:
             self._own.pop("pids", None)
         self._controllers = controllers
-        self.parents = {name: folder / f"ccd-{self._key}-{os.getpid()}" for name, folder in self._own.items()}
+        self.parents = {name: folder / f"{self.prefix}{os.getpid()}" for name, folder in self._own.items()}
 
     @property
     def caps(self) -> str:

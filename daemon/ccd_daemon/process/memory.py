@@ -40,6 +40,15 @@ def tree_rss_bytes(pids: Iterable[int]) -> int:
     return sum(map(rss_bytes, pids))
 
 
+def excess(rss_bytes: int, processes: int, *, hard_bytes: int, max_processes: int) -> str | None:
+    """Why a process tree must be killed for its size, in words; None while it may stay."""
+    if processes > max_processes:
+        return f"it had {processes} processes, more than pool.max_processes"
+    if rss_bytes > hard_bytes:
+        return f"resident memory of {rss_bytes} bytes is over the hard limit"
+    return None
+
+
 def next_poll_s(poll_s: float, rss_bytes: int, grown_bytes_s: float, hard_bytes: int) -> float:
     """When to look again at a process that grows: in half the time that it needs to reach its limit, if that is sooner.
 

@@ -21,13 +21,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol, cast
 
-WORKER_MARK = "CCD_WORKER"  # =<worker id>/<daemon pid>, in the environment of all that a worker starts
+WORKER_MARKER = "CCD_WORKER"  # =<worker id>/<daemon pid>, in the environment of all that a worker starts
 _PIPE_BYTES = 256 * 1024
 _STDERR_RING_BYTES = 64 * 1024
 _STDERR_TAIL_CHARS = 4000
 
 
-class Listener(Protocol):
+class ProcessListener(Protocol):
     """Who is told what the process does; called on the event loop, `on_exit` last and exactly once."""
 
     def on_stdout(self, data: bytes) -> None:
@@ -95,7 +95,9 @@ class _StderrPipe(asyncio.Protocol):
 class Process:
     """A CLI process and its three pipes; `connect` before use."""
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, listener: Listener) -> None:
+    def __init__(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, listener: ProcessListener
+    ) -> None:
         """Start `argv` in a session and process group of its own.
 
         Raises:
@@ -313,19 +315,6 @@ def children(pid: int) -> list[int]:
                 found.extend(map(int, file.read(65536).split()))
         except OSError:
             continue
-    return found
-
-
-def ancestors(pid: int) -> list[int]:
-    """A process's parent, grandparent and so on; empty when it is gone."""
-    found: list[int] = []
-    while pid > 1 and len(found) < 256:
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_bytes()
-        except OSError:
-            break
-        pid = int(stat.rpartition(b")")[2].split()[1])  # the name in parentheses may itself contain one
-        found.append(pid)
     return found
 
 

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
-from ccd_daemon.process.process import WORKER_MARK, children, marked, signal_each
+from ccd_daemon.process.process import WORKER_MARKER, children, marked, signal_each
 
 log = logging.getLogger("ccd.reaper")
 
-DAEMON_MARK = "CCD_OWNER"  # =<socket path>: which daemon started it
+DAEMON_MARKER = "CCD_OWNER"  # =<socket path>: which daemon started it
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -35,7 +35,7 @@ def sweep_leftovers(owner: str, *, grace_s: float = 2.0) -> int:
 
     Returns how many processes there were.
     """
-    marker = f"{DAEMON_MARK}={owner}"
+    marker = f"{DAEMON_MARKER}={owner}"
     leftovers = [pid for pid in marked(marker) if pid != os.getpid()]
     if not leftovers:
         return 0
@@ -51,7 +51,7 @@ class Strays(NamedTuple):
     """What a sweep found among the daemon's adopted children."""
 
     dying: int  # killed, but not yet reaped
-    living: dict[str, list[int]]  # background processes of running workers, by the worker's mark
+    living: dict[str, list[int]]  # background processes of running workers, by the worker's marker
 
 
 def sweep_strays(known: Collection[int], live_workers: Mapping[str, Callable[[], Collection[int]]]) -> Strays:
@@ -59,7 +59,7 @@ def sweep_strays(known: Collection[int], live_workers: Mapping[str, Callable[[],
 
     Args:
         known: pids of running workers, which are reaped by their own `Process`.
-        live_workers: marks of workers that still run, whose background processes may live, each with a function
+        live_workers: markers of workers that still run, whose background processes may live, each with a function
             that lists its control group (for those that have cleared their environment).
     """
     dying, living = 0, dict[str, list[int]]()
@@ -69,19 +69,19 @@ def sweep_strays(known: Collection[int], live_workers: Mapping[str, Callable[[],
         with contextlib.suppress(ChildProcessError):
             if os.waitpid(pid, os.WNOHANG)[0] == pid:
                 continue
-        mark = _worker_of(pid)
-        if mark not in live_workers:
-            mark = next((mark for mark, group in live_workers.items() if pid in group()), None)
-        if mark is None:
+        marker = _worker_of(pid)
+        if marker not in live_workers:
+            marker = next((marker for marker, group in live_workers.items() if pid in group()), None)
+        if marker is None:
             signal_each([pid], signal.SIGKILL)
             dying += 1
         else:
-            living.setdefault(mark, []).append(pid)
+            living.setdefault(marker, []).append(pid)
     return Strays(dying, living)
 
 
 def _worker_of(pid: int) -> str | None:
-    prefix = f"{WORKER_MARK}=".encode()
+    prefix = f"{WORKER_MARKER}=".encode()
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
             entries = file.read().split(b"\0")

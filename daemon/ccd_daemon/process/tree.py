@@ -1,4 +1,4 @@
-"""The process tree of one worker: the CLI, its private directory, its control group, its mark; ended as a whole.
+"""The process tree of one worker: the CLI, its private directory, its control group, its marker; ended as a whole.
 
 Until the process has been started, and where it cannot be, there is nothing to talk to and nothing to end: every
 method may be called all the same.
@@ -13,15 +13,15 @@ from pathlib import Path
 
 from ccd_daemon.process import memory
 from ccd_daemon.process.cgroup import Group
-from ccd_daemon.process.process import WORKER_MARK, Listener, Process, death_wrapper
+from ccd_daemon.process.process import WORKER_MARKER, Process, ProcessListener, death_wrapper
 
 
 class ProcessTree:
     """A CLI process and all that is its own."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: ProcessListener) -> None:
         self.process: Process | None = None
-        self.mark = ""  # tells its processes from others, in their environment
+        self.marker = ""  # tells its processes from others, in their environment
         self.group: Group | None = None
         self._listener = listener
         self._home: Path | None = None
@@ -38,13 +38,13 @@ class ProcessTree:
     ) -> None:
         """Start `command` in `home`, a private directory that is made here and removed with the tree, or in `cwd`.
 
-        The mark is in `env`; `open_group` makes the control group, and is called in a thread.
+        The marker is in `env`; `open_group` makes the control group, and is called in a thread.
 
         Raises:
             OSError: it cannot be started.
             ValueError: a setting has a NUL in it.
         """
-        self.mark, self._home = env[WORKER_MARK], home
+        self.marker, self._home = env[WORKER_MARKER], home
         loop = asyncio.get_running_loop()
         self.group = await loop.run_in_executor(None, _make, home, open_group)
         line = [*death_wrapper(), str(command), *argv]
@@ -123,7 +123,7 @@ class ProcessTree:
 
     @property
     def _marker(self) -> str:
-        return f"{WORKER_MARK}={self.mark}"
+        return f"{WORKER_MARKER}={self.marker}"
 
 
 def _make(home: Path, open_group: Callable[[], Group | None]) -> Group | None:

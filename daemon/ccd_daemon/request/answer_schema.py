@@ -43,7 +43,7 @@ def reduced(schema: Mapping[str, Any]) -> dict[str, Any] | None:
 
     None where there is none: an object with any keys, a schema that refers to itself.
     """
-    walk = _Walk()
+    walk = _SchemaWalk()
     try:
         found = walk.schema(schema, 0)
         TopologicalSorter(walk.references).prepare()
@@ -58,7 +58,7 @@ def expressible(schema: Mapping[str, Any]) -> bool:
     return reduced(plain) == plain
 
 
-class _Walk:
+class _SchemaWalk:
     """One pass over a schema: which of its definitions refer to which."""
 
     def __init__(self) -> None:

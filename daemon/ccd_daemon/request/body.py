@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from ccd_daemon.claude import control
+from ccd_daemon.claude.login import Mode
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatParams
 
@@ -255,9 +256,9 @@ class Script:
     binding: str | None = None  # the system prompt that the worker has for life after this turn
 
 
-def binding_of(mode: str, chat: ChatParams) -> str | None:
+def binding_of(mode: Mode, chat: ChatParams) -> str | None:
     """What a worker must be, or become, bound to for this chat; None where the system prompt travels with it."""
-    return json.dumps(_system_texts(chat.get("system"))) if mode == "keep_system" else None
+    return json.dumps(_system_texts(chat.get("system"))) if mode == Mode.KEEP_SYSTEM else None
 
 
 def initialize(request_id: str, binding: str) -> bytes:
@@ -292,7 +293,7 @@ def engine_script(wish: Wish, request_id: str, bound: str | None) -> Script:
 
 def keep_system_script(wish: Wish, request_id: str, bound: str | None) -> Script:
     """As an engine turn, but the CLI composes the system prompt, which a worker takes on once."""
-    binding = binding_of("keep_system", wish.chat)
+    binding = binding_of(Mode.KEEP_SYSTEM, wish.chat)
     assert binding is not None
     env = _engine_env(wish, engine_body(wish.chat, wish.extra, with_system=False))
     ids = (request_id, f"{request_id}s")
@@ -356,15 +357,13 @@ def _system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:
     return [system] if isinstance(system, str) else [str(block.get("text", "")) for block in system]
 
 
-def script(mode: str, wish: Wish, request_id: str, bound: str | None = None) -> Script:
+def script(mode: Mode, wish: Wish, request_id: str, bound: str | None = None) -> Script:
     """The turn's script for a worker of `mode`, bound to a system prompt or not."""
     return SCRIPTS[mode](wish, request_id, bound)
 
 
-#: From the fastest and most exact to the one that any backend takes.
-SCRIPTS: Mapping[str, Callable[[Wish, str, str | None], Script]] = {
-    "full": engine_script,
-    "keep_system": keep_system_script,
-    "replay": replay_script,
+SCRIPTS: Mapping[Mode, Callable[[Wish, str, str | None], Script]] = {
+    Mode.FULL: engine_script,
+    Mode.KEEP_SYSTEM: keep_system_script,
+    Mode.REPLAY: replay_script,
 }
-MODES = tuple(SCRIPTS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, get_type_hints
 
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.request.body import REPLAY_IGNORES, Wish, bad
 from ccd_protocol.methods import ChatParams
 
@@ -40,7 +41,13 @@ def check(chat: ChatParams) -> None:
 
 
 def fit(
-    chat: ChatParams, model: str | None, *, mode: str, refused: list[str], betas: bool, adaptive: bool = False
+    chat: ChatParams,
+    model: str | None,
+    *,
+    mode: Mode,
+    refused: list[str],
+    betas: bool,
+    adaptive: bool = False,
 ) -> Wish:
     """What to ask.
 
@@ -55,7 +62,7 @@ def fit(
     fitted: ChatParams = chat.copy()
     extra = dict(fitted.pop("extra_body", {}))
     ignored = [key for key in refused if key in fitted]
-    if mode == "replay":
+    if mode == Mode.REPLAY:
         ignored += [key for key in REPLAY_IGNORES if key in fitted and key not in ignored]
         extra, dropped = _replayable(fitted, extra)
         ignored += dropped
@@ -65,7 +72,7 @@ def fit(
         # The CLI would add a temperature, which most models refuse beside top_p; it does not where the body says this.
         extra["thinking"] = {"type": "disabled"}
     asked_betas = fitted.pop("betas", [])
-    if asked_betas and betas and mode == "full":
+    if asked_betas and betas and mode == Mode.FULL:
         extra["betas"] = asked_betas
     elif asked_betas:
         ignored.append("betas")

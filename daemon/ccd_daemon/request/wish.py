@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import exact
 from ccd_daemon.request.answer_schema import expressible, reduced
 from ccd_daemon.request.body import EFFORTS, REPLAY_IGNORES, Wish, bad
@@ -50,7 +51,7 @@ def make(
     model: str | None,
     able: Abilities,
     *,
-    mode: str,
+    mode: Mode,
     refused: Collection[str] = (),
     thoughtless: bool,
     betas: bool = False,
@@ -73,13 +74,13 @@ def make(
     ignored = [key for key in refused if key in fitted]
     if BOTH_SAMPLERS in refused and "temperature" in fitted and "top_p" in fitted and "top_p" not in ignored:
         ignored.append("top_p")
-    if mode == "replay":
+    if mode == Mode.REPLAY:
         ignored += [key for key in REPLAY_IGNORES if key in fitted and key not in ignored]
     for key in ignored:
         fitted.pop(key, None)  # type: ignore[misc]
     extra = _thinking(fitted, able, ignored, thoughtless=thoughtless)
     _loosen_tools(fitted, ignored, loose=loose)
-    _add_format(fitted, extra, native=mode != "replay" and not loose)
+    _add_format(fitted, extra, native=mode != Mode.REPLAY and not loose)
     if ignored and chat.get("strict"):
         raise bad(ignored[0], f"{ignored[0]} cannot be honoured for this model, and the call is strict")
     return Wish(fitted, model, extra, tuple(ignored))

@@ -9,33 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
+from ccd_daemon.process.lineage import Origin
+from ccd_daemon.rpc.identity import Identity, identify
 from ccd_protocol import frames
 from ccd_protocol import peer as p
 from ccd_protocol.errors import Code, RpcError
 
 log = logging.getLogger("ccd.connection")
 
-_UCRED = struct.Struct("3i")
 _WRITE_HIGH_BYTES = 1024 * 1024
 _MAX_UNREAD_BYTES = 16 * 1024 * 1024
 _FREE_BYTES = 256 * 1024  # smaller requests are not worth counting
 _AT_ONCE_BYTES = (
     16 * 1024
 )  # smaller payloads wait for those of the same turn of the loop, and share one write
-
-
-class Identity(NamedTuple):
-    """Who is at the other end, as the kernel says."""
-
-    pid: int
-    uid: int
-    gid: int
 
 
 class Source(Protocol):
@@ -61,12 +52,13 @@ class Handler:
     at_once: bool = False
 
 
-class Host(Protocol):
+class ConnectionRules(Protocol):
     """What a connection asks of the server."""
 
     handlers: dict[str, Handler]
     limits: frames.Limits
     agent: str
+    origin: Origin
 
     def admit(self, connection: Connection) -> RpcError | None:
         """Why the peer may not connect, or None."""
@@ -130,19 +122,19 @@ class Call:
 class Connection(asyncio.Protocol):
     """A connected client."""
 
-    def __init__(self, host: Host) -> None:
-        self.peer = p.Peer("accepting", host.agent, limits=host.limits)
+    def __init__(self, rules: ConnectionRules) -> None:
+        self.peer = p.Peer("accepting", rules.agent, limits=rules.limits)
         self.identity = Identity(0, -1, -1)
         self.choked = False  # the client does not read: nothing more may be buffered for it
         self.flush_is_due = False  # what the peer has queued will be written in this turn of the loop
         self._deaf = False  # so much of what was said is unread that nothing more is listened to
-        self._host = host
+        self._rules = rules
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._calls: dict[int, Call] = {}
         self._frame_bytes = 0  # since the last whole frame
         self._calls_bytes = 0  # of the large calls that are being served
-        self._kept_bytes = 0  # what the host knows of both
+        self._kept_bytes = 0  # what the server knows of both
         self._hello: asyncio.TimerHandle | None = None
         self._on: dict[type, Callable[[Any], None]] = {
             p.Called: self._on_called,
@@ -159,10 +151,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
         sock = self._transport.get_extra_info("socket")
-        self.identity = Identity(
-            *_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        )
-        refusal = self._host.admit(self)
+        self.identity = identify(sock, self._rules.origin)
+        refusal = self._rules.admit(self)
         if refusal is not None:
             self._leave(refusal.code, refusal.message)
             return
@@ -196,10 +186,10 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _tell_kept(self) -> None:
-        """Have the host count what this client makes the daemon keep; who goes beyond what there is must leave."""
+        """Have the server count what this client makes the daemon keep; who goes beyond what there is must leave."""
         kept = self._calls_bytes + (self._frame_bytes if self._frame_bytes > _FREE_BYTES else 0)
         grown, self._kept_bytes = kept - self._kept_bytes, kept
-        if not self._host.keep(grown) and grown > 0:
+        if not self._rules.keep(grown) and grown > 0:
             self._leave(Code.BUSY, "ccd holds as much of its clients' requests as it may; try again later")
 
     def flush(self) -> None:
@@ -244,7 +234,7 @@ class Connection(asyncio.Protocol):
                 self._on_cancelled(event)
         self._frame_bytes = 0
         self._tell_kept()  # the calls tell when they are over
-        self._host.gone(self)
+        self._rules.gone(self)
 
     def goaway(self, message: str) -> None:
         """Take no new calls; the connection closes when the last open one is answered."""
@@ -276,7 +266,7 @@ class Connection(asyncio.Protocol):
             self._hello = None
 
     def _on_called(self, event: p.Called) -> None:
-        handler = self._host.handlers.get(event.method)
+        handler = self._rules.handlers.get(event.method)
         refusal = self._refusal(event, handler)
         if handler is None or refusal is not None:
             assert refusal is not None
@@ -298,9 +288,11 @@ class Connection(asyncio.Protocol):
     def _refusal(self, event: p.Called, handler: Handler | None) -> RpcError | None:
         if handler is None:
             return RpcError(Code.NO_METHOD, f"there is no method {event.method[:80]!r}")
-        if handler.admin and not self._host.may_administer(self.identity):
+        if handler.admin and not self._rules.may_administer(self.identity):
             return RpcError(
-                Code.FORBIDDEN, f"{event.method} is for the daemon's user, root and server.admin_uids"
+                Code.FORBIDDEN,
+                f"{event.method} is for the daemon's user, root and server.admin_uids, "
+                "and not for what a worker has started",
             )
         if handler.streams and not event.window:
             return RpcError(

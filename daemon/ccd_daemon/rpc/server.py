@@ -19,9 +19,10 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from ccd_daemon.config import Server as ServerSettings
-from ccd_daemon.process.process import ancestors
-from ccd_daemon.rpc.connection import Connection, Handler, Identity
+from ccd_daemon.config import ServerSettings
+from ccd_daemon.process.lineage import Origin
+from ccd_daemon.rpc.connection import Connection, Handler
+from ccd_daemon.rpc.identity import Identity
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.frames import Limits
 
@@ -176,7 +177,7 @@ def _group_id(name: str) -> int:
 
 
 class Server:
-    """All connections, and the rules for them (see `connection.Host`)."""
+    """All connections, and the rules for them (see `connection.ConnectionRules`)."""
 
     def __init__(
         self,
@@ -184,7 +185,9 @@ class Server:
         handlers: dict[str, Handler],
         agent: str,
         agent_uids: Collection[int] = (),
+        origin: Origin | None = None,
     ) -> None:
+        self.origin = origin or Origin(os.getpid())
         self.handlers = handlers
         self.agent = agent
         self.limits = Limits(settings.max_frame_bytes, settings.max_calls_per_connection)
@@ -200,6 +203,7 @@ class Server:
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
         self._inode = 0
+        self._keep_file = False
 
     def limit_files(self, room: int) -> None:
         """Stay within so many open files. The loop would accept and silently close whatever comes beyond them.
@@ -209,8 +213,9 @@ class Server:
         self.backlog = min(_BACKLOG, max(_LEAST_CONNECTIONS, room // 2))
         self.max_connections = max(_LEAST_CONNECTIONS, room - self.backlog)
 
-    async def start(self, sock: socket.socket, path: Path) -> None:
-        """Begin to accept connections."""
+    async def start(self, sock: socket.socket, path: Path, *, keep: bool = False) -> None:
+        """Begin to accept connections. With `keep` the socket's file is somebody else's and stays at the end."""
+        self._keep_file = keep
         self._path = path
         self._inode = path.stat().st_ino  # noqa: ASYNC240 - one look at start
         loop = asyncio.get_running_loop()
@@ -247,7 +252,7 @@ class Server:
         return None
 
     def _in_group(self, identity: Identity) -> bool:
-        return self._group is not None and identity.gid == self._group
+        return self._group is not None and self._group in (identity.gid, *identity.groups)
 
     def gone(self, connection: Connection) -> None:
         """A connection has ended."""
@@ -263,16 +268,17 @@ class Server:
     def may_administer(self, identity: Identity) -> bool:
         """The daemon's user, root and the listed ones, but nothing that a worker started: tools may run there."""
         listed = identity.uid in self._own or identity.uid in self._settings.admin_uids
-        return listed and os.getpid() not in ancestors(identity.pid)
+        return listed and identity.outside
 
     def may_use_agents(self, identity: Identity) -> bool:
         """Whether the peer may have sessions, whose tools run as the daemon's user; what a worker started may not."""
         listed = self.may_speak_for_others(identity) or identity.uid in self._agent_uids
-        return listed and os.getpid() not in ancestors(identity.pid)
+        return listed and identity.outside
 
     def may_speak_for_others(self, identity: Identity) -> bool:
-        """Whether the peer may name a tenant (a gateway does)."""
-        return identity.uid in self._own or identity.uid in self._settings.tenant_uids
+        """Whether the peer may name a tenant (a gateway does); what a worker started may not."""
+        listed = identity.uid in self._own or identity.uid in self._settings.tenant_uids
+        return listed and identity.outside
 
     def lost_socket(self) -> bool:
         """Whether somebody removed or replaced the socket file under us."""
@@ -295,6 +301,6 @@ class Server:
         """Close what is left and remove the socket, if it is still ours."""
         for connection in list(self.connections):
             connection.abort()
-        if self._path is not None and not self.lost_socket():
+        if self._path is not None and not self._keep_file and not self.lost_socket():
             with contextlib.suppress(OSError):
                 self._path.unlink()

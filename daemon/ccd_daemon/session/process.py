@@ -22,23 +22,19 @@ import msgspec
 from ccd_daemon.claude import control
 from ccd_daemon.claude.ndjson import LineCutter, LineTooLong
 from ccd_daemon.config import Settings
-from ccd_daemon.pool.policy import excess
 from ccd_daemon.process import memory
 from ccd_daemon.process.cgroup import Group
 from ccd_daemon.process.process import exit_words
 from ccd_daemon.process.tree import ProcessTree
-from ccd_daemon.worker.lifecycle import CLOCK, Action, Event, IllegalTransition, State, step
+from ccd_daemon.worker.lifecycle import CLOCK, ENDING, UNHEARD, Action, Event, IllegalTransition, State, step
+from ccd_daemon.worker.story import Story
 from ccd_protocol.errors import Code, RpcError
 
 log = logging.getLogger("ccd.session")
 
-STARTING = (State.SPAWNING, State.WARMING, State.READY)
-RUNNING = (State.HELD, State.BUSY, State.CANCELLING)
-ENDING = (State.KILLING, State.DEAD)
-
 
 @dataclass(frozen=True)
-class Wanted:
+class SessionWish:
     """What a session is to begin with."""
 
     model: str | None = None
@@ -46,7 +42,7 @@ class Wanted:
     allowed_tools: tuple[str, ...] = ()
 
 
-class Host(Protocol):
+class SessionProcessListener(Protocol):
     """Whose process it is: the session."""
 
     def patience_s(self, state: State) -> float | None:
@@ -75,7 +71,7 @@ class SessionProcess:
         rss_bytes: its resident memory when it was last looked at, with its descendants'.
     """
 
-    def __init__(self, session_id: str, settings: Settings, host: Host) -> None:
+    def __init__(self, session_id: str, settings: Settings, listener: SessionProcessListener) -> None:
         self.id = session_id
         self.state = State.SPAWNING
         self.death: str | None = None
@@ -83,10 +79,11 @@ class SessionProcess:
         self.launched = False
         self.rss_bytes = 0
         self.tree = ProcessTree(self)
-        self._host = host
+        self._listener = listener
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self.born = self._loop.time()
+        self.story = Story(self.born)
         self._cutter = LineCutter(settings.cli.max_line_bytes)
         self._clock: asyncio.TimerHandle | None = None
         self._replies: dict[str, asyncio.Future[control.ControlReply]] = {}
@@ -106,7 +103,7 @@ class SessionProcess:
         home: Path,
         open_group: Callable[[], Group | None],
         folder: int | None,
-        wanted: Wanted,
+        wish: SessionWish,
     ) -> None:
         """Begin to spawn; `folder` is the open descriptor of the directory to work in, which is closed here.
 
@@ -132,21 +129,21 @@ class SessionProcess:
             finally:
                 if folder is not None:
                     os.close(folder)
-            await self._open(wanted)
+            await self._open(wish)
 
         self._task = self._loop.create_task(spawn())
 
-    async def _open(self, wanted: Wanted) -> None:
-        """Set what is wanted, all in one write; it is warm when the last of it is confirmed."""
-        settings: dict[str, Any] = {} if wanted.model is None else {"model": wanted.model}
-        if wanted.allowed_tools:
-            settings["permissions"] = {"allow": list(wanted.allowed_tools)}
+    async def _open(self, wish: SessionWish) -> None:
+        """Set what is wish, all in one write; it is warm when the last of it is confirmed."""
+        settings: dict[str, Any] = {} if wish.model is None else {"model": wish.model}
+        if wish.allowed_tools:
+            settings["permissions"] = {"allow": list(wish.allowed_tools)}
         if self.state is not State.WARMING:
             return
         asked = [
             self.request("initialize"),
             self.request("apply_flag_settings", settings=settings),
-            self.request("set_permission_mode", mode=wanted.permission_mode),
+            self.request("set_permission_mode", mode=wish.permission_mode),
         ]
         try:
             replies = [agreed(await reply) for reply in asked]
@@ -165,7 +162,7 @@ class SessionProcess:
             memory.limit_data(self.pid, self._settings.pool.rss_hard_bytes)
         self._was_ready = True
         self.feed(Event.WARMED)
-        self._host.on_warm(version)
+        self._listener.on_warm(version)
 
     @property
     def pid(self) -> int | None:
@@ -182,11 +179,15 @@ class SessionProcess:
 
     def feed(self, event: Event) -> None:
         """Something happened: change state and do what follows."""
+        self.story.add(self._loop.time(), self.state, event)
         try:
             state, actions = step(self.state, event)
-        except IllegalTransition:
+        except IllegalTransition as error:
+            error.add_note(f"the story of session {self.id}: {self.story}")
             log.exception("session %s: impossible event, killing the process", self.id)
             state, actions = State.KILLING, (Action.KILL,)
+        if state in UNHEARD and self.state not in ENDING and event is not Event.STOP:
+            log.warning("session %s: %s; its story: %s", self.id, self.death or event.name, self.story)
         if state is not self.state or event is Event.TIMEOUT:
             self.state = state
             self.rearm()
@@ -203,7 +204,7 @@ class SessionProcess:
             self._clock.cancel()
             self._clock = None
         if self.state in (State.HELD, State.BUSY):
-            limit_s = self._host.patience_s(self.state)
+            limit_s = self._listener.patience_s(self.state)
         else:
             name = CLOCK.get(self.state)
             limit_s = getattr(self._settings.deadlines, name, None) if name else None
@@ -212,10 +213,9 @@ class SessionProcess:
 
     def _timed_out(self) -> None:
         if self.state is State.HELD:
-            self._host.on_idle()
+            self._listener.on_idle()
             return
         name = "sessions.turn_s" if self.state is State.BUSY else f"deadlines.{CLOCK[self.state]}"
-        log.warning("session %s: %s passed in state %s", self.id, name, self.state.value)
         self.death = self.death or f"{name} passed while {self.state.value}"
         self.feed(Event.TIMEOUT)
 
@@ -261,14 +261,13 @@ class SessionProcess:
         """What came is not the protocol."""
         self._cutter = LineCutter(self._settings.cli.max_line_bytes)  # lets go of what it holds
         self.death = f"bad output: {reason[:300]}"
-        log.warning("session %s: %s", self.id, self.death)
         self.feed(Event.BAD_FRAME)
 
-    # --- what the process tells (see `process.Listener`) ---
+    # --- what the process tells (see `process.ProcessListener`) ---
 
     def on_stdout(self, data: bytes) -> None:
         """One read of the pipe."""
-        if self.state in ENDING:
+        if self.state in UNHEARD:
             return
         try:
             lines = self._cutter.feed(data)
@@ -276,7 +275,7 @@ class SessionProcess:
             self.bad_output(str(error))
             return
         if lines:
-            self._host.on_lines(lines)
+            self._listener.on_lines(lines)
 
     def on_stdout_eof(self) -> None:
         """Stdout was closed while the process lives."""
@@ -295,7 +294,7 @@ class SessionProcess:
         if self.state in (State.SPAWNING, State.DEAD):
             return
         limits = self._settings.pool
-        too_large = excess(
+        too_large = memory.excess(
             rss_bytes, processes, hard_bytes=limits.rss_hard_bytes, max_processes=limits.max_processes
         )
         if too_large is not None:
@@ -313,7 +312,7 @@ class SessionProcess:
         text = f"the CLI process of this session was killed: {self.death or 'it did not answer'}"
         self._failure = self._failure or RpcError(code, text, {"stderr_tail": self.tree.stderr_tail()})
 
-    def _bury(self) -> None:
+    def _end(self) -> None:
         self.tree.remove()
         error = self._failure or self._died()
         for reply in self._replies.values():
@@ -321,7 +320,7 @@ class SessionProcess:
                 reply.set_exception(error)
                 reply.exception()  # nobody need be waiting
         self._replies.clear()
-        self._host.on_end(error)
+        self._listener.on_end(error)
 
     def _died(self) -> RpcError:
         tail = self.tree.stderr_tail()
@@ -348,7 +347,7 @@ def _nothing(process: SessionProcess) -> None:
 
 
 _DO: Mapping[Action, Callable[[SessionProcess], object]] = {
-    Action.PING: _nothing,
+    Action.WARM_UP: _nothing,
     Action.OFFER: lambda process: process.feed(Event.LEASE),  # to its session, for life
     Action.WITHDRAW: _nothing,
     Action.WRITE_TURN: _nothing,
@@ -361,5 +360,5 @@ _DO: Mapping[Action, Callable[[SessionProcess], object]] = {
     Action.FAIL_BAD_OUTPUT: lambda process: process._fail(Code.WORKER_CRASHED),
     Action.FAIL_DRAINING: _nothing,
     Action.FAIL_CRASHED: _nothing,
-    Action.BURY: SessionProcess._bury,
+    Action.END: SessionProcess._end,
 }

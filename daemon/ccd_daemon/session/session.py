@@ -19,9 +19,9 @@ from ccd_daemon.claude.ndjson import all_tokens, each
 from ccd_daemon.config import Settings
 from ccd_daemon.session.follower import Follower
 from ccd_daemon.session.permissions import Permissions
-from ccd_daemon.session.process import ENDING, RUNNING, STARTING, SessionProcess, Wanted, agreed
-from ccd_daemon.session.view import History, View
-from ccd_daemon.worker.lifecycle import Event, State
+from ccd_daemon.session.process import SessionProcess, SessionWish, agreed
+from ccd_daemon.session.view import SessionHistory, View
+from ccd_daemon.worker.lifecycle import ENDING, RUNNING, STARTING, UNHEARD, Event, State
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import SessionInfo
 
@@ -32,10 +32,10 @@ _MAX_WAITING = 64  # messages that wait for the CLI to start, or for its turn to
 _MAX_UNWRITTEN_BYTES = 64 * 1024 * 1024
 
 
-class Owner(Protocol):
+class SessionListener(Protocol):
     """Who owns the session: the registry."""
 
-    def buried(self, session: Session) -> None:
+    def ended(self, session: Session) -> None:
         """Its process has ended."""
 
 
@@ -48,20 +48,26 @@ class Session:
     """
 
     def __init__(
-        self, session_id: str, tenant: str, wanted: Wanted, cwd: str, settings: Settings, owner: Owner
+        self,
+        session_id: str,
+        tenant: str,
+        wish: SessionWish,
+        cwd: str,
+        settings: Settings,
+        listener: SessionListener,
     ) -> None:
         self.id = session_id
         self.tenant = tenant
         self.closed: str | None = None
         self.ended: RpcError | None = None
-        model = wanted.model or ""
-        self.view = View(session_id, model=model, cwd=cwd, permission_mode=wanted.permission_mode)
+        model = wish.model or ""
+        self.view = View(session_id, model=model, cwd=cwd, permission_mode=wish.permission_mode)
         self.permissions = Permissions()
         self._followers: set[Follower] = set()
         self._limits = settings.sessions
-        self._owner = owner
+        self._listener = listener
         self._loop = asyncio.get_running_loop()
-        self._history = History(settings.sessions.history_bytes)
+        self._history = SessionHistory(settings.sessions.history_bytes)
         self._patience: dict[str, asyncio.TimerHandle] = {}  # by permission request
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._waiting: list[bytes] = []  # messages from before it was ready
@@ -209,7 +215,7 @@ class Session:
         Raises:
             RpcError: CONFLICT, it has ended.
         """
-        if self.closed is not None or self.process.state not in (*STARTING, *RUNNING):
+        if self.closed is not None or self.process.state in ENDING:
             why = self.closed or self.process.death or "it ends"
             raise RpcError(Code.CONFLICT, f"the CLI process of this session has ended: {why}")
 
@@ -223,7 +229,7 @@ class Session:
         except TimeoutError:
             raise RpcError(Code.WORKER_STUCK, f"the CLI has not answered {subtype}") from None
 
-    # --- what the process tells (see `session_process.Host`) ---
+    # --- what the process tells (see `process.SessionProcessListener`) ---
 
     def patience_s(self, state: State) -> float | None:
         """How long it may be idle, or have a turn; waiting for people takes as long as it takes."""
@@ -256,7 +262,7 @@ class Session:
         if not self._ready.done():
             self._ready.set_exception(error)
             self._ready.exception()  # nobody need be waiting
-        self._owner.buried(self)
+        self._listener.ended(self)
 
     def on_lines(self, lines: bytes) -> None:
         """The CLI has said something."""
@@ -267,7 +273,7 @@ class Session:
     # --- lines, by their kind: each returns what the followers are told of it ---
 
     def _shown(self, line: bytes) -> bytes:
-        if self.process.state in ENDING:
+        if self.process.state in UNHEARD:
             return b""
         try:
             kind = control.kind_of(line)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from ccd_daemon.config import Settings
-from ccd_daemon.session.process import SessionProcess, Wanted
+from ccd_daemon.session.process import SessionProcess, SessionWish
 from ccd_daemon.session.session import Session
 from ccd_daemon.worker.lifecycle import State
 from ccd_protocol.errors import Code, RpcError
@@ -23,7 +23,7 @@ from ccd_protocol.errors import Code, RpcError
 log = logging.getLogger("ccd.session")
 
 #: Starts the process of a session in an open directory (its descriptor), or in an empty one.
-Launch = Callable[[Session, int | None, Wanted], None]
+Launch = Callable[[Session, int | None, SessionWish], None]
 _LOOK_S = 0.02
 
 
@@ -37,7 +37,7 @@ class Sessions:
 
     Attributes:
         running: those with a process, also while it ends.
-        on_buried: called when a process has ended.
+        on_ended: called when a process has ended.
         counters: figures for the status.
     """
 
@@ -47,7 +47,7 @@ class Sessions:
         launch: Launch,
         alone: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
     ) -> None:
-        self.on_buried: Callable[[], None] = _nothing
+        self.on_ended: Callable[[], None] = _nothing
         self.counters = dict.fromkeys(("opened", "refused", "crashed", "idle"), 0)
         self._settings = settings
         self._launch = launch
@@ -81,26 +81,28 @@ class Sessions:
         """The tenant's sessions, the oldest first."""
         return [session for (owner, _), session in self._known.items() if owner == tenant]
 
-    async def open(self, tenant: str, wanted: Wanted, cwd: str, folder: Callable[[], int | None]) -> Session:
+    async def open(
+        self, tenant: str, wish: SessionWish, cwd: str, folder: Callable[[], int | None]
+    ) -> Session:
         """A new session, once its CLI takes messages.
 
         Args:
             tenant: whose it is.
-            wanted: what it begins with.
+            wish: what it begins with.
             cwd: the directory's name, for people.
             folder: opens the directory; called in a thread.
 
         Raises:
             RpcError: BUSY, there are too many; DRAINING; WORKER_SPAWN, the CLI does not start; BAD_PARAMS, it does
-                not take what is wanted; what `folder` raises.
+                not take what is wish; what `folder` raises.
         """
         self._check_room(tenant)
-        session = Session(str(uuid.uuid4()), tenant, wanted, cwd, self._settings, self)
+        session = Session(str(uuid.uuid4()), tenant, wish, cwd, self._settings, self)
         self._known[tenant, session.id] = session
         self.running.add(session)
         try:
             async with self._starting, self._alone():
-                await self._start(session, wanted, folder)
+                await self._start(session, wish, folder)
             session.check_open()
         except BaseException:
             self._forget(tenant, session.id)
@@ -118,7 +120,7 @@ class Sessions:
                 "sessions of several tenants run as the same user, and can read each other's files and processes"
             )
 
-    async def _start(self, session: Session, wanted: Wanted, folder: Callable[[], int | None]) -> None:
+    async def _start(self, session: Session, wish: SessionWish, folder: Callable[[], int | None]) -> None:
         opening = self._loop.run_in_executor(None, folder)
         try:
             descriptor = await asyncio.shield(opening)
@@ -126,7 +128,7 @@ class Sessions:
             opening.add_done_callback(_close_opened)
             raise
         if session.closed is None:
-            self._launch(session, descriptor, wanted)
+            self._launch(session, descriptor, wish)
             await session.ready()
         else:
             _close_opened(opening)
@@ -156,12 +158,12 @@ class Sessions:
     def _forget(self, tenant: str, session_id: str) -> None:
         self._known.pop((tenant, session_id), None)
 
-    def buried(self, session: Session) -> None:
+    def ended(self, session: Session) -> None:
         """The process of a session has ended: one that was not told to is kept for a while, without it."""
         self.running.discard(session)
         if self._draining and not self.running:
             self._all_gone.set()
-        self.on_buried()
+        self.on_ended()
         if session.closed is not None:
             self.counters["idle"] += session.closed == "idle"
             self._forget(session.tenant, session.id)
@@ -198,7 +200,7 @@ class Sessions:
 
 
 def _close_opened(opening: asyncio.Future[int | None]) -> None:
-    """A directory that was opened for a session that is no longer wanted."""
+    """A directory that was opened for a session that is no longer wish."""
     if opening.exception() is None and (descriptor := opening.result()) is not None:
         os.close(descriptor)
 

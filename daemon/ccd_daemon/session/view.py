@@ -100,7 +100,7 @@ class View:
             self.state["num_turns"] = found.num_turns
 
 
-class History:
+class SessionHistory:
     """The last `assistant` and `result` lines, as many as fit."""
 
     def __init__(self, max_bytes: int) -> None:

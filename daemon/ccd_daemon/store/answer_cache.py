@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ccd_daemon.config import Cache as CacheSettings
+from ccd_daemon.config import CacheSettings
 from ccd_protocol.methods import CacheStats, ChatParams
 
 #: A digest of so much takes 2 ms, in which the daemon does nothing else.

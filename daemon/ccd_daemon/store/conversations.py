@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ccd_daemon.config import Conversations as ConversationSettings
+from ccd_daemon.config import ConversationSettings
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import Conversation, Message
 
@@ -65,7 +65,7 @@ class History:
         self.system = system
 
 
-class Conversations:
+class ConversationStore:
     """All conversations of the daemon. Call `close` at the end."""
 
     def __init__(

@@ -3,41 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ccd_daemon import errors
+from ccd_daemon.process.tree import ProcessTree
+from ccd_daemon.worker.controller import Controller
 from ccd_daemon.worker.lifecycle import Action
+from ccd_daemon.worker.turns import Turns
 from ccd_protocol.errors import Code, RpcError
 
-if TYPE_CHECKING:
-    from ccd_daemon.worker.worker import Worker
+
+class Actor(Protocol):
+    """What the actions are carried out on: the worker."""
+
+    tree: ProcessTree
+    controller: Controller
+    turns: Turns
+    binding: str | None
+    death: str | None
+    exit_words: str
+
+    def offer(self) -> None:
+        """It is READY: tell the pool."""
+
+    def withdraw(self) -> None:
+        """It is no longer READY: tell the pool."""
+
+    def end(self) -> None:
+        """It is DEAD: clean up after it."""
 
 
-def _write_turn(worker: Worker) -> None:
-    assert worker.turn is not None
-    worker.tree.write(worker.turn.script.first)
+def _write_turn(worker: Actor) -> None:
+    assert worker.turns.turn is not None
+    worker.tree.write(worker.turns.turn.script.first)
 
 
-def _failing(code: Code, otherwise: str) -> Callable[[Worker], None]:
+def _failing(code: Code, otherwise: str) -> Callable[[Actor], None]:
     """The process is killed, for the reason that the worker knows, or else for this one."""
 
-    def fail(worker: Worker) -> None:
+    def fail(worker: Actor) -> None:
         why = f"the CLI process was killed: {worker.death or otherwise}"
-        worker.fail(RpcError(code, why, {"stderr_tail": worker.tree.stderr_tail()}))
+        worker.turns.fail(RpcError(code, why, {"stderr_tail": worker.tree.stderr_tail()}))
 
     return fail
 
 
-def _fail_draining(worker: Worker) -> None:
+def _fail_draining(worker: Actor) -> None:
     tail = worker.tree.stderr_tail()
-    worker.fail(RpcError(Code.DRAINING, "ccd is shutting down", {"stderr_tail": tail}))
+    worker.turns.fail(RpcError(Code.DRAINING, "ccd is shutting down", {"stderr_tail": tail}))
 
 
-DO: Mapping[Action, Callable[[Worker], None]] = {
-    Action.PING: lambda worker: worker.tree.write(worker.controller.warm_up(worker.binding)),
+DO: Mapping[Action, Callable[[Actor], None]] = {
+    Action.WARM_UP: lambda worker: worker.tree.write(worker.controller.warm_up(worker.binding)),
     Action.REHEARSE: lambda worker: worker.tree.write(worker.controller.rehearse()),
-    Action.OFFER: lambda worker: worker.owner.offer(worker),
-    Action.WITHDRAW: lambda worker: worker.owner.withdraw(worker),
+    Action.OFFER: lambda worker: worker.offer(),
+    Action.WITHDRAW: lambda worker: worker.withdraw(),
     Action.WRITE_TURN: _write_turn,
     Action.WRITE_RESULTS: _write_turn,
     Action.INTERRUPT: lambda worker: worker.tree.write(worker.controller.interrupt()),
@@ -49,8 +69,8 @@ DO: Mapping[Action, Callable[[Worker], None]] = {
     Action.FAIL_OOM: _failing(Code.WORKER_OOM, "out of memory"),
     Action.FAIL_BAD_OUTPUT: _failing(Code.WORKER_CRASHED, "bad output"),
     Action.FAIL_DRAINING: _fail_draining,
-    Action.FAIL_CRASHED: lambda worker: worker.fail(
+    Action.FAIL_CRASHED: lambda worker: worker.turns.fail(
         errors.crashed(worker.exit_words, worker.tree.stderr_tail())
     ),
-    Action.BURY: lambda worker: worker.bury(),
+    Action.END: lambda worker: worker.end(),
 }

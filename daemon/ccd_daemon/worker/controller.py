@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ccd_daemon.claude import control
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import body
 
 #: What a rehearsal changes. The CLI itself refuses a header value that is not ASCII, after it has done everything
@@ -22,7 +23,7 @@ _REHEARSAL = {
 class Controller:
     """The control requests of one CLI process. `env` is the environment that it was started with."""
 
-    def __init__(self, prefix: str, mode: str) -> None:
+    def __init__(self, prefix: str, mode: Mode) -> None:
         self.env: Mapping[str, str] = {}
         self._prefix = prefix
         self._mode = mode
@@ -42,7 +43,7 @@ class Controller:
         if binding is not None:
             return body.initialize(self._warming_id, binding)
         return control.request(
-            self._warming_id, "initialize" if self._mode == "full" else "get_binary_version"
+            self._warming_id, "initialize" if self._mode == Mode.FULL else "get_binary_version"
         )
 
     def is_warm_reply(self, reply: control.ControlReply) -> bool:
@@ -67,7 +68,7 @@ class Controller:
 
     def guard(self) -> bytes:
         """From now on another API call of this turn would be refused before it costs anything."""
-        if self._mode == "replay":
+        if self._mode == Mode.REPLAY:
             return b""
         return control.flags(self.next_id(), env={"CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY})
 

@@ -10,6 +10,11 @@ The table is pure: it knows no clock, process or pool. The worker feeds it event
 order. Every state but DEAD has one clock, named in `CLOCK`; when it runs out the worker feeds `TIMEOUT`.
 Membership follows state: a worker is in a ready list exactly while READY, through OFFER and WITHDRAW.
 
+An action may feed an event to the same process: OFFER does, when somebody waits for it or it is no longer wanted.
+That event is stepped at once, from the state that the first step has led to, and its actions are carried out before
+`feed` returns. So such an action stands last in its row: nothing of the step before may be left to do. A test of the
+table sees to it.
+
 Every pair is decided. A pair that is neither in `TABLE` nor in `IGNORED` is a bug of ours and raises
 `IllegalTransition`; the worker then logs it and kills the process, because a process in an unknown state must
 not answer anybody.
@@ -38,12 +43,21 @@ class State(Enum):
     DEAD = "dead"
 
 
+#: Each state is in one of these groups, and no other module makes groups of its own.
+STARTING = frozenset({State.SPAWNING, State.WARMING, State.REHEARSING})
+IDLE = frozenset({State.READY, State.RESETTING})  # the pool has it
+RUNNING = frozenset({State.HELD, State.BUSY, State.PARKED, State.CANCELLING})  # a lease or a session has it
+ENDING = frozenset({State.DRAINING, State.KILLING, State.DEAD})
+#: Of those that end: whatever the process still says is moot. While it drains, an open turn can still be answered.
+UNHEARD = frozenset({State.KILLING, State.DEAD})
+
+
 class Event(Enum):
     """What can happen to a worker."""
 
     SPAWNED = auto()
     SPAWN_FAILED = auto()
-    WARMED = auto()  # the control ping was answered
+    WARMED = auto()  # the control request that warms it up was answered
     REHEARSE = auto()  # it was answered, and nobody waits: there is time for a rehearsal
     LEASE = auto()
     TURN = auto()
@@ -68,7 +82,7 @@ class Event(Enum):
 class Action(Enum):
     """What the worker must do, in the order given."""
 
-    PING = auto()
+    WARM_UP = auto()
     REHEARSE = auto()
     OFFER = auto()
     WITHDRAW = auto()
@@ -84,7 +98,7 @@ class Action(Enum):
     FAIL_BAD_OUTPUT = auto()
     FAIL_DRAINING = auto()
     FAIL_CRASHED = auto()
-    BURY = auto()  # close the pipes, sweep the tree, tell the pool
+    END = auto()  # close the pipes, sweep the tree, tell the pool
 
 
 class IllegalTransition(Exception):
@@ -111,7 +125,7 @@ CLOCK: Mapping[State, str] = {
 
 DRAIN: Step = (S.DRAINING, (A.CLOSE_STDIN,))
 TERM: Step = (S.KILLING, (A.TERMINATE,))
-BURIED: Step = (S.DEAD, (A.BURY,))
+ENDED: Step = (S.DEAD, (A.END,))
 
 
 def _failing(step: Step, action: Action) -> Step:
@@ -120,11 +134,11 @@ def _failing(step: Step, action: Action) -> Step:
 
 
 TABLE: Mapping[tuple[State, Event], Step] = {
-    (S.SPAWNING, E.SPAWNED): (S.WARMING, (A.PING,)),
-    (S.SPAWNING, E.SPAWN_FAILED): BURIED,
+    (S.SPAWNING, E.SPAWNED): (S.WARMING, (A.WARM_UP,)),
+    (S.SPAWNING, E.SPAWN_FAILED): ENDED,
     (S.SPAWNING, E.STOP): TERM,
     (S.SPAWNING, E.TIMEOUT): TERM,
-    (S.SPAWNING, E.EXITED): BURIED,
+    (S.SPAWNING, E.EXITED): ENDED,
     (S.WARMING, E.WARMED): (S.READY, (A.OFFER,)),
     (S.WARMING, E.REHEARSE): (S.REHEARSING, (A.REHEARSE,)),
     (S.WARMING, E.EOF): DRAIN,
@@ -132,14 +146,14 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.WARMING, E.TIMEOUT): TERM,
     (S.WARMING, E.BAD_FRAME): TERM,
     (S.WARMING, E.RSS_HARD): TERM,
-    (S.WARMING, E.EXITED): BURIED,
+    (S.WARMING, E.EXITED): ENDED,
     (S.REHEARSING, E.RESULT): (S.RESETTING, (A.RESET,)),
     (S.REHEARSING, E.EOF): DRAIN,
     (S.REHEARSING, E.STOP): DRAIN,
     (S.REHEARSING, E.TIMEOUT): TERM,
     (S.REHEARSING, E.BAD_FRAME): TERM,
     (S.REHEARSING, E.RSS_HARD): TERM,
-    (S.REHEARSING, E.EXITED): BURIED,
+    (S.REHEARSING, E.EXITED): ENDED,
     (S.READY, E.LEASE): (S.HELD, (A.WITHDRAW,)),
     (S.READY, E.REKEY): (S.RESETTING, (A.WITHDRAW, A.RESET)),
     (S.READY, E.TIMEOUT): (S.DRAINING, (A.WITHDRAW, A.CLOSE_STDIN)),
@@ -148,7 +162,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.READY, E.RSS_SOFT): (S.DRAINING, (A.WITHDRAW, A.CLOSE_STDIN)),
     (S.READY, E.BAD_FRAME): (S.KILLING, (A.WITHDRAW, A.TERMINATE)),
     (S.READY, E.RSS_HARD): (S.KILLING, (A.WITHDRAW, A.TERMINATE)),
-    (S.READY, E.EXITED): (S.DEAD, (A.WITHDRAW, A.BURY)),
+    (S.READY, E.EXITED): (S.DEAD, (A.WITHDRAW, A.END)),
     (S.HELD, E.TURN): (S.BUSY, (A.WRITE_TURN,)),
     (S.HELD, E.RELEASE): (S.READY, (A.OFFER,)),
     (S.HELD, E.RELEASE_RESET): (S.RESETTING, (A.RESET,)),
@@ -158,7 +172,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.HELD, E.EOF): DRAIN,
     (S.HELD, E.BAD_FRAME): TERM,
     (S.HELD, E.RSS_HARD): TERM,
-    (S.HELD, E.EXITED): BURIED,
+    (S.HELD, E.EXITED): ENDED,
     (S.BUSY, E.RESULT): (S.HELD, ()),
     (S.BUSY, E.PARK): (S.PARKED, ()),
     (S.BUSY, E.CANCEL): (S.CANCELLING, (A.INTERRUPT,)),
@@ -168,7 +182,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.BUSY, E.TIMEOUT): _failing(TERM, A.FAIL_STUCK),
     (S.BUSY, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
     (S.BUSY, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
-    (S.BUSY, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
+    (S.BUSY, E.EXITED): _failing(ENDED, A.FAIL_CRASHED),
     (S.PARKED, E.TOOL_RESULTS): (S.BUSY, (A.WRITE_RESULTS,)),
     (S.PARKED, E.CANCEL): (S.CANCELLING, (A.INTERRUPT,)),
     (S.PARKED, E.RELEASE_RETIRE): DRAIN,
@@ -177,7 +191,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.PARKED, E.EOF): _failing(DRAIN, A.FAIL_CRASHED),
     (S.PARKED, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
     (S.PARKED, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
-    (S.PARKED, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
+    (S.PARKED, E.EXITED): _failing(ENDED, A.FAIL_CRASHED),
     (S.CANCELLING, E.RESULT): (S.HELD, ()),
     (S.CANCELLING, E.RELEASE_RETIRE): DRAIN,
     (S.CANCELLING, E.STOP): _failing(DRAIN, A.FAIL_DRAINING),
@@ -185,7 +199,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.CANCELLING, E.TIMEOUT): _failing(TERM, A.FAIL_STUCK),
     (S.CANCELLING, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
     (S.CANCELLING, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
-    (S.CANCELLING, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
+    (S.CANCELLING, E.EXITED): _failing(ENDED, A.FAIL_CRASHED),
     (S.RESETTING, E.RESET_OK): (S.READY, (A.OFFER,)),
     (S.RESETTING, E.STOP): TERM,
     (S.RESETTING, E.EOF): TERM,
@@ -193,21 +207,24 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.RESETTING, E.RSS_HARD): TERM,
     (S.RESETTING, E.BAD_FRAME): TERM,
     (S.RESETTING, E.RESULT): TERM,  # a result without the confirmation that precedes it: not reset
-    (S.RESETTING, E.EXITED): BURIED,
+    (S.RESETTING, E.EXITED): ENDED,
     #
     # A turn can still be open here: when the CLI closed stdout, or its holder left, before the result.
     (S.DRAINING, E.TIMEOUT): _failing(TERM, A.FAIL_STUCK),
     (S.DRAINING, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
     (S.DRAINING, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
-    (S.DRAINING, E.EXITED): _failing(BURIED, A.FAIL_CRASHED),
+    (S.DRAINING, E.EXITED): _failing(ENDED, A.FAIL_CRASHED),
     (S.KILLING, E.TIMEOUT): (S.KILLING, (A.KILL,)),
     (S.KILLING, E.SPAWNED): TERM,  # stopped while the spawn was under way
-    (S.KILLING, E.SPAWN_FAILED): BURIED,
-    (S.KILLING, E.EXITED): BURIED,
+    (S.KILLING, E.SPAWN_FAILED): ENDED,
+    (S.KILLING, E.EXITED): ENDED,
 }
 
+#: Actions that may feed an event to the same process (see above).
+FEEDING = frozenset({A.OFFER})
+
 _GIVEN_BACK = (E.RELEASE, E.RELEASE_RESET, E.RELEASE_RETIRE)
-_ENDING = (
+_SAID_TOO_LATE = (
     *_GIVEN_BACK,
     *(E.STOP, E.EOF, E.CANCEL, E.RESULT, E.WARMED, E.REHEARSE, E.RESET_OK, E.RSS_SOFT, E.PARK),
 )
@@ -217,9 +234,9 @@ _ENDING = (
 IGNORED: frozenset[tuple[State, Event]] = frozenset(
     {(state, E.RSS_SOFT) for state in set(S) - {S.READY, S.DRAINING, S.KILLING, S.DEAD}}
     | {(state, E.CANCEL) for state in (S.READY, S.HELD, S.CANCELLING, S.RESETTING)}
-    | {(S.DRAINING, event) for event in _ENDING}
-    | {(S.KILLING, event) for event in (*_ENDING, E.RSS_HARD, E.BAD_FRAME)}
-    | {(S.DEAD, event) for event in (*_ENDING, E.TIMEOUT, E.RSS_HARD, E.BAD_FRAME, E.EXITED)}
+    | {(S.DRAINING, event) for event in _SAID_TOO_LATE}
+    | {(S.KILLING, event) for event in (*_SAID_TOO_LATE, E.RSS_HARD, E.BAD_FRAME)}
+    | {(S.DEAD, event) for event in (*_SAID_TOO_LATE, E.TIMEOUT, E.RSS_HARD, E.BAD_FRAME, E.EXITED)}
 )
 
 

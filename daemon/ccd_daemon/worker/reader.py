@@ -3,35 +3,35 @@
 Theory of operation. `on_stdout` is the hot path: one read of the pipe becomes one call of the turn's sink, with
 nothing decoded unless a message starts or ends in it. A read in which there is anything else takes the slow path:
 its lines are sorted one by one, and those that are passed on still go out together. What concerns the answer is
-decided here; what concerns the process and its life is told to the host.
+decided here; what concerns the process and its life is told to the listener.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from ccd_daemon.claude import control
 from ccd_daemon.claude.ndjson import TOKEN_PREFIX, LineCutter, LineTooLong, all_tokens, each
-from ccd_daemon.worker.lifecycle import State
-from ccd_daemon.worker.turn import Turn
+from ccd_daemon.worker.controller import Controller
+from ccd_daemon.worker.turn import Stage, Turn
 from ccd_protocol.errors import RpcError
 
-_ENDING = (State.KILLING, State.DEAD)
+_FLOWING, _COMPLETE = Stage.FLOWING, Stage.COMPLETE
 
 
-class Host(Protocol):
+class ReaderListener(Protocol):
     """Whose CLI it is: the worker."""
 
-    state: State
+    @property
+    def heard(self) -> bool:
+        """Whether what the CLI says still counts."""
 
     def watch(self) -> None:
         """The turn has come to its next stage: the first output, or the end of the message."""
-
-    def guard(self) -> None:
-        """A message has started: no other call of this turn may cost anything."""
 
     def stop_message(self) -> None:
         """The message has ended in a way after which the CLI would go on by itself."""
@@ -48,47 +48,58 @@ class Host(Protocol):
     def on_reply(self, reply: control.ControlReply) -> None:
         """A control request was answered."""
 
-    def on_request(self, request: control.ControlRequestLine) -> None:
-        """The CLI asks its host something."""
-
-    def on_conversation_reset(self) -> None:
-        """The CLI has begun a new conversation."""
-
     def bad_output(self, reason: str) -> None:
         """What came is not the protocol."""
 
 
-class Reader:
-    """The stdout of one CLI. `turn` is the one whose answer it is to be, None between turns."""
+class StdoutReader:
+    """The stdout of one CLI. `turn` is the one whose answer it is to be, None between turns.
 
-    def __init__(self, host: Host, max_line_bytes: int) -> None:
+    Args:
+        listener: is told what concerns the life of the process or the end of the turn.
+        controller: words what is said back to the CLI at once.
+        write: takes it to the CLI.
+        max_line_bytes: a longer line is bad output.
+    """
+
+    def __init__(
+        self,
+        listener: ReaderListener,
+        controller: Controller,
+        write: Callable[[bytes], None],
+        max_line_bytes: int,
+    ) -> None:
         self.turn: Turn | None = None
-        self._host = host
+        self._listener = listener
+        self._controller = controller
+        self._write = write
         self._cutter = LineCutter(max_line_bytes)
         self._time = asyncio.get_running_loop().time
 
     @property
-    def held_bytes(self) -> int:
+    def unfinished_bytes(self) -> int:
         """The size of the line that has not ended yet."""
-        return self._cutter.held_bytes
+        return self._cutter.unfinished_bytes
 
     def on_stdout(self, data: bytes) -> None:
         """One read of the pipe. Token lines go to the turn's sink untouched."""
         turn = self.turn
-        if turn is None or self._cutter.held_bytes or not all_tokens(data):
+        if turn is None or self._cutter.unfinished_bytes or not all_tokens(data):
             data = self._cut(data)
             if turn is None or not all_tokens(data):
                 self._slow_lines(data)
                 return
         turn.last_output = self._time()
-        if not turn.flowing:
+        if turn.stage is not _FLOWING:
+            if turn.stage is _COMPLETE:
+                return
             self._first_output(turn)
-        if turn.sink is not None and not turn.message_done:
+        if turn.sink is not None:
             turn.sink(data)
 
     def _cut(self, data: bytes) -> bytes:
         """The whole lines of a read, and of those before it."""
-        if self._host.state in _ENDING:
+        if not self._listener.heard:
             return b""
         try:
             return self._cutter.feed(data)
@@ -98,15 +109,14 @@ class Reader:
 
     def _first_output(self, turn: Turn) -> None:
         """From here on silence is what is watched for, and nothing may be tried again."""
-        turn.flowing = True
-        turn.output_started = turn.sink is not None
-        self._host.watch()
+        turn.stage = _FLOWING
+        self._listener.watch()
 
     def _slow_lines(self, lines: bytes) -> None:
         """Lines among which there are some to look at: those passed on still go out together."""
         keep: list[bytes] = []
         for line in each(lines):
-            if self._host.state in _ENDING:
+            if not self._listener.heard:
                 return
             try:
                 if line.startswith(TOKEN_PREFIX):
@@ -126,7 +136,7 @@ class Reader:
 
     def _bad_output(self, reason: str) -> None:
         self._cutter = LineCutter(self._cutter.max_line_bytes)  # lets go of what it holds
-        self._host.bad_output(reason)
+        self._listener.bad_output(reason)
 
     # --- the kinds of lines ---
 
@@ -138,23 +148,28 @@ class Reader:
             self._on_assistant(line, keep)
         elif kind.type == "result":
             self._flush(keep)
-            self._host.on_result(control.result_line(line))
+            self._listener.on_result(control.result_line(line))
         elif kind.type == "control_response":
-            self._host.on_reply(control.control_reply(line).response)
+            self._listener.on_reply(control.control_reply(line).response)
         elif kind.type == "control_request":
-            self._host.on_request(control.control_request(line))
+            self._refuse(control.control_request(line))
         elif kind.type == "conversation_reset":
-            self._host.on_conversation_reset()
+            self._controller.reset_seen = True
         elif kind.type == "system" and kind.subtype == "api_retry":
-            self._host.on_retry(control.retry_line(line))
+            self._listener.on_retry(control.retry_line(line))
         elif kind.type == "system" and kind.subtype == "status" and self.turn is not None:
             self.turn.api_requests += kind.status == "requesting"
 
+    def _refuse(self, request: control.ControlRequestLine) -> None:
+        """The CLI asks for something that an engine does not serve, such as a permission: it has no tools."""
+        subtype = request.request.get("subtype")
+        self._write(control.reply_error(request.request_id, f"this host does not serve {subtype!r}"))
+
     def _on_token(self, line: bytes, keep: list[bytes]) -> None:
         turn = self.turn
-        if turn is not None and not turn.message_done:
+        if turn is not None and turn.stage is not _COMPLETE:
             turn.last_output = self._time()
-            if not turn.flowing:
+            if turn.stage is not _FLOWING:
                 self._first_output(turn)
             keep.append(line)
 
@@ -163,33 +178,33 @@ class Reader:
         if turn is None or turn.over:
             return
         event = control.stream_line(line).event
-        done = turn.message_done
+        done = turn.complete
         turn.last_output = self._time()
         try:
             stop = turn.saw_event(event)
         except RpcError as error:
-            self._host.end_early(turn, error)
+            self._listener.end_early(turn, error)
             return
         if event.type == "message_start":
-            self._host.guard()
-        if turn.message_done and not done:
-            self._host.watch()
+            self._write(self._controller.guard())  # no other call of this turn may cost anything
+        if turn.complete and not done:
+            self._listener.watch()
         if not done:
-            if event.type.startswith("content_block") and not turn.flowing:
+            if event.type.startswith("content_block") and turn.stage < _FLOWING:
                 self._first_output(turn)
             keep.append(line)
         if stop:
-            self._host.stop_message()
+            self._listener.stop_message()
 
     def _on_assistant(self, line: bytes, keep: list[bytes]) -> None:
         turn = self.turn
-        if turn is None or turn.message_done:
+        if turn is None or turn.complete:
             return
         message = control.assistant_line(line)
         if message.error is None and message.message.model != "<synthetic>":
             try:
                 turn.add_content(message.message.id, message.message.content)
             except RpcError as error:
-                self._host.end_early(turn, error)
+                self._listener.end_early(turn, error)
                 return
             keep.append(line)

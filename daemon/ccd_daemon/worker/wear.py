@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 
 from ccd_daemon.worker.lifecycle import Event
 from ccd_protocol.methods import ChatResult
@@ -65,3 +66,8 @@ def release_event(wear: Wear, limits: WearLimits, *, age_s: float, reusable: boo
         or wear.input_tokens_since_reset >= limits.reset_input_tokens
     )
     return Event.RELEASE_RESET if wear.tainted or forget else Event.RELEASE
+
+
+def jittered(seconds: float, random: Random, spread: float = 0.1) -> float:
+    """`seconds`, give or take a tenth, so that workers born together do not end together."""
+    return seconds * (1 + random.uniform(-spread, spread))

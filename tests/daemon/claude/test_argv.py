@@ -1,26 +1,7 @@
 import pytest
 
 from ccd_daemon.claude import argv
-
-
-@pytest.mark.parametrize(
-    ("environ", "file", "kind", "mode"),
-    [
-        ({}, False, "none", "replay"),
-        ({"ANTHROPIC_API_KEY": "k"}, True, "api_key", "full"),
-        ({"ANTHROPIC_AUTH_TOKEN": "t"}, False, "token", "full"),
-        ({"CLAUDE_CODE_OAUTH_TOKEN": "t"}, False, "oauth", "replay"),
-        ({}, True, "oauth", "replay"),
-        ({"CLAUDE_CODE_USE_BEDROCK": "1"}, False, "provider", "full"),
-        ({"CLAUDE_CODE_USE_BEDROCK": "0", "ANTHROPIC_API_KEY": ""}, False, "none", "replay"),
-    ],
-)
-def test_the_login_decides_how_requests_travel(
-    environ: dict[str, str], file: bool, kind: str, mode: str
-) -> None:
-    assert argv.login_kind(environ, credentials_file=file) == kind
-    assert argv.body_mode("auto", kind) == mode
-    assert argv.body_mode("replay", kind) == "replay"
+from ccd_daemon.claude.login import LoginKind
 
 
 def test_the_environment_is_an_enumerated_list() -> None:
@@ -39,9 +20,9 @@ def test_the_environment_is_an_enumerated_list() -> None:
     }
     env = argv.worker_env(
         hostile,
-        login="api_key",
+        login=LoginKind.API_KEY,
         extra=({"EXTRA": "1"}, {"EXTRA": "2"}),
-        marks={"CCD_WORKER": "w1"},
+        markers={"CCD_WORKER": "w1"},
         max_retries=2,
         config_dir="/tmp/private",
     )
@@ -54,17 +35,22 @@ def test_the_environment_is_an_enumerated_list() -> None:
     assert env["HOME"] == env["CLAUDE_CONFIG_DIR"] == "/tmp/private"
 
 
-@pytest.mark.parametrize("login", ["oauth", "none", "provider"])
-def test_simple_mode_is_for_keys_only(login: str) -> None:
+@pytest.mark.parametrize("login", [LoginKind.OAUTH, LoginKind.NONE, LoginKind.PROVIDER])
+def test_simple_mode_is_for_keys_only(login: LoginKind) -> None:
     # It reads no OAuth login.
-    env = argv.worker_env({}, login=login, extra=(), marks={}, max_retries=0, config_dir=None)
+    env = argv.worker_env({}, login=login, extra=(), markers={}, max_retries=0, config_dir=None)
     assert "CLAUDE_CODE_SIMPLE" not in env
     assert "CLAUDE_CONFIG_DIR" not in env
 
 
 def test_a_provider_finds_its_own_files_in_the_home_directory() -> None:
     env = argv.worker_env(
-        {"HOME": "/home/u"}, login="provider", extra=(), marks={}, max_retries=0, config_dir="/tmp/private"
+        {"HOME": "/home/u"},
+        login=LoginKind.PROVIDER,
+        extra=(),
+        markers={},
+        max_retries=0,
+        config_dir="/tmp/private",
     )
     assert env["HOME"] == "/home/u"
 

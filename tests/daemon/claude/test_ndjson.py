@@ -17,7 +17,7 @@ def test_a_read_that_ends_in_a_newline_is_passed_on_without_a_copy() -> None:
 def test_lines_are_the_same_wherever_the_read_is_cut(cut: int) -> None:
     cutter = LineCutter(1000)
     assert cutter.feed(TEXT[:cut]) + cutter.feed(TEXT[cut:]) == TEXT
-    assert cutter.held_bytes == 0
+    assert cutter.unfinished_bytes == 0
 
 
 @given(st.lists(st.binary(max_size=30)))
@@ -27,7 +27,7 @@ def test_nothing_is_lost_or_made_up(pieces: list[bytes]) -> None:
     whole = b"".join(pieces)
     assert b"".join(out) == whole[: whole.rfind(b"\n") + 1]
     assert all(lines == b"" or lines.endswith(b"\n") for lines in out)
-    assert cutter.held_bytes == len(whole) - len(b"".join(out))
+    assert cutter.unfinished_bytes == len(whole) - len(b"".join(out))
 
 
 @pytest.mark.parametrize(

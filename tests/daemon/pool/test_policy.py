@@ -6,8 +6,6 @@ from ccd_daemon.pool.policy import (
     Breaker,
     FairQueue,
     Login,
-    excess,
-    jittered,
     refused_retry_ms,
     spawns_wanted,
 )
@@ -91,17 +89,3 @@ def test_retry_times_grow_with_the_queue_and_are_at_least_a_second() -> None:
     assert refused_retry_ms(0, 4, 0.01) == 1000
     assert refused_retry_ms(19, 4, 2.0) == 10_000
     assert refused_retry_ms(0, 0, 2.0) == 2000
-
-
-def test_jitter_stays_within_a_tenth() -> None:
-    values = [jittered(100, Random(seed)) for seed in range(50)]
-    assert 90 <= min(values) < max(values) <= 110
-
-
-@pytest.mark.parametrize(
-    ("rss_bytes", "processes", "words"),
-    [(100, 8, None), (101, 8, "over the hard limit"), (100, 9, "9 processes"), (101, 9, "9 processes")],
-)
-def test_what_is_too_large_to_stay(rss_bytes: int, processes: int, words: str | None) -> None:
-    found = excess(rss_bytes, processes, hard_bytes=100, max_processes=8)
-    assert found is None if words is None else words in (found or "")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ccd_daemon import config
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.pool.pool import Pool
-from ccd_daemon.pool.shelf import Want
+from ccd_daemon.pool.shelf import LeaseWish
 from ccd_daemon.worker.lifecycle import State
 from ccd_daemon.worker.worker import Event, Worker
 from fakes.in_loop import in_loop
@@ -26,7 +27,7 @@ TWO = {"CCD_POOL__SPARES": "2", "CCD_POOL__MAX_WORKERS": "4", "CCD_POOL__SPAWN_C
 class Stage:
     """A pool whose processes the test plays."""
 
-    def __init__(self, mode: str = "full", *, private_login: bool = True, **overrides: str) -> None:
+    def __init__(self, mode: Mode = Mode.FULL, *, private_login: bool = True, **overrides: str) -> None:
         environ = {"HOME": "/nonexistent", "CCD_SOCKET": "/nonexistent/ccd.sock", **TWO, **overrides}
         self.workers: list[Worker] = []
         self.pool = Pool(config.read(environ), mode, self.workers.append, private_login=private_login)
@@ -54,7 +55,7 @@ async def test_a_spare_rehearses_forgets_it_and_is_ready() -> None:
     assert worker.state is State.READY
     assert worker.wear.turns == 0
     assert worker.tenant is None
-    assert await stage.pool.lease("chat", Want("t")) is worker
+    assert await stage.pool.lease("chat", LeaseWish("t")) is worker
 
 
 @in_loop
@@ -68,15 +69,15 @@ async def test_who_is_waited_for_does_not_rehearse() -> None:
 @pytest.mark.parametrize(
     ("mode", "private_login", "overrides"),
     [
-        ("keep_system", True, {}),
-        ("replay", True, {}),
-        ("full", False, {}),
-        ("full", True, {"CCD_POOL__REHEARSE": "false"}),
+        (Mode.KEEP_SYSTEM, True, {}),
+        (Mode.REPLAY, True, {}),
+        (Mode.FULL, False, {}),
+        (Mode.FULL, True, {"CCD_POOL__REHEARSE": "false"}),
     ],
 )
 @in_loop
 async def test_where_it_is_of_no_use_or_not_wanted_nobody_rehearses(
-    mode: str, private_login: bool, overrides: dict[str, str]
+    mode: Mode, private_login: bool, overrides: dict[str, str]
 ) -> None:
     stage = Stage(mode, private_login=private_login, **overrides)
     assert stage.answer(stage.workers[0]) is State.READY

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ccd_daemon.process import memory
 
 MIB = 1 << 20
@@ -66,3 +68,12 @@ print(memory.rss_bytes(os.getpid()) - before)
 """
     said = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True, text=True)
     assert int(said.stdout) < 8 * MIB
+
+
+@pytest.mark.parametrize(
+    ("rss_bytes", "processes", "words"),
+    [(100, 8, None), (101, 8, "over the hard limit"), (100, 9, "9 processes"), (101, 9, "9 processes")],
+)
+def test_what_is_too_large_to_stay(rss_bytes: int, processes: int, words: str | None) -> None:
+    found = memory.excess(rss_bytes, processes, hard_bytes=100, max_processes=8)
+    assert found is None if words is None else words in (found or "")

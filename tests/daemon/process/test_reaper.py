@@ -9,10 +9,10 @@ from pathlib import Path
 SCRIPT = """
 import os, subprocess, sys, time
 from ccd_daemon.process import reaper
-from ccd_daemon.process.process import WORKER_MARK
+from ccd_daemon.process.process import WORKER_MARKER
 
-def sleeper(mark=None):
-    env = {} if mark is None else {WORKER_MARK: mark}
+def sleeper(marker=None):
+    env = {} if marker is None else {WORKER_MARKER: marker}
     return subprocess.Popen(["/bin/sleep", "600"], env=env)
 
 def gone(process, bound=5):
@@ -51,8 +51,8 @@ class P: pass
 p = P(); p.pid = pid
 assert gone(p)
 
-leftover = subprocess.Popen(["/bin/sleep", "600"], env={reaper.DAEMON_MARK: "/some/socket"})
-other = subprocess.Popen(["/bin/sleep", "600"], env={reaper.DAEMON_MARK: "/some/socket2"})
+leftover = subprocess.Popen(["/bin/sleep", "600"], env={reaper.DAEMON_MARKER: "/some/socket"})
+other = subprocess.Popen(["/bin/sleep", "600"], env={reaper.DAEMON_MARKER: "/some/socket2"})
 assert reaper.sweep_leftovers("/some/socket", grace_s=0) == 1
 assert leftover.wait(5) == -9 and other.poll() is None
 assert reaper.sweep_leftovers("/none") == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ccd_daemon.process.cgroup import Group
-from ccd_daemon.process.process import WORKER_MARK
+from ccd_daemon.process.process import WORKER_MARKER
 from ccd_daemon.process.tree import ProcessTree
 from fakes.in_loop import in_loop
 
@@ -61,7 +61,7 @@ class Noted(Group):
 
 async def spawned(heard: Heard, home: Path, group: Group | None) -> ProcessTree:
     tree = ProcessTree(heard)
-    env = {WORKER_MARK: "w1/1"}
+    env = {WORKER_MARKER: "w1/1"}
     await tree.spawn(Path(sys.executable), ("-c", ECHO), env, home, lambda: group)
     return tree
 
@@ -74,7 +74,7 @@ async def test_it_lives_in_its_directory_and_group_and_both_go_with_it(tmp_path:
     assert group.joined == [tree.process.pid] == tree.grouped_pids()
     assert tree.caps_memory
     assert tree.killed_by_memory_limit()
-    assert tree.mark == "w1/1"
+    assert tree.marker == "w1/1"
     assert home.stat().st_mode & 0o777 == 0o700
     tree.write(b"hello\n")
     assert await heard.lines.get() == b"hello"
@@ -106,7 +106,7 @@ async def test_what_could_not_be_started_can_be_ended_and_removed(tmp_path: Path
     home.mkdir()
     tree = ProcessTree(heard)
     with pytest.raises(FileExistsError):
-        await tree.spawn(Path(sys.executable), (), {WORKER_MARK: "w1/1"}, home, lambda: None)
+        await tree.spawn(Path(sys.executable), (), {WORKER_MARKER: "w1/1"}, home, lambda: None)
     for end in (tree.pause, tree.resume, tree.close_stdin, tree.terminate, tree.kill):
         end()
     tree.write(b"nobody reads this\n")

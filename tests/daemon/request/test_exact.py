@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import body, exact, wish
 from ccd_daemon.request.body import Wish
 from ccd_protocol.errors import Code, RpcError
@@ -17,7 +18,7 @@ CHAT: dict[str, Any] = {"exact": True, "max_tokens": 9, "messages": [LONG, NOTE]
 SERVER_TOOL = {"type": "web_search_20250305", "name": "web_search"}
 
 
-def asked(fields: dict[str, Any], *, mode: str = "full", betas: bool = True, refused: Any = ()) -> Wish:
+def asked(fields: dict[str, Any], *, mode: Mode = Mode.FULL, betas: bool = True, refused: Any = ()) -> Wish:
     chat = body.validate(fields)
     exact.check(chat)
     able = wish.Abilities()
@@ -26,7 +27,7 @@ def asked(fields: dict[str, Any], *, mode: str = "full", betas: bool = True, ref
 
 def refusal(fields: dict[str, Any], **more: Any) -> str:
     with pytest.raises(RpcError) as caught:
-        body.script(more.get("mode", "full"), asked(fields, **more), "r")
+        body.script(more.get("mode", Mode.FULL), asked(fields, **more), "r")
     assert caught.value.code is Code.BAD_PARAMS
     return str(caught.value.data["param"])
 
@@ -138,11 +139,11 @@ def test_the_clis_default_effort_is_not_part_of_an_exact_request(
 def test_replay_honours_the_effort_and_names_or_refuses_the_rest() -> None:
     user = CHAT | {"messages": [LONG]}
     extra = {"output_config": {"effort": "low", "task_budget": 1}, "context_management": {}}
-    made = asked(user | {"extra_body": extra, "betas": ["a"], "temperature": 0.5}, mode="replay")
+    made = asked(user | {"extra_body": extra, "betas": ["a"], "temperature": 0.5}, mode=Mode.REPLAY)
     assert made.ignored == ("temperature", "context_management", "output_config.task_budget", "betas")
     assert '"effortLevel":"low"' in body.replay_script(made, "r", None).first.decode().replace(" ", "")
-    assert refusal(CHAT, mode="replay") == "messages[1].role"
-    assert refusal(user | {"extra_body": {"mcp_servers": [{}]}}, mode="replay") == "mcp_servers"
+    assert refusal(CHAT, mode=Mode.REPLAY) == "messages[1].role"
+    assert refusal(user | {"extra_body": {"mcp_servers": [{}]}}, mode=Mode.REPLAY) == "mcp_servers"
     formatted = user | {"extra_body": {"output_config": {"format": {"type": "json_schema"}}}}
-    assert refusal(formatted, mode="replay") == "output_config.format"
-    assert refusal(user | {"tools": [SERVER_TOOL]}, mode="replay") == "tools"
+    assert refusal(formatted, mode=Mode.REPLAY) == "output_config.format"
+    assert refusal(user | {"tools": [SERVER_TOOL]}, mode=Mode.REPLAY) == "tools"

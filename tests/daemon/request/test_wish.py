@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import wish
 from ccd_daemon.request.body import Wish, validate
 from ccd_protocol.errors import Code, RpcError
@@ -22,7 +23,7 @@ OLD = wish.abilities(MODELS, "claude-old-1")
 TOOLS = [{"name": "f", "input_schema": {}}]
 
 
-def make(able: wish.Abilities, *, mode: str = "full", thoughtless: bool = False, **params: Any) -> Wish:
+def make(able: wish.Abilities, *, mode: Mode = Mode.FULL, thoughtless: bool = False, **params: Any) -> Wish:
     chat = validate({"messages": [{"role": "user", "content": "x"}], **params})
     return wish.make(chat, "m", able, mode=mode, thoughtless=thoughtless)
 
@@ -99,11 +100,14 @@ def test_formats() -> None:
 @pytest.mark.parametrize(
     ("mode", "schema"),
     [
-        ("full", {"type": "object", "additionalProperties": {"type": "string"}}),
-        ("replay", {"type": "object", "properties": {"a": {"type": "null"}}, "additionalProperties": False}),
+        (Mode.FULL, {"type": "object", "additionalProperties": {"type": "string"}}),
+        (
+            Mode.REPLAY,
+            {"type": "object", "properties": {"a": {"type": "null"}}, "additionalProperties": False},
+        ),
     ],
 )
-def test_a_schema_that_structured_output_cannot_say_is_put_into_words(mode: str, schema: Any) -> None:
+def test_a_schema_that_structured_output_cannot_say_is_put_into_words(mode: Mode, schema: Any) -> None:
     made = make(NEW, mode=mode, system="be kind", format={"type": "json_schema", "schema": schema})
     assert "output_config" not in made.extra
     kind, told = made.chat["system"]
@@ -130,14 +134,14 @@ def strict_tools(*schemas: Any) -> list[dict[str, Any]]:
 )
 def test_tools_are_strict_where_the_api_can_be(tools: Any, strict: list[bool], loose: bool) -> None:
     chat = validate({"messages": [{"role": "user", "content": "x"}], "tools": tools})
-    made = wish.make(chat, "m", NEW, mode="full", thoughtless=False, loose=loose)
+    made = wish.make(chat, "m", NEW, mode=Mode.FULL, thoughtless=False, loose=loose)
     assert [tool.get("strict", False) for tool in made.chat["tools"]] == strict
     assert [tool["input_schema"] for tool in made.chat["tools"]] == [tool["input_schema"] for tool in tools]
     assert made.ignored == (() if all(strict) else ("tools.strict",))
 
 
 def test_replay_names_what_it_cannot_carry() -> None:
-    assert make(OLD, mode="replay", temperature=0.5, stop_sequences=["x"]).ignored == (
+    assert make(OLD, mode=Mode.REPLAY, temperature=0.5, stop_sequences=["x"]).ignored == (
         "temperature",
         "stop_sequences",
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ccd_daemon.config import Cache as Settings
+from ccd_daemon.config import CacheSettings as Settings
 from ccd_daemon.rpc.methods.remembered import Answered, Remembered, check, uses_tools
 from ccd_daemon.store.answer_cache import AnswerCache
 from ccd_protocol.errors import Code, RpcError

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ccd_daemon.config import Server as Settings
-from ccd_daemon.rpc.connection import Connection, Identity
+from ccd_daemon.config import ServerSettings as Settings
+from ccd_daemon.rpc.connection import Connection
+from ccd_daemon.rpc.identity import Identity
 from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind, check_path, make_directory
 from ccd_protocol.errors import Code
 
@@ -119,23 +120,28 @@ def test_who_may_connect() -> None:
 def test_who_may_do_what() -> None:
     async def main() -> None:
         server = Server(Settings(admin_uids=[8], tenant_uids=[9]), {}, "test")
-        outside = os.getppid()  # nobody that the daemon started
-        assert server.may_administer(Identity(outside, os.getuid(), 0))
-        assert server.may_administer(Identity(outside, 8, 0))
-        assert not server.may_administer(Identity(outside, OTHER_UID, 0))
-        assert not server.may_speak_for_others(Identity(outside, 8, 0))
-        assert server.may_speak_for_others(Identity(outside, 9, 0))
-        read, write = os.pipe()
-        child = os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "600")
-        try:
-            assert not server.may_administer(Identity(child, os.getuid(), 0)), (
-                "what ccd started is a tool of a model"
-            )
-        finally:
-            os.kill(child, 9)
-            os.waitpid(child, 0)
-            os.close(read)
-            os.close(write)
+        own, yes = os.getuid(), Identity(1, 0, 0, outside=True)
+        assert server.may_administer(yes._replace(uid=own))
+        assert server.may_administer(yes._replace(uid=8))
+        assert not server.may_administer(yes._replace(uid=OTHER_UID))
+        assert not server.may_speak_for_others(yes._replace(uid=8))
+        assert server.may_speak_for_others(yes._replace(uid=9))
+        for uid in (0, own, 8, 9):
+            inside = Identity(1, uid, 0)
+            assert not server.may_administer(inside), "what ccd started is a tool of a model"
+            assert not server.may_use_agents(inside)
+            assert not server.may_speak_for_others(inside)
+
+    asyncio.run(main())
+
+
+def test_a_group_may_be_one_of_several() -> None:
+    async def main() -> None:
+        server = Server(Settings(group="4711"), {}, "test")
+        for gid, groups, welcome in ((4711, (), True), (5, (6, 4711), True), (5, (6,), False)):
+            connection = Connection(server)
+            connection.identity = Identity(1, OTHER_UID, gid, frozenset(groups))
+            assert (server.admit(connection) is None) is welcome
 
     asyncio.run(main())
 

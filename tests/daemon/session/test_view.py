@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ccd_daemon.session.view import History, View, frame
+from ccd_daemon.session.view import SessionHistory, View, frame
 
 
 def line(**fields: Any) -> bytes:
@@ -86,7 +86,7 @@ def test_a_change_of_the_permission_mode() -> None:
 
 
 def test_history_keeps_the_last_lines_that_fit() -> None:
-    history = History(10)
+    history = SessionHistory(10)
     for text in (b"1234\n", b"5678\n", b"9\n"):
         history.add(text)
     assert history.lines() == [b"5678\n", b"9\n"]

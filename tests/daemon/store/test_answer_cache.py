@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccd_daemon.config import Cache as Settings
+from ccd_daemon.config import CacheSettings as Settings
 from ccd_daemon.store.answer_cache import MAX_CALL_BYTES, AnswerCache, key_of
 from ccd_protocol.methods import ChatParams
 

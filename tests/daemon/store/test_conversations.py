@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ccd_daemon.config import Conversations as Settings
-from ccd_daemon.store.conversations import Conversations
+from ccd_daemon.config import ConversationSettings as Settings
+from ccd_daemon.store.conversations import ConversationStore
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import Message
 
@@ -34,8 +34,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(path: Path, clock: Clock) -> Iterator[Conversations]:
-    store = Conversations(path, Settings(), clock)
+def store(path: Path, clock: Clock) -> Iterator[ConversationStore]:
+    store = ConversationStore(path, Settings(), clock)
     yield store
     store.close()
 
@@ -47,12 +47,14 @@ def said(*texts: str) -> list[Message]:
     ]
 
 
-async def history(store: Conversations, tenant: str, name: str) -> list[Message]:
+async def history(store: ConversationStore, tenant: str, name: str) -> list[Message]:
     async with store.turn(tenant, name) as found:
         return found.messages
 
 
-def test_a_conversation_begins_at_first_use_and_survives_a_restart(store: Conversations, path: Path) -> None:
+def test_a_conversation_begins_at_first_use_and_survives_a_restart(
+    store: ConversationStore, path: Path
+) -> None:
     async def first() -> None:
         assert await history(store, "a", "mine") == []
         await store.append("a", "mine", said("q1", "a1"), "be brief")
@@ -60,7 +62,7 @@ def test_a_conversation_begins_at_first_use_and_survives_a_restart(store: Conver
 
     asyncio.run(first())
     store.close()
-    again = Conversations(path, Settings())
+    again = ConversationStore(path, Settings())
 
     async def second() -> None:
         async with again.turn("a", "mine") as found:
@@ -73,7 +75,7 @@ def test_a_conversation_begins_at_first_use_and_survives_a_restart(store: Conver
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_another_tenants_conversation_does_not_exist(store: Conversations) -> None:
+def test_another_tenants_conversation_does_not_exist(store: ConversationStore) -> None:
     async def run() -> None:
         await store.append("a", "shared-name", said("secret", "answer"), None)
         assert await history(store, "b", "shared-name") == []
@@ -92,7 +94,9 @@ def test_another_tenants_conversation_does_not_exist(store: Conversations) -> No
     asyncio.run(run())
 
 
-def test_turns_of_one_conversation_are_put_in_order_and_others_are_not_held_up(store: Conversations) -> None:
+def test_turns_of_one_conversation_are_put_in_order_and_others_are_not_held_up(
+    store: ConversationStore,
+) -> None:
     order: list[str] = []
 
     async def turn(name: str, text: str, gate: asyncio.Event) -> None:
@@ -119,7 +123,7 @@ def test_turns_of_one_conversation_are_put_in_order_and_others_are_not_held_up(s
     asyncio.run(run())
 
 
-def test_create_list_delete(store: Conversations, clock: Clock) -> None:
+def test_create_list_delete(store: ConversationStore, clock: Clock) -> None:
     async def run() -> None:
         first = await store.create("a", {"model": "haiku"})
         clock.now += 5
@@ -138,7 +142,9 @@ def test_create_list_delete(store: Conversations, clock: Clock) -> None:
 
 
 def test_everything_is_bounded(path: Path, clock: Clock) -> None:
-    store = Conversations(path, Settings(max_count=3, max_messages=4, max_bytes=1024, retention_s=100), clock)
+    store = ConversationStore(
+        path, Settings(max_count=3, max_messages=4, max_bytes=1024, retention_s=100), clock
+    )
 
     async def run() -> None:
         for index in range(5):
@@ -162,7 +168,7 @@ def test_everything_is_bounded(path: Path, clock: Clock) -> None:
 def test_a_broken_file_is_put_aside_and_a_newer_one_is_refused(path: Path, clock: Clock) -> None:
     path.parent.mkdir()
     path.write_bytes(b"not a database" * 1000)
-    store = Conversations(path, Settings(), clock)
+    store = ConversationStore(path, Settings(), clock)
     asyncio.run(store.append("a", "x", said("q", "a"), None))
     store.close()
     assert list(path.parent.glob("*.broken-*"))
@@ -170,7 +176,7 @@ def test_a_broken_file_is_put_aside_and_a_newer_one_is_refused(path: Path, clock
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    newer = Conversations(path, Settings(), clock)
+    newer = ConversationStore(path, Settings(), clock)
     with pytest.raises(RpcError) as caught:
         asyncio.run(newer.append("a", "x", said("q", "a"), None))
     assert caught.value.code is Code.STORAGE
@@ -180,14 +186,14 @@ def test_a_broken_file_is_put_aside_and_a_newer_one_is_refused(path: Path, clock
 def test_a_disk_that_is_full_for_a_while_costs_no_conversation(
     path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Conversations(path, Settings(), clock)
+    store = ConversationStore(path, Settings(), clock)
     asyncio.run(store.append("a", "x", said("q", "a"), None))
     store.close()
 
     def full(*_: object, **__: object) -> Any:
         raise sqlite3.OperationalError("database or disk is full")
 
-    again = Conversations(path, Settings(), clock)
+    again = ConversationStore(path, Settings(), clock)
     with monkeypatch.context() as context:
         context.setattr(sqlite3, "connect", full)
         with pytest.raises(RpcError) as caught:
@@ -198,7 +204,7 @@ def test_a_disk_that_is_full_for_a_while_costs_no_conversation(
     again.close()
 
 
-def test_tokens_are_summed(store: Conversations) -> None:
+def test_tokens_are_summed(store: ConversationStore) -> None:
     async def main() -> None:
         assert (await store.create("a", {}, "mine"))["total_tokens"] == 0
         await store.append("a", "mine", said("q", "a"), None, None, 12)
@@ -211,21 +217,21 @@ def test_tokens_are_summed(store: Conversations) -> None:
 
 
 def test_a_file_of_the_version_before_is_used_as_it_is(path: Path) -> None:
-    async def begin(store: Conversations) -> None:
+    async def begin(store: ConversationStore) -> None:
         await store.append("a", "mine", said("q", "a"), None, None, 12)
 
-    async def go_on(store: Conversations) -> None:
+    async def go_on(store: ConversationStore) -> None:
         await store.append("a", "mine", said("q", "a"), None, None, 30)
         found = await store.get("a", "mine")
         assert (found["message_count"], found["total_tokens"]) == (4, 30)
 
-    store = Conversations(path, Settings())
+    store = ConversationStore(path, Settings())
     asyncio.run(begin(store))
     store.close()
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("ALTER TABLE conversation DROP COLUMN total_tokens")
         db.execute("PRAGMA user_version = 1")
         db.commit()
-    store = Conversations(path, Settings())
+    store = ConversationStore(path, Settings())
     asyncio.run(go_on(store))
     store.close()

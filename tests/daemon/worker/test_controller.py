@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ccd_daemon.claude import control
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.worker.controller import Controller
 
 
@@ -16,14 +17,14 @@ def requests(data: bytes) -> list[Any]:
 @pytest.mark.parametrize(
     ("mode", "binding", "subtype"),
     [
-        ("full", None, "initialize"),
-        ("keep_system", None, "get_binary_version"),
-        ("keep_system", '{"system":"x"}', "initialize"),
-        ("replay", None, "get_binary_version"),
+        (Mode.FULL, None, "initialize"),
+        (Mode.KEEP_SYSTEM, None, "get_binary_version"),
+        (Mode.KEEP_SYSTEM, '{"system":"x"}', "initialize"),
+        (Mode.REPLAY, None, "get_binary_version"),
     ],
 )
 def test_warming_up_asks_what_binding_will_not_need_again(
-    mode: str, binding: str | None, subtype: str
+    mode: Mode, binding: str | None, subtype: str
 ) -> None:
     controller = Controller("w1", mode)
     (asked,) = requests(controller.warm_up(binding))
@@ -35,7 +36,7 @@ def test_warming_up_asks_what_binding_will_not_need_again(
 
 
 def test_ids_are_not_used_twice() -> None:
-    controller = Controller("w1", "full")
+    controller = Controller("w1", Mode.FULL)
     lines = [*requests(controller.warm_up(None)), *requests(controller.interrupt() + controller.guard())]
     ids = [*(line["request_id"] for line in lines), controller.next_id()]
     assert len(set(ids)) == 4
@@ -43,12 +44,12 @@ def test_ids_are_not_used_twice() -> None:
 
 
 def test_only_where_the_request_body_is_ours_is_a_second_call_guarded_against() -> None:
-    assert b"CLAUDE_CODE_EXTRA_BODY" in Controller("w1", "full").guard()
-    assert Controller("w1", "replay").guard() == b""
+    assert b"CLAUDE_CODE_EXTRA_BODY" in Controller("w1", Mode.FULL).guard()
+    assert Controller("w1", Mode.REPLAY).guard() == b""
 
 
 def test_a_reset_is_confirmed_by_a_new_conversation_and_its_own_result() -> None:
-    controller = Controller("w1", "full")
+    controller = Controller("w1", Mode.FULL)
     cleared = control.ResultLine(local_command="clear")
     emptied, clear = requests(controller.reset())
     assert emptied["request"]["settings"]["env"] == {"CLAUDE_CODE_EXTRA_BODY": ""}
@@ -63,7 +64,7 @@ def test_a_reset_is_confirmed_by_a_new_conversation_and_its_own_result() -> None
 
 
 def test_what_a_rehearsal_changes_is_put_back_with_the_next_reset() -> None:
-    controller = Controller("w1", "full")
+    controller = Controller("w1", Mode.FULL)
     controller.env = {"ANTHROPIC_CUSTOM_HEADERS": "x-team: blue", "CLAUDE_CODE_MAX_RETRIES": "2"}
     changed, spoken = requests(controller.rehearse())
     env = changed["request"]["settings"]["env"]

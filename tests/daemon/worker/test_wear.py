@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
 
 from ccd_daemon.worker.lifecycle import Event
-from ccd_daemon.worker.wear import Wear, WearLimits, release_event
+from ccd_daemon.worker.wear import Wear, WearLimits, jittered, release_event
 from ccd_protocol.methods import ChatResult, Usage
 
 LIMITS = WearLimits(reset_turns=20, reset_input_tokens=1000, max_turns=100, max_age_s=3600)
@@ -65,3 +66,8 @@ def test_the_cost_of_a_turn_is_what_the_total_grew_by() -> None:
     assert costs == [0.25, 0.5, 0.0, 0.0]
     wear.forgot()
     assert wear.cost_usd(0.125) == 0.125
+
+
+def test_jitter_stays_within_a_tenth() -> None:
+    values = [jittered(100, Random(seed)) for seed in range(50)]
+    assert 90 <= min(values) < max(values) <= 110

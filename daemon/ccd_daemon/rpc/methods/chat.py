@@ -7,9 +7,10 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Profile
 from ccd_daemon.pool.pool import Pool
-from ccd_daemon.pool.shelf import Want
+from ccd_daemon.pool.shelf import LeaseWish
 from ccd_daemon.request import body, exact, structured, wish
 from ccd_daemon.request.body import Wish
 from ccd_daemon.request.thoughts import Thoughts
@@ -18,9 +19,9 @@ from ccd_daemon.rpc.methods import remembered
 from ccd_daemon.rpc.methods.conversation import check_id
 from ccd_daemon.rpc.methods.remembered import Answered, Remembered
 from ccd_daemon.rpc.server import Server
-from ccd_daemon.rpc.tenancy import tenant_of
+from ccd_daemon.rpc.tenancy import check_kept, tenant_of
 from ccd_daemon.store.answer_cache import key_of
-from ccd_daemon.store.conversations import Conversations
+from ccd_daemon.store.conversations import ConversationStore
 from ccd_daemon.worker.turn import Turn
 from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import Code, RpcError
@@ -30,6 +31,7 @@ Answering: TypeAlias = Callable[[Call, ChatParams], Awaitable[Answered]]
 
 _LEASE_TRIES = 3  # a worker may end between the lease and the write; nothing was sent then
 _MAX_LEARNED = 1000
+_KEPT = ("conversation_id", "cache")  # what has to do with earlier answers, or later ones
 _COUNTED = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 #: How a backend says that it takes a login only from the CLI's own requests.
 _REFUSED_CREDENTIAL = re.compile(
@@ -48,7 +50,7 @@ _TOO_LARGE_A_GRAMMAR = re.compile(r"\bgrammar is too large\b|\bschema is too com
 _NOT_BOTH_SAMPLERS = re.compile(r"\btemperature\b\W+and\W+top_p\b[^.]*\bcannot both\b")
 
 
-class Chat:
+class ChatMethods:
     """The chat methods over one pool."""
 
     def __init__(
@@ -56,7 +58,7 @@ class Chat:
         pool: Pool,
         server: Server,
         profiles: Mapping[str, Profile],
-        conversations: Conversations,
+        conversations: ConversationStore,
         remembered: Remembered,
         *,
         betas: bool,
@@ -148,6 +150,9 @@ class Chat:
         chat = body.validate(call.params)
         exact.check(chat)
         remembered.check(chat)
+        for name in _KEPT:
+            if name in chat:
+                check_kept(call, name)
         wanted = chat.get("format", {})
         if wanted.get("type") == "json_schema":
             error = structured.schema_error(wanted["schema"])
@@ -169,7 +174,7 @@ class Chat:
             asked = self._wish(chat, model, avoided, thoughtless=thoughtless, loose=loose)
             dropped.update(asked.ignored)
             mode = self._pool.mode
-            worker = await self._pool.lease(profile, Want(tenant, body.binding_of(mode, asked.chat)))
+            worker = await self._pool.lease(profile, LeaseWish(tenant, body.binding_of(mode, asked.chat)))
             try:
                 result, turn = await self._turn(call, worker, asked, streaming=streaming)
                 result["ignored"] = sorted(dropped)
@@ -195,7 +200,7 @@ class Chat:
                     raise
             finally:
                 call.feed_from(None)
-                self._pool.give_back(worker)
+                self._pool.release(worker)
 
     def _wish(
         self,
@@ -245,32 +250,32 @@ class Chat:
         self._refused.setdefault(model, known).add(name)
         return True
 
-    def _slower_mode(self, mode: str, error: RpcError) -> bool:
+    def _slower_mode(self, mode: Mode, error: RpcError) -> bool:
         """Give up a mode that the backend refuses before it has ever answered in it; True when another is left."""
         telling = _REFUSED_CREDENTIAL.search(error.message) is not None
         status = error.data.get("upstream_status")
         if status not in (400, 401, 403) or not telling or mode in self._pool.proven_modes:
             return False
-        if mode == body.MODES[-1]:
+        if mode.slower is None:
             return False
         if mode == self._pool.mode:  # else another request has found it out already
-            self._pool.degrade(body.MODES[body.MODES.index(mode) + 1], error.message)
+            self._pool.degrade(mode.slower, error.message)
         return True
 
     async def _turn(
         self, call: Call, worker: Worker, asked: Wish, *, streaming: bool
     ) -> tuple[ChatResult, Turn]:
-        script = body.script(worker.mode, asked, worker.next_id(), worker.binding)
+        script = body.script(worker.mode, asked, worker.controller.next_id(), worker.binding)
         try:
-            turn = worker.begin(script, asked.model or "", call.send if streaming else None)
+            turn = worker.turns.begin(script, asked.model or "", call.send if streaming else None)
         except RpcError as error:
             raise _NeverSent(error) from None
-        call.feed_from(worker if streaming else None)
+        call.feed_from(worker.turns if streaming else None)
         try:
             # Shielded: cancelling the caller must not mark the turn as answered before the CLI is interrupted.
             result = await asyncio.shield(turn.future)
         except asyncio.CancelledError:
-            worker.abandon(RpcError(Code.CANCELLED))
+            worker.turns.abandon(RpcError(Code.CANCELLED))
             raise
         self._pool.turn_took(result["duration_ms"] / 1000)
         return result, turn

@@ -8,8 +8,8 @@ import msgspec
 
 from ccd_daemon.request.body import bad
 from ccd_daemon.rpc.connection import Call
-from ccd_daemon.rpc.tenancy import tenant_of
-from ccd_daemon.store.conversations import Conversations
+from ccd_daemon.rpc.tenancy import check_kept, tenant_of
+from ccd_daemon.store.conversations import ConversationStore
 from ccd_protocol.methods import (
     Conversation,
     ConversationParams,
@@ -24,7 +24,7 @@ MAX_ID_CHARS = 200
 class ConversationMethods:
     """The methods over one store."""
 
-    def __init__(self, store: Conversations, may_name_tenants: Callable[[Call], bool]) -> None:
+    def __init__(self, store: ConversationStore, may_name_tenants: Callable[[Call], bool]) -> None:
         self._store = store
         self._may_name = may_name_tenants
 
@@ -60,6 +60,7 @@ class ConversationMethods:
         except msgspec.ValidationError as error:
             reason, _, path = str(error).partition(" - at `$.")
             raise bad(path.rstrip("`"), reason) from None
+        check_kept(call, "conversation_id")
         return params, tenant_of(call, params.get("tenant"), may_name=self._may_name(call))
 
 

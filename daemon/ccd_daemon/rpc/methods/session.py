@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ccd_daemon.config import Sessions as SessionSettings
+from ccd_daemon.config import SessionSettings
 from ccd_daemon.request.body import bad
 from ccd_daemon.rpc.connection import Call
 from ccd_daemon.rpc.server import Server
 from ccd_daemon.rpc.tenancy import tenant_of
 from ccd_daemon.session import roots
 from ccd_daemon.session.follower import Follower
-from ccd_daemon.session.process import Wanted
+from ccd_daemon.session.process import SessionWish
 from ccd_daemon.session.session import Session
 from ccd_daemon.session.sessions import Sessions
 from ccd_protocol.errors import Code, RpcError
@@ -54,7 +54,7 @@ class SessionMethods:
     async def open(self, call: Call) -> SessionInfo:
         """A new session, once its CLI takes messages; a caller that goes away meanwhile takes it along."""
         params, tenant = self._read(call, SessionOpenParams)
-        wanted = Wanted(
+        wish = SessionWish(
             _model(params.get("model")),
             self._mode(params.get("permission_mode") or "default"),
             _tools(params.get("allowed_tools") or []),
@@ -65,7 +65,7 @@ class SessionMethods:
             root, parts = roots.split(asked, self._settings.roots)
             cwd = str(root.joinpath(*parts))
             folder = partial(roots.open_directory, root, parts)
-        return (await self._sessions.open(tenant, wanted, cwd, folder)).info()
+        return (await self._sessions.open(tenant, wish, cwd, folder)).info()
 
     async def list(self, call: Call) -> SessionsResult:
         """The caller's sessions, the oldest first."""

@@ -1,0 +1,85 @@
+"""What a hostile tool of a session does: it connects to the daemon in a way that hides where it comes from.
+
+Run as a program, `insider.py WAY SOCKET OUTPUT`, it tries every method, and writes a JSON map from attempt to code, 0
+for success.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ccd_protocol.methods import METHODS
+from ccd_protocol.peer import Ended, Failed, Peer
+
+WAYS = ("plain", "forked", "orphaned", "scrubbed", "deep")
+_DEPTH = 300
+_CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}
+
+
+def main() -> None:
+    way, path, output = sys.argv[1:]
+    if way == "scrubbed" and "PYTHONPATH" not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], {"PYTHONPATH": ":".join(sys.path)})
+    if way in ("orphaned", "scrubbed"):
+        _leave()
+    for _ in range(_DEPTH if way == "deep" else 0):
+        if pid := os.fork():
+            os.waitpid(pid, 0)
+            os._exit(0)
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+    if way == "forked":
+        _leave(setsid=False)
+    found = {name: _attempt(sock, index, method, params) for index, name, method, params in _attempts()}
+    Path(f"{output}.part").write_text(json.dumps(found))
+    Path(f"{output}.part").rename(output)
+
+
+def _leave(*, setsid: bool = True) -> None:
+    """Go on in a child whose parent has ended."""
+    parent = os.getpid()
+    if os.fork():
+        os._exit(0)
+    if setsid:
+        os.setsid()
+    while os.getppid() == parent:
+        time.sleep(0.005)
+
+
+def _attempts() -> list[tuple[int, str, str, dict[str, Any]]]:
+    tries = []
+    for method, entry in METHODS.items():
+        base: dict[str, Any] = dict(_CHAT) if method.startswith("chat.") else {}
+        if method.startswith("session.") or method.startswith("conversation."):
+            base[f"{method.partition('.')[0]}_id"] = "secret"
+        if "tenant" in entry.params.__annotations__ or method.startswith("session."):
+            tries.append((f"{method} as bob", method, {**base, "tenant": "bob"}))
+        tries.append((method, method, base))
+    tries.append(("chat.complete in a conversation", "chat.complete", {**_CHAT, "conversation_id": "secret"}))
+    tries.append(("chat.complete cached", "chat.complete", {**_CHAT, "cache": {"key": "k"}}))
+    return [(index, *one) for index, one in enumerate(tries)]
+
+
+_peer = Peer("connecting", "insider")
+
+
+def _attempt(sock: socket.socket, index: int, method: str, params: dict[str, Any]) -> int:
+    call = _peer.call(method, params, timeout_ms=20_000, window=1 << 20)
+    sock.sendall(b"".join(_peer.outgoing()))
+    while True:
+        data = sock.recv(65536)
+        if not data:
+            return -1
+        for event in _peer.receive(data):
+            if isinstance(event, Ended | Failed) and event.id == call:
+                return int(event.code) if isinstance(event, Failed) else 0
+
+
+if __name__ == "__main__":
+    main()
