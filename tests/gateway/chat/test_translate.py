@@ -127,7 +127,6 @@ def test_parameters_of_the_call(given_: dict[str, Any], wanted: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("given_", "param"),
     [
-        ({"stop": ["a", 5]}, "stop"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [{"type": "custom"}]}, "tools[0].type"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
