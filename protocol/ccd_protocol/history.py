@@ -28,6 +28,7 @@ OPENING = "(The assistant begins.)"
 MISSING_RESULT = "(The result of this call is not known.)"
 _UNSAFE_IN_ID = re.compile(r"[^A-Za-z0-9_-]")
 _REPEATED = re.compile(r"--\d+\Z")
+_FOREIGN = {"user": "tool_use", "assistant": "tool_result"}
 _THINKING = ("thinking", "redacted_thinking")
 
 
@@ -123,6 +124,9 @@ def _spoken(turns: Sequence[Turn], named: list[str]) -> list[Turn]:
     """The turns that say something; of the others the question that is to be answered now is refused."""
     found: list[Turn] = []
     for turn in turns:
+        for piece in turn.pieces:
+            if piece.block.get("type") == _FOREIGN[turn.role]:
+                _refuse(piece.path, f"is a {_FOREIGN[turn.role]}, which is not the {turn.role}'s")
         kept = turn._replace(pieces=[piece for piece in turn.pieces if _says_something(piece.block)])
         if any(piece.block.get("type") not in _THINKING for piece in kept.pieces):
             found.append(kept)

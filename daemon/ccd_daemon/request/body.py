@@ -104,7 +104,7 @@ def _check_messages(chat: ChatParams) -> None:
         where = f"messages[{index}]"
         if message["role"] not in roles:
             raise bad(f"{where}.role", f"role must be {' or '.join(roles)}, not {message['role'][:40]!r}")
-        if not message["content"]:
+        if chat.get("exact") and not message["content"]:
             raise bad(f"{where}.content", "content must not be empty")
         if isinstance(message["content"], list) and not all(
             isinstance(block.get("type"), str) for block in message["content"]

@@ -66,7 +66,11 @@ _MAX_CACHE_MARKS = 4
 _MAX_STRICT_TOOLS = 20
 _TELLING = {
     "an email address": re.compile(r"[^\s@]+@[^\s@]+\.[A-Za-z]{2,}"),
-    "a phone number": re.compile(r"(?<![\w-])\+?\(?\d{2,4}\)?(?:[ .-]?\d{2,4}){2,4}(?![\w-])"),
+    "a phone number": re.compile(
+        r"\+\s*\d(?:[ ().-]*\d){6,}"
+        r"|(?<![\w-])\(?\d{2,4}\)?[ .-]{1,2}\d{2,4}(?:[ .-]\d{2,4}){1,3}(?![\w-])"
+        r"|(?<![\w-])\d{10,15}(?![\w-])"
+    ),
 }
 
 

@@ -27,7 +27,7 @@ def refused(params: object) -> RpcError:
         ({"messages": "hello"}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages[0]"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
-        ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": ""}], "exact": True}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"text": "no type"}]}]}, "messages[0].content"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
         (HELLO | {"nonsense": 1}, "nonsense"),
