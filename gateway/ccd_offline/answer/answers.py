@@ -105,6 +105,9 @@ def _calls(body: dict[str, Any], directive: Directive) -> list[dict[str, Any]]:
 
 
 def _call(call: ToolCall, tool: dict[str, Any]) -> dict[str, Any]:
+    if call.input_json is not None:
+        given: Any = msgspec.Raw(call.input_json.encode())
+        return {"type": "tool_use", "id": _call_id(call), "name": call.name, "input": given}
     given = (
         call.input
         if call.input is not None
@@ -112,10 +115,14 @@ def _call(call: ToolCall, tool: dict[str, Any]) -> dict[str, Any]:
     )
     return {
         "type": "tool_use",
-        "id": call.id or f"toolu_{secrets.token_hex(12)}",
+        "id": _call_id(call),
         "name": call.name,
         "input": given,
     }
+
+
+def _call_id(call: ToolCall) -> str:
+    return call.id or f"toolu_{secrets.token_hex(12)}"
 
 
 def _thinking(body: dict[str, Any], directive: Directive) -> list[dict[str, Any]]:
