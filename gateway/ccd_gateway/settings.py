@@ -27,6 +27,13 @@ class GatewaySettings:
     socket: Path | None = field(
         default=None, metadata={"help": "the daemon's socket; by default where the daemon itself puts it"}
     )
+    certfile: Path | None = field(
+        default=None,
+        metadata={"help": "certificate chain (PEM) to serve HTTPS with; read again when it changes"},
+    )
+    keyfile: Path | None = field(
+        default=None, metadata={"help": "its private key (PEM); default: it is in certfile too"}
+    )
     workers: int = field(default=2, metadata={"min": 1, "max": 64, "help": "gateway processes"})
     max_body_bytes: int = field(
         default=32 << 20, metadata={"min": 1024, "max": 1 << 30, "help": "largest request body; more is 413"}
@@ -150,6 +157,8 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         """Refuse addresses that cannot be meant; the loader puts the section's name before the message."""
+        if self.keyfile is not None and self.certfile is None:
+            raise ValueError("keyfile: needs gateway.certfile, the certificate that the key belongs to")
         for network in self.fetch_networks:
             try:
                 ipaddress.ip_network(network, strict=False)

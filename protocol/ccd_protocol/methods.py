@@ -53,7 +53,9 @@ class ChatParams(TypedDict, total=False):
     format: dict[
         str, Any
     ]  # {"type": "json_schema", "schema": {…}} or {"type": "json_object"}; checked, repaired once
-    fallback_model: str  # asked when the model is overloaded or does not exist
+    fallback_model: (
+        str | None
+    )  # asked when the model is overloaded or does not exist; None: not even the profile's
     exact: bool  # the model API's own form: nothing is added or fitted, system notes may stand among the messages
     extra_body: dict[str, Any]  # with exact: further keys of the model API's request
     betas: list[str]  # with exact: the anthropic-beta header
@@ -259,11 +261,20 @@ class Model(TypedDict):
     display_name: str
 
 
+class ProfileModels(TypedDict):
+    """What a profile's settings say of models."""
+
+    model: str | None  # asked where a call names none; None: the CLI's own default
+    fallback_model: str | None  # asked when that one is overloaded or does not exist
+
+
 class ModelsResult(TypedDict):
     """Result of `model.list`. Any profile may be asked for any of them as `profile/model`."""
 
     models: list[Model]
     profiles: list[str]
+    default: str | None  # resolved name of the CLI's own default; None: no CLI process has said it yet
+    of_profiles: dict[str, ProfileModels]
 
 
 class StoryStep(TypedDict):

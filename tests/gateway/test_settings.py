@@ -66,6 +66,8 @@ def test_readme_documents_every_setting_with_its_default() -> None:
     expected = {field.name: getattr(defaults, field.name) for field in fields(GatewaySettings)}
     expected |= {  # examples, for their defaults are searches, or cannot be written
         "socket": "/run/ccd/ccd.sock",
+        "certfile": "/etc/ccd/chain.pem",
+        "keyfile": "/etc/ccd/key.pem",
         "keys_file": "/var/lib/ccd/keys.json",
         "usage_file": "/var/lib/ccd/usage.sqlite3",
         "responses_file": "/var/lib/ccd/responses.sqlite3",

@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Protocol
 
+from ccd_daemon.config import Settings
 from ccd_daemon.pool.policy import Rehearsals
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.process.memory import host_memory, rss_bytes
@@ -20,6 +21,7 @@ from ccd_protocol.methods import (
     ModelsResult,
     NoResult,
     PingResult,
+    ProfileModels,
     StatusResult,
     WorkerRow,
     WorkersResult,
@@ -35,6 +37,7 @@ _ALIASES = ("opus", "sonnet", "haiku")
 class Facts(Protocol):
     """What the methods need to know of the daemon (the composition root provides it)."""
 
+    settings: Settings
     pool: Pool
     sessions: Sessions
     version: str
@@ -87,16 +90,27 @@ class AdminMethods:
         """The CLI's own list, each resolved name once, under the first alias that is not `default`."""
         pool = self._facts.pool
         found: dict[str, Model] = {}
+        default: str | None = None
         for entry in sorted(pool.models, key=lambda model: model.get("value") == "default"):
             alias = str(entry.get("value") or "")
             name = str(entry.get("resolvedModel") or alias)
+            default = name if alias == "default" else default
             if name and name not in found:
                 found[name] = Model(
                     id=name, alias=alias or None, display_name=str(entry.get("displayName") or name)
                 )
         if not found:
             found = {alias: Model(id=alias, alias=alias, display_name=alias.title()) for alias in _ALIASES}
-        return ModelsResult(models=list(found.values()), profiles=sorted(pool.shelves))
+        of_profiles = {
+            name: ProfileModels(model=profile.model, fallback_model=profile.fallback_model)
+            for name, profile in self._facts.settings.profiles.items()
+        }
+        return ModelsResult(
+            models=list(found.values()),
+            profiles=sorted(of_profiles),
+            default=default,
+            of_profiles=of_profiles,
+        )
 
     def workers(self, call: Called) -> WorkersResult:
         """The CLI processes, oldest first."""

@@ -169,7 +169,7 @@ class ChatMethods:
         chat, named = wish.understood(chat, tenant)
         dropped = set(named)
         tries = _LEASE_TRIES
-        fallback = chat.get("fallback_model") or self._profiles[profile].fallback_model
+        fallback = chat.get("fallback_model", self._profiles[profile].fallback_model)
         fell_back = loose = bare = False
         while True:
             avoided = frozenset(self._refused.get(model, ()))

@@ -1,4 +1,4 @@
-"""`GET /v1/models` and `GET /v1/models/{id}`."""
+"""The models under all their names, as OpenAI's objects. Pure."""
 
 from __future__ import annotations
 
@@ -7,38 +7,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import falcon
-import falcon.asgi
-import msgspec
-
-from ccd_gateway.answer.backend import Backend
-from ccd_gateway.errors import JSON, ApiError
+from ccd_gateway.access.keyfile import Key
+from ccd_gateway.access.permission import Known, may_use
+from ccd_gateway.errors import ApiError
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.methods import Model, ModelsResult
 
 _DEFAULT_PROFILE = "chat"  # what a model without a profile is asked for
 _WILD = re.compile(r"[*?\[]")
 _DATE = re.compile(r"-(\d{4})(\d{2})(\d{2})\b")
-
-
-class Models:
-    """Both resources; one instance per worker process."""
-
-    def __init__(self, backend: Backend, settings: GatewaySettings) -> None:
-        self._backend = backend
-        self._settings = settings
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Every model: by name, by alias, under other vendors' names, and for each further profile."""
-        found: ModelsResult = await self._backend.call("model.list")
-        _send(
-            resp, {"object": "list", "data": list(with_other_names(found, self._settings.model_map).values())}
-        )
-
-    async def on_get_one(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, model: str) -> None:
-        """One model; `profile/model` is one too, and so is any name that the settings map to one."""
-        found: ModelsResult = await self._backend.call("model.list")
-        _send(resp, find(found, model, self._settings.model_for(model)))
 
 
 def listing(found: ModelsResult) -> dict[str, dict[str, Any]]:
@@ -65,6 +42,29 @@ def with_other_names(found: ModelsResult, model_map: Mapping[str, str]) -> dict[
     return rows
 
 
+def usable(found: ModelsResult, key: Key | None, settings: GatewaySettings) -> list[dict[str, Any]]:
+    """The models that the holder of a key may use; all of them without one."""
+    known = Known.of(found)
+    rows = with_other_names(found, settings.model_map)
+    return [row for name, row in rows.items() if _may_ask(key, known, settings.model_for(name))]
+
+
+def find_usable(found: ModelsResult, name: str, key: Key | None, settings: GatewaySettings) -> dict[str, Any]:
+    """`find`, where a model that a key is not for is like one that does not exist.
+
+    Raises:
+        ApiError: 404 `model_not_found`.
+    """
+    meant = settings.model_for(name)
+    if not _may_ask(key, Known.of(found), meant):
+        raise _unknown(name)
+    return find(found, name, meant)
+
+
+def _may_ask(key: Key | None, known: Known, model: str) -> bool:
+    return may_use(key, known, *known.resolved(None, model))
+
+
 def find(found: ModelsResult, name: str, means: str | None = None) -> dict[str, Any]:
     """One model object, under the id that was asked for.
 
@@ -85,12 +85,12 @@ def find(found: ModelsResult, name: str, means: str | None = None) -> dict[str, 
         return {**rows[meant], "id": name}
     if meant != name and not slash:  # the settings may name models that the CLI knows and does not list
         return _row(name, {"id": meant, "alias": None, "display_name": meant})
-    raise ApiError(
-        404,
-        f"The model {name[:200]!r} does not exist. GET /v1/models lists those that do.",
-        param="model",
-        code="model_not_found",
-    )
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> ApiError:
+    text = f"The model {name[:200]!r} does not exist. GET /v1/models lists those that do."
+    return ApiError(404, text, param="model", code="model_not_found")
 
 
 def _row(name: str, model: Model) -> dict[str, Any]:
@@ -113,8 +113,3 @@ def _created(model_id: str) -> int:
     except ValueError:
         return 0
     return int(day.timestamp())
-
-
-def _send(resp: falcon.asgi.Response, body: dict[str, Any]) -> None:
-    resp.content_type = JSON
-    resp.data = msgspec.json.encode(body)
