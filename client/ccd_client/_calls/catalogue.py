@@ -10,7 +10,7 @@ from ccd_client._calls.sending import Sending, sends
 from ccd_client.events import Answer, whole_answer
 from ccd_protocol.methods import (
     CacheStats,
-    Conversation,
+    ConversationInfo,
     HealthResult,
     Message,
     ModelsResult,
@@ -71,7 +71,7 @@ class DaemonCalls:
         return Sending("admin.note", {"text": text}, _nothing, once=True)
 
     @sends
-    def conversations(self) -> Sending[list[Conversation]]:
+    def conversations(self) -> Sending[list[ConversationInfo]]:
         """List this user's conversations, the last used first."""
         return Sending("conversation.list", shape=lambda result: cast(Any, result["conversations"]))
 
@@ -92,13 +92,13 @@ class ConversationCalls:
         return asking(messages, options, conversation_id=self.id)
 
     @sends
-    def create(self, metadata: Mapping[str, Any] | None = None) -> Sending[Conversation]:
+    def create(self, metadata: Mapping[str, Any] | None = None) -> Sending[ConversationInfo]:
         """Begin it without a question, with metadata to keep; CONFLICT when it is there already."""
         params = {"conversation_id": self.id, "metadata": dict(metadata or {})}
         return Sending("conversation.create", params, once=True)
 
     @sends
-    def get(self) -> Sending[Conversation]:
+    def get(self) -> Sending[ConversationInfo]:
         """What is known of it, without what was said; NOT_FOUND before its first question."""
         return Sending("conversation.get", {"conversation_id": self.id})
 
