@@ -15,6 +15,7 @@ import pytest
 
 from ccd_client import Client
 from ccd_protocol.errors import Code, RpcError
+from ccd_protocol.history import MISSING_RESULT
 from fakes.stack import Api, Stack, alive, running_stack, wait_until
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -222,13 +223,13 @@ def test_renamed_calls_missing_results_errors_and_images(stack: Stack, client: C
         result("call_of_mine_one", "no such city", is_error=True),
     ]
     with counted(stack, recognised=1):
-        ask(client, [*messages, echo, user(given)], tools=TOOLS)
+        answer = ask(client, [*messages, echo, user(given)], tools=TOOLS)
+    assert answer["ignored"] == ["messages[1].content[1]"]  # nobody gave one, and the model is told so
     found = {row["tool_use_id"]: row for row in results_in(stack.api.bodies()[-1])}
     assert found["toolu_three"]["content"] == [{"type": "text", "text": "a"}, image]
     assert found["toolu_one"]["content"] == "no such city"
     assert found["toolu_one"]["is_error"] is True
-    assert found["toolu_two"]["is_error"] is True  # nobody gave one, and the model is told so
-    assert "no result" in found["toolu_two"]["content"]
+    assert found["toolu_two"]["content"] == [{"type": "text", "text": MISSING_RESULT}]
 
 
 @pytest.mark.parametrize(
@@ -273,11 +274,7 @@ BAD: dict[str, Messages] = {
         {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "Bash", "input": {}}]},
         user([result("c", "r"), result("c", "s")]),
     ],
-    "a call without a result": [
-        user("a"),
-        {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "Bash", "input": {}}]},
-        user("b"),
-    ],
+    "a call of the user's": [user([{"type": "tool_use", "id": "c", "name": "Bash", "input": {}}])],
 }
 
 

@@ -124,7 +124,7 @@ def test_tools_are_chosen_by_publishing_fewer_and_the_rest_is_words() -> None:
 
 def test_a_prefilled_answer_is_refused() -> None:
     with pytest.raises(RpcError) as caught:
-        replay.talk(asked(U1, A1), "t")
+        replay.talk(Wish(body.validate({"messages": [U1, A1]}), None), "t")
     assert caught.value.data["param"] == "messages[1].role"
 
 
