@@ -16,7 +16,7 @@ import uvloop
 
 from ccd_client import AsyncClient
 from ccd_daemon import logs
-from ccd_daemon.rpc.connection import Call, Handler
+from ccd_daemon.rpc.call import Call, Handler
 from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind
 from ccd_protocol.errors import RpcError
 from ccd_tasks.engine import durable

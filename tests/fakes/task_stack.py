@@ -68,7 +68,7 @@ class TaskStack:
 
     def events(self, task_id: str, after: int = 0) -> list[Any]:
         with Client(self.socket) as client:
-            stream = client.stream("task.events", {"task_id": task_id, "after": after})
+            stream = client.call_stream("task.events", {"task_id": task_id, "after": after})
             return [json.loads(line) for line in b"".join(stream).splitlines()]
 
     def http(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:

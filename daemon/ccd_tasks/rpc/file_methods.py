@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ccd_daemon.rpc.connection import Call, Handler
+from ccd_daemon.rpc.call import Call, Handler
 from ccd_daemon.rpc.tenancy import tenant_of
 from ccd_tasks.rpc import params as p
 from ccd_tasks.rpc.view import file_view

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from ccd_daemon.rpc.connection import Call, Handler
+from ccd_daemon.rpc.call import Call, Handler
 from ccd_daemon.rpc.tenancy import tenant_of
 from ccd_protocol.errors import Code, RpcError
 from ccd_tasks.engine.engine import Engine

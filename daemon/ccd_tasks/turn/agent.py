@@ -31,7 +31,7 @@ async def run_agent(
     info = await client.call("session.open", {**agent, "tenant": tenant})
     which = {"session_id": info["session_id"], "tenant": tenant}
     try:
-        async with client.stream("session.attach", which) as lines:
+        async with client.call_stream("session.attach", which) as lines:
             await client.call("session.send", {**which, "content": prompt})
             tail = b""
             async for payload in lines:

@@ -53,7 +53,7 @@ async def _streamed(
     client: AsyncClient, params: Mapping[str, Any], receipt: Receipt | None, on_text: Callable[[str], None]
 ) -> dict[str, Any]:
     decoder = Decoder()
-    async with client.stream("chat.stream", params) as stream:
+    async with client.call_stream("chat.stream", params) as stream:
         async for payload in stream:
             if receipt is not None:
                 receipt.saw(payload)

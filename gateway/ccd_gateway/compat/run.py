@@ -12,17 +12,17 @@ import falcon.asgi
 from ccd_gateway.access.caller import caller_of
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.answer.caching import cache_use, name_cache
-from ccd_gateway.chat.parameters import header_value
-from ccd_gateway.chat.schema import decode_object
-from ccd_gateway.chat.translate import target
 from ccd_gateway.compat.rate import SharedLimit
 from ccd_gateway.compat.task import RESULTS, Task, chat_params, read_task, result
 from ccd_gateway.compat.task_files import Files, TaskFiles
-from ccd_gateway.conversations.routes import send
 from ccd_gateway.edge.body import read_body
 from ccd_gateway.errors import ApiError
 from ccd_gateway.images import confined
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.surface.address import target
+from ccd_gateway.surface.body import decode_object
+from ccd_gateway.surface.driver import send
+from ccd_gateway.surface.ignored import name_ignored
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams
 
@@ -43,7 +43,7 @@ class Version:
         send(resp, {"claude_code_version": cli, "api_version": API_VERSION, "timestamp": timestamp()})
 
 
-class Run:
+class ClaudeCode:
     """One task, answered in its own request."""
 
     def __init__(self, backend: Backend, settings: GatewaySettings, limit: SharedLimit) -> None:
@@ -76,8 +76,7 @@ class Run:
             if error.code not in RESULTS:
                 raise
             outcome = result(task.options, time.monotonic() - started_s, error=error)
-        if ignored:
-            resp.set_header("x-ccd-ignored", header_value(ignored))
+        name_ignored(resp, ignored)
         send(resp, {"success": outcome["success"], "result": outcome, "request_id": caller.request_id})
 
     async def _ask(self, params: ChatParams, task: Task) -> ChatAnswer:

@@ -1,160 +1,203 @@
-"""Durable work for `/openapi.json`."""
+"""Durable work for `/openapi.json`: what the routes of this room take and give."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
 
-Json = dict[str, Any]
+from ccd_gateway.compat.task import TaskOptions
+from ccd_gateway.edge.description import (
+    COUNT,
+    TEXT,
+    Description,
+    Json,
+    in_header,
+    in_query,
+    operation,
+    record,
+    ref,
+    typed,
+)
+from ccd_gateway.shapes import FLASK, OPENAI, Shape
 
-_TEXT = {"type": "string"}
-_COUNT = {"type": "integer", "minimum": 0}
-_FLAG = {"type": ["boolean", "null"]}
-_ANY = {"type": "object"}
-_ID = {"name": "task_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$"},
-}
+_FLAG: Json = {"type": ["boolean", "null"]}
+_ANY: Json = {"type": "object"}
 _STATES = ["pending", "running", "completed", "failed", "cancelled", "interrupted"]
-_REFUSALS = (400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 500, 502, 503, 504, 507)
-_FLASK_STEP = {"prompt": _TEXT, "options": {"$ref": "#/components/schemas/FlaskTask/properties/options"}}
+_KEY = in_header("Idempotency-Key", {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$"})
+_WAIT = in_query("wait", {"type": "number", "minimum": 0, "maximum": 3600})
+_LIMIT = in_query("limit", {"type": "integer", "minimum": 1, "maximum": 1000})
+_AFTER = in_query("after", COUNT)
+REFUSALS = {
+    404: "There is no such thing, or the model does not exist.",
+    409: "It is in a state that does not allow this.",
+    413: "The body is too large.",
+    500: "The gateway or the worker failed.",
+    502: "The worker failed.",
+    504: "It took too long.",
+    507: "It cannot be written down now.",
+}
+TASK = ref("Task")
+LISTED = record({"object": {"const": "list"}, "data": {"type": "array"}})
+Described = Callable[[], Description]
 
 
-def paths() -> Json:
-    """Path items."""
-    return {**_flask(), **_native()}
+def described(
+    method: str,
+    name: str,
+    *,
+    answer: Json | None = None,
+    status: int = 200,
+    also: int | None = None,
+    shape: Shape = OPENAI,
+    body: Json | None = None,
+    required: bool = True,
+    parameters: Iterable[Json] = (),
+    path: Iterable[Json] = (),
+    schemas: Json | None = None,
+) -> Described:
+    """One operation's description; several are joined by `both`."""
+
+    def make() -> Description:
+        made = operation(
+            *(name, answer, REFUSALS),
+            shape=shape,
+            status=status,
+            body=body,
+            required=required,
+            parameters=[*parameters, *path],
+        )
+        if also is not None:
+            made["responses"][str(also)] = made["responses"][str(status)]
+        return Description({method: made}, {**(schemas or {}), "Task": _task()})
+
+    return make
 
 
-def _flask() -> Json:
-    whole = {**_whole(), "idempotency_key": _TEXT}
-    one = _object({"prompt": _TEXT}, {**_FLASK_STEP, **whole})
-    listed = {"type": "array", "minItems": 1, "items": _object({"prompt": _TEXT}, _FLASK_STEP)}
-    times = {"timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": 3600}}
-    retries = {"max_retries": {"type": "integer", "minimum": 0, "maximum": 10}}
-    batch = _object({"tasks": listed}, {**times, **retries, **whole, "async": _FLAG, "concurrency": _COUNT})
-    step = {**_FLASK_STEP, "name": _TEXT, "critical": _FLAG, "use_context": _FLAG}
-    steps = {"type": "array", "minItems": 1, "items": _object({"name": _TEXT, "prompt": _TEXT}, step)}
-    workflow = _object({"workflow": steps}, {**whole, "async": _FLAG})
-    page = [
-        _query("status", {"enum": _STATES}),
-        _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}),
-        _query("offset", _COUNT),
-    ]
-    cleanup = {"content": {"application/json": {"schema": _object({}, {"days": _COUNT})}}}
-    flask: Json = {"error": "FlaskError"}
-    return {
-        "/api/claude-code/async": {
-            "post": {**_post("flaskAsync", 202, _ANY, **flask), **_body(one), "parameters": [_KEY]}
-        },
-        "/api/claude-code/batch": {
-            "post": {**_post("flaskBatch", 200, _ANY, 202, **flask), **_body(batch), "parameters": [_KEY]}
-        },
-        "/api/claude-code/workflow": {
-            "post": {
-                **_post("flaskWorkflow", 200, _ANY, 202, **flask),
-                **_body(workflow),
-                "parameters": [_KEY],
-            }
-        },
-        "/api/claude-code/task/{task_id}": {
-            "parameters": [_ID],
-            "get": {**_post("flaskTask", 200, _ANY, **flask), "parameters": [_wait()]},
-        },
-        "/api/tasks": {"get": {**_post("flaskTasks", 200, _ANY, **flask), "parameters": page}},
-        "/api/tasks/cleanup": {"post": {**_post("flaskCleanup", 200, _ANY, **flask), "requestBody": cleanup}},
-    }
+def both(*parts: Described) -> Described:
+    """Several operations of one path."""
+
+    def make() -> Description:
+        item: Json = {}
+        schemas: Json = {}
+        for part in parts:
+            more, further = part()
+            item |= more
+            schemas |= further
+        return Description(item, schemas)
+
+    return make
 
 
-def _native() -> Json:
-    steps = {"type": "array", "minItems": 1, "items": _ANY}
-    kind = {"enum": ["task", "batch", "workflow"]}
-    priority = {"type": "integer", "minimum": 0, "maximum": 9}
-    further = {"priority": priority, "options": _ANY, "idempotency_key": _TEXT}
-    submit = _object({"kind": kind, "steps": steps}, further)
-    task = {"$ref": "#/components/schemas/Task"}
-    listed = _object({"object": {"const": "list"}, "data": {"type": "array"}}, {})
-    limit = _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000})
-    words = [_query(name, _TEXT) for name in ("status", "kind", "surface", "after")]
-    after = _query("after", _COUNT)
-    one = "/v1/tasks/{task_id}"
-    stream = {
-        "description": "Server-sent events.",
-        "content": {"text/event-stream": {"schema": _TEXT}},
-    }
-    events = _post("taskEvents", 200, _ANY)
-    events["responses"]["200"] = stream
-    return {
-        "/v1/tasks": {
-            "get": {**_post("tasks", 200, listed), "parameters": [*words, limit]},
-            "post": {**_post("submitTask", 202, task, 200), **_body(submit), "parameters": [_KEY]},
-        },
-        one: {
-            "parameters": [_ID],
-            "get": {**_post("task", 200, task), "parameters": [_wait()]},
-            "delete": _post("forgetTask", 200, _ANY),
-        },
-        f"{one}/cancel": {"parameters": [_ID], "post": _post("cancelTask", 200, task)},
-        f"{one}/retry": {"parameters": [_ID], "post": _post("retryTask", 200, task)},
-        f"{one}/items": {
-            "parameters": [_ID],
-            "get": {**_post("taskItems", 200, listed), "parameters": [limit, after]},
-        },
-        f"{one}/events": {"parameters": [_ID], "get": {**events, "parameters": [after]}},
-        f"{one}/webhooks": {
-            "parameters": [_ID],
-            "get": _post("taskWebhooks", 200, listed),
-            "post": {
-                **_post("resendWebhooks", 200, _ANY),
-                "requestBody": {"content": {"application/json": {"schema": _ANY}}},
-            },
-        },
-    }
+def in_task_path() -> list[Json]:
+    """The id in the path."""
+    return [{"name": "task_id", "in": "path", "required": True, "schema": {**TEXT, "minLength": 1}}]
 
 
-def schemas() -> Json:
-    """The schemas that `paths` refers to."""
+def _task() -> Json:
     task = {
-        **{"id": _TEXT, "kind": {"enum": ["task", "batch", "workflow"]}, "surface": _TEXT},
-        **{"status": {"enum": [*_STATES, "open"]}, "final": {"type": "boolean"}, "total": _COUNT},
-        **{"items": _ANY, "interruptions": _COUNT, "usage": _ANY, "cost_usd": {"type": "number"}},
+        **{"id": TEXT, "kind": {"enum": ["task", "batch", "workflow"]}, "surface": TEXT},
+        **{"status": {"enum": [*_STATES, "open"]}, "final": {"type": "boolean"}, "total": COUNT},
+        **{"items": _ANY, "interruptions": COUNT, "usage": _ANY, "cost_usd": {"type": "number"}},
     }
-    return {"Task": _object(task, {})}
+    return record(task)
 
 
 def _whole() -> Json:
     number = {"type": ["number", "null"], "exclusiveMinimum": 0}
     return {
-        **{"budget_usd": number, "deadline_s": number},
+        **{"budget_usd": number, "deadline_s": number, "idempotency_key": TEXT},
         **{"priority": {"type": ["integer", "null"], "minimum": 0, "maximum": 9}},
-        **{"metadata": {"type": ["object", "null"], "additionalProperties": _TEXT}},
+        **{"metadata": {"type": ["object", "null"], "additionalProperties": TEXT}},
         **{"webhook": {"type": ["object", "null"]}},
     }
 
 
-def _wait() -> Json:
-    return _query("wait", {"type": "number", "minimum": 0, "maximum": 3600})
-
-
-def _query(name: str, schema: Json) -> Json:
-    return {"name": name, "in": "query", "schema": schema}
-
-
-def _post(name: str, status: int, schema: Json, other: int | None = None, *, error: str = "Error") -> Json:
-    done = {"description": "Done.", "content": {"application/json": {"schema": schema}}}
-    refused = {
-        "description": "Refused, or failed.",
-        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{error}"}}},
-    }
-    answers = {str(code): refused for code in _REFUSALS} | {str(status): done}
-    if other is not None:
-        answers[str(other)] = done
-    return {"operationId": name, "responses": answers}
-
-
-def _body(schema: Json) -> Json:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
 def _object(required: Json, further: Json) -> Json:
-    return {"type": "object", "properties": {**required, **further}, "required": list(required)}
+    return {**record(required), "properties": {**required, **further}}
+
+
+def flask() -> dict[str, Described]:
+    """Descriptions of the Flask project's paths."""
+    step = {"prompt": TEXT, "options": {"anyOf": [{"type": "null"}, ref("TaskOptions")]}}
+    one = _object({"prompt": TEXT}, {**step, **_whole()})
+    listed = {"type": "array", "minItems": 1, "items": _object({"prompt": TEXT}, step)}
+    times = {"timeout": {"type": "number", "minimum": 0.001, "maximum": 3600}}
+    retries = {"max_retries": {"type": "integer", "minimum": 0, "maximum": 10}}
+    more = {**times, **retries, **_whole(), "async": _FLAG, "concurrency": COUNT}
+    batch = _object({"tasks": listed}, more)
+    flags = {"critical": _FLAG, "use_context": _FLAG}
+    steps = {
+        "type": "array",
+        "minItems": 1,
+        "items": _object({"name": TEXT, "prompt": TEXT}, {**step, **flags}),
+    }
+    workflow = _object({"workflow": steps}, {**_whole(), "async": _FLAG})
+    page = [in_query("status", {"enum": _STATES}), _LIMIT, in_query("offset", COUNT)]
+    options = typed(TaskOptions)
+
+    def post(name: str, body: Json, status: int = 200, also: int | None = None) -> Described:
+        return described(
+            *("post", name),
+            body=body,
+            status=status,
+            also=also,
+            shape=FLASK,
+            parameters=[_KEY],
+            schemas=options,
+        )
+
+    return {
+        "async": post("flaskAsync", one, 202),
+        "batch": post("flaskBatch", batch, also=202),
+        "workflow": post("flaskWorkflow", workflow, also=202),
+        "task": described("get", "flaskTask", shape=FLASK, parameters=[_WAIT], path=in_task_path()),
+        "list": described("get", "flaskTasks", shape=FLASK, parameters=page),
+        "cleanup": described(
+            *("post", "flaskCleanup"), shape=FLASK, body=_object({}, {"days": COUNT}), required=False
+        ),
+    }
+
+
+def native() -> dict[str, Described]:
+    """Descriptions of `/v1/tasks` and below, by the resource's suffix; `""` is the list."""
+    kind = {"enum": ["task", "batch", "workflow"]}
+    further = {"priority": _whole()["priority"], "options": _ANY, "idempotency_key": TEXT}
+    steps = {"type": "array", "minItems": 1, "items": _ANY}
+    words = [in_query(name, TEXT) for name in ("status", "kind", "surface", "after")]
+    one = in_task_path()
+    return {
+        "": both(
+            described("get", "tasks", answer=LISTED, parameters=[*words, _LIMIT]),
+            described(
+                *("post", "submitTask"),
+                answer=TASK,
+                status=202,
+                also=200,
+                body=_object({"kind": kind, "steps": steps}, further),
+                parameters=[_KEY],
+            ),
+        ),
+        "one": both(
+            described("get", "task", answer=TASK, parameters=[_WAIT], path=one),
+            described("delete", "forgetTask", path=one),
+        ),
+        "cancel": described("post", "cancelTask", answer=TASK, path=one),
+        "retry": described("post", "retryTask", answer=TASK, path=one),
+        "items": described("get", "taskItems", answer=LISTED, parameters=[_LIMIT, _AFTER], path=one),
+        "events": _events(one),
+        "webhooks": both(
+            described("get", "taskWebhooks", answer=LISTED, path=one),
+            described("post", "resendWebhooks", body=_ANY, required=False, path=one),
+        ),
+    }
+
+
+def _events(path: list[Json]) -> Described:
+    plain = described("get", "taskEvents", parameters=[_AFTER], path=path)
+
+    def make() -> Description:
+        item, schemas = plain()
+        stream = {"text/event-stream": {"schema": TEXT}}
+        item["get"]["responses"]["200"] = {"description": "Server-sent events.", "content": stream}
+        return Description(item, schemas)
+
+    return make

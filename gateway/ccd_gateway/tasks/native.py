@@ -10,14 +10,14 @@ import falcon
 import falcon.asgi
 
 from ccd_gateway.access.caller import Caller, caller_of
-from ccd_gateway.chat.schema import decode_object
-from ccd_gateway.chat.sse import KEEPALIVE
-from ccd_gateway.conversations.routes import send
 from ccd_gateway.edge.body import read_body
 from ccd_gateway.edge.outlet import Body, stream_events
 from ccd_gateway.errors import ApiError, bad_request, from_rpc
 from ccd_gateway.sessions.access import may_use_agents
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.shapes import OPENAI
+from ccd_gateway.surface.body import decode_object
+from ccd_gateway.surface.driver import KEEPALIVE, send
 from ccd_gateway.tasks.options import idempotency_key, refuse_unknown, wait_of, whole_number
 from ccd_gateway.tasks.worker import TaskWorker
 from ccd_protocol.errors import RpcError
@@ -167,7 +167,7 @@ def _sse(line: bytes) -> bytes:
 
 
 def _failure(error: ApiError) -> bytes:
-    return b"event: error\ndata: " + error.body() + b"\n\n"
+    return b"event: error\ndata: " + OPENAI.render(error, "").body + b"\n\n"
 
 
 def _rest(found: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import falcon.asgi
 
-from ccd_gateway.chat.parameters import safe_name
 from ccd_gateway.errors import ApiError, bad_request
+from ccd_gateway.surface.ignored import safe_name
 
 #: Options of the whole (`ccd_tasks.spec.Options`), under the same names.
 WHOLE = ("budget_usd", "deadline_s", "webhook", "metadata")

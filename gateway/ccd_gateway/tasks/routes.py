@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
-import falcon.asgi
-
 from ccd_gateway.compat.rate import SharedLimit
+from ccd_gateway.edge.routing import Route
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.shapes import FLASK
+from ccd_gateway.tasks import description
 from ccd_gateway.tasks.flask import FlaskTasks
 from ccd_gateway.tasks.native import Tasks
 from ccd_gateway.tasks.worker import TaskWorker
 
-App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
+TASKS = ("tasks",)
+_FLASK_SCOPES = ("tasks", "agent")  # as that project's other route
 
 
-def add_routes(app: App, worker: TaskWorker, settings: GatewaySettings, limit: SharedLimit) -> None:
-    """Register them."""
-    flask = FlaskTasks(worker, settings, limit)
-    app.add_route("/api/claude-code/async", flask, suffix="async")
-    app.add_route("/api/claude-code/task/{task_id}", flask, suffix="task")
-    app.add_route("/api/claude-code/batch", flask, suffix="batch")
-    app.add_route("/api/claude-code/workflow", flask, suffix="workflow")
-    app.add_route("/api/tasks", flask, suffix="list")
-    app.add_route("/api/tasks/cleanup", flask, suffix="cleanup")
-    tasks = Tasks(worker, settings)
-    app.add_route("/v1/tasks", tasks)
-    app.add_route("/v1/tasks/{task_id}", tasks, suffix="one")
-    for word in ("cancel", "retry", "items", "events", "webhooks"):
-        app.add_route(f"/v1/tasks/{{task_id}}/{word}", tasks, suffix=word)
+def routes(worker: TaskWorker, settings: GatewaySettings, limit: SharedLimit) -> list[Route]:
+    """All of them. They stand before those of the surfaces, which refuse what is not there below their paths."""
+    return [*_flask(FlaskTasks(worker, settings, limit)), *_native(Tasks(worker, settings))]
+
+
+def _flask(flask: FlaskTasks) -> list[Route]:
+    paths = {
+        "async": "/api/claude-code/async",
+        "task": "/api/claude-code/task/{task_id}",
+        "batch": "/api/claude-code/batch",
+        "workflow": "/api/claude-code/workflow",
+        "list": "/api/tasks",
+        "cleanup": "/api/tasks/cleanup",
+    }
+    told = description.flask()
+    return [
+        Route(path, flask, told[suffix], suffix, scopes=_FLASK_SCOPES, shape=FLASK)
+        for suffix, path in paths.items()
+    ]
+
+
+def _native(tasks: Tasks) -> list[Route]:
+    told = description.native()
+    words = [word for word in told if word not in ("", "one")]
+    return [
+        Route("/v1/tasks", tasks, told[""], scopes=TASKS),
+        Route("/v1/tasks/{task_id}", tasks, told["one"], "one", scopes=TASKS),
+        *(Route(f"/v1/tasks/{{task_id}}/{word}", tasks, told[word], word, scopes=TASKS) for word in words),
+    ]
