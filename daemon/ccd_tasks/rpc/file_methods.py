@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ccd_daemon.rpc.call import Call, Handler
-from ccd_daemon.rpc.tenancy import tenant_of
+from ccd_daemon.rpc.tenancy import check_kept, tenant_of
 from ccd_tasks.rpc import params as p
 from ccd_tasks.rpc.view import file_view
 from ccd_tasks.settings import TasksSettings
@@ -95,6 +95,7 @@ class FileMethods:
         return {}
 
     def _tenant(self, call: Call, named: str | None) -> str:
+        check_kept(call, "file")
         return tenant_of(call, named, may_name=self._may_name(call))
 
     async def _row(self, call: Call, kind: type[Any]) -> tuple[Any, Any]:

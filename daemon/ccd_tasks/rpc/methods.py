@@ -14,7 +14,7 @@ import msgspec
 import sqlalchemy as sa
 
 from ccd_daemon.rpc.call import Call, Handler
-from ccd_daemon.rpc.tenancy import tenant_of
+from ccd_daemon.rpc.tenancy import check_kept, tenant_of
 from ccd_protocol.errors import Code, RpcError
 from ccd_tasks.engine.engine import Engine
 from ccd_tasks.engine.hosts import Hosts
@@ -275,6 +275,7 @@ class TaskMethods:
     # --- what they share ---
 
     def _tenant(self, call: Call, named: str | None) -> str:
+        check_kept(call, "steps")
         return tenant_of(call, named, may_name=self._may_name(call))
 
     async def _row(self, call: Call, kind: type[T]) -> tuple[T, Any]:
