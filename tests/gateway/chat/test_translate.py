@@ -133,7 +133,7 @@ def test_parameters_have_the_names_that_the_client_used(
     param: str | None, legacy: bool, name: str | None
 ) -> None:
     error = RpcError(Code.BAD_PARAMS, "what", {"param": param} if param else {})
-    renamed = in_clients_words(error, legacy=legacy)
+    renamed = in_clients_words(error, functions_form=legacy)
     assert (renamed.code, renamed.message, renamed.data.get("param")) == (Code.BAD_PARAMS, "what", name)
 
 
@@ -153,7 +153,7 @@ def test_parameters_have_the_names_that_the_client_used(
 def test_finish_reason(stop_reason: str | None, word: str) -> None:
     assert finish_reason({"stop_reason": stop_reason}) == word
     legacy = "function_call" if word == "tool_calls" else word
-    assert finish_reason({"stop_reason": stop_reason}, legacy=True) == legacy
+    assert finish_reason({"stop_reason": stop_reason}, functions_form=True) == legacy
 
 
 def test_usage() -> None:
@@ -166,7 +166,9 @@ def test_usage() -> None:
 def answered(*content: dict[str, Any], legacy: bool = False, **result: Any) -> dict[str, Any]:
     text = "".join(block.get("text", "") for block in content)
     answer: Any = {**RESULT, **result, "content": list(content), "text": text}
-    body = completion([answer], completion_id="c", created=1, model="asked", fingerprint="fp", legacy=legacy)
+    body = completion(
+        [answer], completion_id="c", created=1, model="asked", fingerprint="fp", functions_form=legacy
+    )
     assert (body["id"], body["object"], body["created"], body["model"]) == (
         "c",
         "chat.completion",
@@ -210,7 +212,7 @@ def test_completion_with_tool_calls() -> None:
     ]
     with_text = answered({"type": "text", "text": "wait"}, *CALLS, stop_reason="tool_use")
     assert with_text["message"]["content"] == "wait"
-    legacy = answered(*CALLS, stop_reason="tool_use", legacy=True)
+    legacy = answered(*CALLS, stop_reason="tool_use", functions_form=True)
     assert legacy["finish_reason"] == "function_call"
     assert legacy["message"]["function_call"] == {"name": "f", "arguments": '{"a":"é"}'}
     assert "tool_calls" not in legacy["message"]
