@@ -139,7 +139,7 @@ async def read_job(
         await images.inline(made.messages)
     except RpcError as error:
         raise in_words_of_items(error, made.origins) from None
-    given, more = _params(request, made)
+    given, more = call_of(request, made)
     ignored = ignored + more
     cached = None if request.stream or request.background else fields
     params = addressed(req, settings, given, request.model, ignored, cached)
@@ -204,7 +204,12 @@ async def _referred(tenant: str, item_id: str, path: str, store: ResponseStore) 
     raise missing_reference(path, item_id)
 
 
-def _params(request: ResponsesRequest, made: Messages) -> tuple[ChatParams, list[str]]:
+def call_of(request: ResponsesRequest, made: Messages) -> tuple[ChatParams, list[str]]:
+    """The parameters of the call, but for profile and model, and the names of what has no effect.
+
+    Raises:
+        RpcError: BAD_PARAMS in this API's words.
+    """
     messages, origins = made
     fitted = {
         "temperature": None if request.temperature is None else min(request.temperature, 1.0),

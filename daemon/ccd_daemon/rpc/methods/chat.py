@@ -14,7 +14,7 @@ from ccd_daemon.pool.shelf import LeaseWish
 from ccd_daemon.request import body, exact, structured, wish
 from ccd_daemon.request.body import Wish
 from ccd_daemon.request.thoughts import Thoughts
-from ccd_daemon.rpc.connection import Call
+from ccd_daemon.rpc.call import Call
 from ccd_daemon.rpc.methods import remembered
 from ccd_daemon.rpc.methods.conversation import check_id
 from ccd_daemon.rpc.methods.remembered import Answered, Remembered
@@ -24,6 +24,7 @@ from ccd_daemon.store.answer_cache import key_of
 from ccd_daemon.store.conversations import ConversationStore
 from ccd_daemon.worker.turn import Turn
 from ccd_daemon.worker.worker import Worker
+from ccd_protocol.choice import chosen
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult, Message
 
@@ -281,25 +282,12 @@ class ChatMethods:
         return result, turn
 
     def _resolve(self, chat: ChatParams) -> tuple[str, str | None]:
-        """Profile and model: `name/model` names a profile; a bare profile name picks its default model."""
-        profile, model = chat.get("profile"), chat.get("model")
-        if model and "/" in model and model.partition("/")[0] in self._profiles:
-            prefix, _, model = model.partition("/")
-            if profile not in (None, prefix):
-                raise body.bad("model", f"model names the profile {prefix!r}, but {profile!r} was asked for")
-            profile = prefix
-        elif model in self._profiles and profile is None:
-            profile, model = model, None
-        profile = profile or "chat"
-        settings = self._profiles.get(profile)
-        if settings is None:
-            known = ", ".join(sorted(self._profiles))
-            raise RpcError(
-                Code.MODEL_NOT_FOUND,
-                f"there is no profile {profile!r}; there are: {known}",
-                {"param": "profile"},
-            )
-        return profile, (model if model not in (None, "", "default") else settings.model)
+        """Returns the profile, and the model to ask: the one named, else the profile's, else the CLI's default."""
+        profile, model = chosen(chat.get("profile"), chat.get("model"), self._profiles)
+        if profile not in self._profiles:
+            text = f"there is no profile {profile!r}; there are: {', '.join(sorted(self._profiles))}"
+            raise RpcError(Code.MODEL_NOT_FOUND, text, {"param": "profile"})
+        return profile, model or self._profiles[profile].model
 
     def _tenant(self, call: Call, chat: ChatParams) -> str:
         return tenant_of(call, chat.get("tenant"), may_name=self._server.may_speak_for_others(call.identity))
