@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from ccd_daemon import config
 from ccd_daemon.claude.login import Mode
 from ccd_gateway.settings import GatewaySettings
-from ccd_protocol.parameters import PARAMETERS, ChatParams, Parameter, Surface
+from ccd_protocol.chat.parameters import PARAMETERS, ChatParams, Parameter, Surface
 
 ROOT = Path(__file__).parents[1]
 _TABLE = re.compile(r"(<!-- table: (?P<name>[a-z-]+), [^\n]*-->\n\n)(?:\|[^\n]*\n)*")

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NotRequired, Required, TypedDict, get_origin, get_type_hints
 
-from ccd_protocol.parameters import CacheUse as CacheUse  # noqa: PLC0414 - part of the catalogue
-from ccd_protocol.parameters import ChatParams as ChatParams  # noqa: PLC0414 - part of the catalogue
-from ccd_protocol.parameters import Message as Message  # noqa: PLC0414 - part of the catalogue
+from ccd_protocol.chat.parameters import CacheUse as CacheUse  # noqa: PLC0414 - part of the catalogue
+from ccd_protocol.chat.parameters import ChatParams as ChatParams  # noqa: PLC0414 - part of the catalogue
+from ccd_protocol.chat.parameters import Message as Message  # noqa: PLC0414 - part of the catalogue
 
 
 class Usage(TypedDict, total=False):

@@ -19,9 +19,9 @@ import msgspec
 
 from ccd_daemon.claude import control
 from ccd_daemon.claude.login import Mode
+from ccd_protocol.chat.parameters import PARAMETERS, Fate, with_fate
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatParams
-from ccd_protocol.parameters import PARAMETERS, Fate, with_fate
 
 #: Parameters that go into the API request under their own names; the system prompt is made into blocks first.
 _BODY_KEYS = tuple(name for name in with_fate(Fate.BODY, Mode.FULL) if name != "system")

@@ -10,8 +10,8 @@ from typing import Any
 
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.request.body import REPLAY_IGNORES, Wish, bad
+from ccd_protocol.chat.parameters import PARAMETERS
 from ccd_protocol.methods import ChatParams
-from ccd_protocol.parameters import PARAMETERS
 
 _BETA = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _MAX_BETAS = 64

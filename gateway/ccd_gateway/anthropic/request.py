@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ccd_gateway.anthropic.schema import MessagesRequest
 from ccd_gateway.errors import bad_request
 from ccd_gateway.surface.given import given
-from ccd_protocol.parameters import Surface, names_in
+from ccd_protocol.chat.parameters import Surface, names_in
 
 #: Parameters that go into the model API's request without ccd having a word for them.
 _FURTHER = (

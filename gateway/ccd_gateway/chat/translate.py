@@ -15,9 +15,9 @@ from ccd_gateway.answer.lines import REFUSED
 from ccd_gateway.chat.schema import ChatRequest
 from ccd_gateway.errors import bad_request
 from ccd_gateway.surface.given import end_user, given, in_words_of
+from ccd_protocol.chat.parameters import Surface, names_in
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatAnswer, Usage
-from ccd_protocol.parameters import Surface, names_in
 
 _MAX_STOPS = 64
 

@@ -32,9 +32,9 @@ from ccd_gateway.surface.address import addressed
 from ccd_gateway.surface.given import end_user, given, in_words_of
 from ccd_gateway.surface.prompt import Prompt
 from ccd_gateway.surface.tokens import estimate
+from ccd_protocol.chat.parameters import Surface, names_in
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
-from ccd_protocol.parameters import Surface, names_in
 
 # How the client's library and the daemon call a parameter, and how this API does.
 _PATHS = tuple(

@@ -1,4 +1,4 @@
-"""The parameters of a call under the names that an API has for them, as `ccd_protocol.parameters` says. Pure."""
+"""The parameters of a call under the names that an API has for them, as `ccd_protocol.chat.parameters` says. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from ccd_protocol.parameters import Surface, names_in
+from ccd_protocol.chat.parameters import Surface, names_in
 
 #: What `ccd_client.messages.chat_request` reads in OpenAI's own form, and the model, which goes with the profile.
 SHAPED = frozenset({"messages", "model", "tools", "tool_choice", "format", "stop_sequences"})

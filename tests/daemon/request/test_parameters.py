@@ -10,9 +10,9 @@ import pytest
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import exact, wish
 from ccd_daemon.request.body import Script, script, validate
+from ccd_protocol.chat.parameters import PARAMETERS, Fate, Parameter
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatParams
-from ccd_protocol.parameters import PARAMETERS, Fate, Parameter
 
 ABLE = wish.Abilities(adaptive=True, efforts=("low", "medium", "high"))
 TOOL = {"name": "f", "description": "for the test", "input_schema": {"type": "object"}}

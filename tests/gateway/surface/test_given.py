@@ -19,7 +19,7 @@ from ccd_gateway.responses.job import call_of
 from ccd_gateway.responses.schema import ResponsesRequest
 from ccd_gateway.responses.schema import decode as decode_response
 from ccd_gateway.surface.given import end_user, given, in_words_of
-from ccd_protocol.parameters import PARAMETERS, Surface, names_in
+from ccd_protocol.chat.parameters import PARAMETERS, Surface, names_in
 
 TYPES: dict[Surface, type[msgspec.Struct]] = {
     Surface.CHAT: ChatRequest,

@@ -24,7 +24,7 @@ from ccd_daemon.store.answer_cache import key_of
 from ccd_daemon.store.conversations import ConversationStore
 from ccd_daemon.worker.turn import Turn
 from ccd_daemon.worker.worker import Worker
-from ccd_protocol.choice import chosen
+from ccd_protocol.chat.choice import chosen
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult, Message
 
