@@ -235,7 +235,8 @@ class ConversationStore:
         ).fetchone()[0]
         # A single turn over the limit leaves nothing: a history cannot begin with an answer.
         db.execute(
-            "DELETE FROM message WHERE conversation = ?1 AND (?2 IS NULL OR seq < ?2)", (number, following)
+            "DELETE FROM message WHERE conversation = :number AND (:following IS NULL OR seq < :following)",
+            {"number": number, "following": following},
         )
 
     def _forget_old(self, db: sqlite3.Connection) -> None:

@@ -98,7 +98,6 @@ def test_parameters_of_the_call(given_: dict[str, Any], wanted: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("given_", "param"),
     [
-        ({"stop": ["a", ""]}, "stop"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [{"type": "custom"}]}, "tools[0].type"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
