@@ -117,9 +117,8 @@ def _opened(path: Path, schema: Schema, *, durable: bool) -> sqlite3.Connection:
 
 
 def _bring_up(db: sqlite3.Connection, version: int, schema: Schema) -> None:
-    for older in range(version, schema.version):
-        if older in schema.upgrades:
-            db.execute(schema.upgrades[older])
+    for older in range(version or schema.version, schema.version):
+        db.execute(schema.upgrades[older])
     for statement in schema.script.split(";"):
         db.execute(statement)
     db.execute(f"PRAGMA user_version = {schema.version}")
