@@ -68,3 +68,19 @@ def test_links_in_documents_lead_somewhere() -> None:
     for document in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_map_names_files_that_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:protocol|client|daemon|gateway|docs|tests|systemd)/[\w./-]*)`", text))
+    assert len(named) > 30
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_the_map_names_every_package_and_every_room_of_the_daemon() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for folder in ("protocol", "client", "daemon", "gateway"):
+        for package in (ROOT / folder).glob("ccd_*"):
+            assert f"`{folder}/{package.name}`" in text
+    rooms = {file.parent.name for file in (ROOT / "daemon" / "ccd_daemon").glob("*/__init__.py")}
+    assert [room for room in sorted(rooms) if not re.search(rf"\b{room}\b", text)] == []

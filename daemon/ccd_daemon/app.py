@@ -35,10 +35,13 @@ from ccd_daemon.pool.pool import Pool
 from ccd_daemon.process import cgroup, memory, reaper
 from ccd_daemon.process.lineage import Origin
 from ccd_daemon.process.process import WORKER_MARKER
-from ccd_daemon.rpc.connection import Handler
+from ccd_daemon.rpc.call import Handler, handlers
 from ccd_daemon.rpc.methods.admin import AdminMethods
+from ccd_daemon.rpc.methods.cache import CacheMethods
 from ccd_daemon.rpc.methods.chat import ChatMethods
 from ccd_daemon.rpc.methods.conversation import ConversationMethods
+from ccd_daemon.rpc.methods.daemon import DaemonMethods
+from ccd_daemon.rpc.methods.model import ModelMethods
 from ccd_daemon.rpc.methods.remembered import Remembered
 from ccd_daemon.rpc.methods.session import SessionMethods
 from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind
@@ -119,9 +122,7 @@ class Daemon:
         """What makes the installed CLI faster, and each request one call. Blocks while its file is searched, once."""
         cache = self.settings.data_dir / "cli-probe.json"
         known = traces_in(self.command, TRACES, cache)
-        return speeding(Tuning(self.settings.engine.tuning), known) | sparing(
-            known, exact=self.login.is_private
-        )
+        return speeding(Tuning(self.settings.engine.tuning), known) | sparing(known)
 
     def _replaced(self) -> None:
         """The CLI's file is another one: idle processes end, and what the new one knows is looked up meanwhile."""
@@ -146,33 +147,17 @@ class Daemon:
             self.conversations, lambda call: self.server.may_speak_for_others(call.identity)
         )
         sessions = SessionMethods(self.sessions, self.server, self.settings.sessions)
-        admin = AdminMethods(self)
-        return {
-            "chat.stream": Handler(chat.stream, streams=True),
-            "chat.complete": Handler(chat.complete),
-            "conversation.create": Handler(named.create),
-            "conversation.get": Handler(named.get),
-            "conversation.list": Handler(named.list),
-            "conversation.messages": Handler(named.messages),
-            "conversation.delete": Handler(named.delete),
-            "session.open": Handler(sessions.open),
-            "session.list": Handler(sessions.list),
-            "session.get": Handler(sessions.get),
-            "session.close": Handler(sessions.close),
-            "session.attach": Handler(sessions.attach, streams=True),
-            "session.send": Handler(sessions.send),
-            "session.interrupt": Handler(sessions.interrupt),
-            "session.set_model": Handler(sessions.set_model),
-            "session.set_permission_mode": Handler(sessions.set_permission_mode),
-            "session.answer": Handler(sessions.answer),
-            "cache.stats": Handler(lambda call: self._remembered.stats(), at_once=True),
-            "daemon.ping": Handler(admin.ping, at_once=True),
-            "daemon.health": Handler(admin.health, at_once=True),
-            "model.list": Handler(admin.models, at_once=True),
-            "admin.status": Handler(admin.status, at_once=True, admin=True),
-            "admin.workers": Handler(admin.workers, at_once=True, admin=True),
-            "admin.note": Handler(admin.note, at_once=True, admin=True),
-        }
+        return handlers(
+            {
+                "chat": chat,
+                "conversation": named,
+                "session": sessions,
+                "cache": CacheMethods(self._remembered),
+                "model": ModelMethods(self.pool, self.settings.profiles),
+                "daemon": DaemonMethods(self.pool, self.version),
+                "admin": AdminMethods(self),
+            }
+        )
 
     # --- workers ---
 

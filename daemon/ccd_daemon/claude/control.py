@@ -109,6 +109,7 @@ class ResultLine(msgspec.Struct):
     result: str | None = None
     errors: list[Any] | None = None
     api_error_status: int | None = None
+    api_error_type: str | None = None
     stop_reason: str | None = None
     terminal_reason: str | None = None
     num_turns: int = 0

@@ -38,9 +38,6 @@ _ONE_REFUSAL = (
     _own("CLAUDE_CODE_DISABLE_REFUSAL_RETRY", "1"),
     _own("CLAUDE_CODE_DISABLE_REFUSAL_FALLBACK", "1"),
 )
-#: After a 400 the CLI takes one of its experimental features out of the request and tries again, up to twice; without
-#: them a 400 is one call. The client's own betas, 1M contexts, effort and interleaved thinking are not among them.
-_ONE_BAD_REQUEST = _own("CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS", "1")
 #: A delta of the API becomes a line without being taken apart: 33 to 45 % less CPU for each.
 _DELTAS = (
     _own("CLAUDE_CODE_PLAIN_DELTA_FAST_PATH", "1"),
@@ -70,9 +67,7 @@ SETS: Mapping[Tuning, tuple[Variable, ...]] = {
 }
 
 #: What a binary is searched for.
-TRACES = frozenset(
-    variable.trace for chosen in (*SETS.values(), _ONE_REFUSAL, (_ONE_BAD_REQUEST,)) for variable in chosen
-)
+TRACES = frozenset(variable.trace for chosen in (*SETS.values(), _ONE_REFUSAL) for variable in chosen)
 
 
 def speeding(tuning: Tuning, known: Collection[bytes]) -> dict[str, str]:
@@ -80,15 +75,9 @@ def speeding(tuning: Tuning, known: Collection[bytes]) -> dict[str, str]:
     return _set(SETS[tuning], known)
 
 
-def sparing(known: Collection[bytes], *, exact: bool) -> dict[str, str]:
-    """Returns the variables by which one request is one call of the API.
-
-    Args:
-        known: the traces that the CLI's file contains.
-        exact: True where requests reach the API as the client sent them; a subscription's backend is asked with all
-            that the CLI itself would send.
-    """
-    return _set((*_ONE_REFUSAL, _ONE_BAD_REQUEST) if exact else _ONE_REFUSAL, known)
+def sparing(known: Collection[bytes]) -> dict[str, str]:
+    """Returns the variables by which a refused answer is one call of the API; see also `request.body` for a 400."""
+    return _set(_ONE_REFUSAL, known)
 
 
 def _set(chosen: Iterable[Variable], known: Collection[bytes]) -> dict[str, str]:

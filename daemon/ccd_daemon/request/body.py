@@ -104,7 +104,7 @@ def _check_messages(chat: ChatParams) -> None:
         where = f"messages[{index}]"
         if message["role"] not in roles:
             raise bad(f"{where}.role", f"role must be {' or '.join(roles)}, not {message['role'][:40]!r}")
-        if not message["content"]:
+        if chat.get("exact") and not message["content"]:
             raise bad(f"{where}.content", "content must not be empty")
         if isinstance(message["content"], list) and not all(
             isinstance(block.get("type"), str) for block in message["content"]
@@ -273,7 +273,16 @@ def _engine_env(wish: Wish, request_body: str) -> dict[str, str]:
         "CLAUDE_CODE_EXTRA_BODY": request_body,
         "CLAUDE_CODE_DISABLE_THINKING": "" if in_body else "1",
         "CLAUDE_CODE_EFFORT_LEVEL": _effort_setting(wish),
+        # With these the CLI sends every request twice that the API refuses, the second time without one of them.
+        "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS": "" if _needs_betas(wish) else "1",
     }
+
+
+def _needs_betas(wish: Wish) -> bool:
+    """Whether an exact request without betas of its own has something in it that the CLI's make possible."""
+    if not wish.chat.get("exact") or "betas" in wish.extra:
+        return False
+    return "context_management" in wish.extra or any(m["role"] == "system" for m in wish.chat["messages"])
 
 
 def _effort_setting(wish: Wish) -> str:

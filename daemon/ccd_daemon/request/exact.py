@@ -14,6 +14,7 @@ from ccd_protocol.methods import ChatParams
 
 _BETA = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _MAX_BETAS = 64
+_LONG_CONTEXT = "context-1m-2025-08-07"
 _MAX_KEYS = 64
 #: What `extra_body` must not be used for: it has a parameter, or it is the CLI's.
 _RESERVED = frozenset(get_type_hints(ChatParams)) | {"stream", "anthropic_beta"}
@@ -48,6 +49,7 @@ def fit(
     refused: list[str],
     betas: bool,
     adaptive: bool = False,
+    thoughtless: bool = False,
 ) -> Wish:
     """What to ask.
 
@@ -55,6 +57,7 @@ def fit(
         adaptive: whether the model decides itself how much to think; such models take no sampling parameters.
         refused: sampling parameters that the model is known to refuse.
         betas: whether this login's calls may carry a header of the client's.
+        thoughtless: another model is asked than the one whose thinking was in the history, and is not any more.
 
     Raises:
         RpcError: BAD_PARAMS, for what this mode cannot do, or would ignore in a strict call.
@@ -66,12 +69,18 @@ def fit(
         ignored += [key for key in REPLAY_IGNORES if key in fitted and key not in ignored]
         extra, dropped = _replayable(fitted, extra)
         ignored += dropped
+    if thoughtless and fitted.get("thinking", {}).get("type") == "enabled" and "thinking" not in ignored:
+        ignored.append("thinking")  # with a budget a tool loop must have it from its beginning
     for key in ignored:
         fitted.pop(key, None)  # type: ignore[misc]
     if _top_p_alone(fitted) and not adaptive:
         # The CLI would add a temperature, which most models refuse beside top_p; it does not where the body says this.
         extra["thinking"] = {"type": "disabled"}
     asked_betas = fitted.pop("betas", [])
+    if asked_betas and model is not None and model.endswith("[1m]"):
+        asked_betas = list(
+            dict.fromkeys([*asked_betas, _LONG_CONTEXT])
+        )  # the CLI's own header would have said so
     if asked_betas and betas and mode == Mode.FULL:
         extra["betas"] = asked_betas
     elif asked_betas:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from ccd_daemon.config import ConversationSettings
 from ccd_protocol.errors import Code, RpcError
-from ccd_protocol.methods import Conversation, Message
+from ccd_protocol.methods import ConversationInfo, Message
 
 T = TypeVar("T")
 log = logging.getLogger("ccd.conversations")
@@ -113,11 +113,11 @@ class ConversationStore:
 
     async def create(
         self, tenant: str, metadata: dict[str, Any], conversation_id: str | None = None
-    ) -> Conversation:
+    ) -> ConversationInfo:
         """A new, empty conversation."""
         return await self._do(self._create, tenant, conversation_id or str(uuid.uuid4()), metadata)
 
-    async def get(self, tenant: str, conversation_id: str) -> Conversation:
+    async def get(self, tenant: str, conversation_id: str) -> ConversationInfo:
         """One conversation.
 
         Raises:
@@ -125,7 +125,7 @@ class ConversationStore:
         """
         return await self._do(self._get, tenant, conversation_id)
 
-    async def all_of(self, tenant: str) -> list[Conversation]:
+    async def all_of(self, tenant: str) -> list[ConversationInfo]:
         """The tenant's conversations, the last used first."""
         return await self._do(self._list, tenant)
 
@@ -260,7 +260,8 @@ class ConversationStore:
         ).fetchone()[0]
         # A single turn over the limit leaves nothing: a history cannot begin with an answer.
         db.execute(
-            "DELETE FROM message WHERE conversation = ?1 AND (?2 IS NULL OR seq < ?2)", (number, following)
+            "DELETE FROM message WHERE conversation = :number AND (:following IS NULL OR seq < :following)",
+            {"number": number, "following": following},
         )
 
     def _forget_old(self, db: sqlite3.Connection) -> None:
@@ -275,7 +276,7 @@ class ConversationStore:
 
     def _create(
         self, db: sqlite3.Connection, tenant: str, conversation_id: str, metadata: dict[str, Any]
-    ) -> Conversation:
+    ) -> ConversationInfo:
         now = self._clock()
         try:
             db.execute(
@@ -287,10 +288,10 @@ class ConversationStore:
         self._forget_old(db)
         return self._get(db, tenant, conversation_id)
 
-    def _get(self, db: sqlite3.Connection, tenant: str, conversation_id: str) -> Conversation:
+    def _get(self, db: sqlite3.Connection, tenant: str, conversation_id: str) -> ConversationInfo:
         return _conversation(db, self._find(db, tenant, conversation_id))
 
-    def _list(self, db: sqlite3.Connection, tenant: str) -> list[Conversation]:
+    def _list(self, db: sqlite3.Connection, tenant: str) -> list[ConversationInfo]:
         rows = db.execute(
             "SELECT * FROM conversation WHERE tenant = ? ORDER BY updated_at DESC LIMIT 10000", (tenant,)
         )
@@ -331,11 +332,11 @@ def _connected(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _conversation(db: sqlite3.Connection, row: sqlite3.Row) -> Conversation:
+def _conversation(db: sqlite3.Connection, row: sqlite3.Row) -> ConversationInfo:
     count: int = db.execute(
         "SELECT COUNT(*) FROM message WHERE conversation = ?", (row["number"],)
     ).fetchone()[0]
-    return Conversation(
+    return ConversationInfo(
         id=row["id"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],

@@ -270,9 +270,9 @@ class Ledger:
         if key.concurrent is None:
             return
         self._db.execute(
-            "INSERT INTO answering VALUES (?1, ?2, max(0, ?3))"
-            " ON CONFLICT DO UPDATE SET count = max(0, count + ?3)",
-            (key.id, self._process, change),
+            "INSERT INTO answering VALUES (:key, :process, max(0, :change))"
+            " ON CONFLICT DO UPDATE SET count = max(0, count + :change)",
+            {"key": key.id, "process": self._process, "change": change},
         )
 
     def _open(self, key: Key) -> int:

@@ -7,7 +7,7 @@ decoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +15,6 @@ import msgspec
 from ccd_gateway.answer.lines import CALL, TEXT, THINKING, Delta
 
 DONE = b"data: [DONE]\n\n"
-KEEPALIVE = b": keep-alive\n\n"
 _json = msgspec.json.encode
 
 _END = b"}\n\n"
@@ -27,12 +26,6 @@ _OPEN_WITH_USAGE = b',"logprobs":null,"finish_reason":null}]' + _END_WITH_USAGE
 def error_event(error: Mapping[str, Any]) -> bytes:
     """The event that ends a stream which fails after it began; every client reports its message."""
     return b"data: " + _json({"error": error}) + b"\n\n"
-
-
-def ignored_comment(names: Iterable[str]) -> bytes:
-    """What `X-CCD-Ignored` says, for what is known only after the headers: a comment, which clients skip."""
-    found = ", ".join(names)
-    return f": x-ccd-ignored: {found}\n\n".encode() if found else b""
 
 
 class ChunkWriter:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from ccd_client.messages import ChatRequest as Call
 from ccd_client.messages import chat_request
 from ccd_client.tools import legacy_choice, legacy_tools
+from ccd_gateway.answer.lines import REFUSED
 from ccd_gateway.chat.schema import ChatRequest
 from ccd_gateway.errors import bad_request
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatAnswer, Usage
 
-_PROFILE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_STOPS = 64
 
-REFUSED = "The model refused to answer."
 # The daemon's name for a parameter: the one that an OpenAI client used.
 _CLIENTS_NAMES = {
     "stop_sequences": "stop",
@@ -48,32 +47,6 @@ _FINISH = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-
-
-class Target(NamedTuple):
-    """Which profile and model a request is for; None is the daemon's default."""
-
-    profile: str | None
-    model: str | None
-
-
-def target(model: str, profile_header: str | None) -> Target:
-    """Read `profile/model`, or a plain model with the profile from `X-CCD-Profile`.
-
-    What stands before the first slash is a profile only if it looks like one, so that a provider's resource
-    name with slashes stays whole. With the header the model is taken as it is.
-
-    Raises:
-        ApiError: 400 for a profile name that cannot be one.
-    """
-    if profile_header is not None:
-        if not _PROFILE.fullmatch(profile_header):
-            raise bad_request("X-CCD-Profile: expected letters, digits, '-' and '_'.", "X-CCD-Profile")
-        return Target(profile_header, model)
-    prefix, slash, rest = model.partition("/")
-    if slash and _PROFILE.fullmatch(prefix):
-        return Target(prefix, rest or None)
-    return Target(None, model)
 
 
 def to_call(request: ChatRequest) -> Call:

@@ -12,11 +12,6 @@ import msgspec
 
 from ccd_client.messages import chat_request
 from ccd_gateway.access.caller import tenant_of
-from ccd_gateway.answer.caching import cache_use
-from ccd_gateway.anthropic.schema import Prompt
-from ccd_gateway.anthropic.tokens import estimate
-from ccd_gateway.chat.parameters import refuse_ignored
-from ccd_gateway.chat.translate import Target, target
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents
@@ -33,6 +28,9 @@ from ccd_gateway.responses.schema import Decoded, ResponsesRequest
 from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import BrokenChainError, LongChainError, ResponseTable, StoredResponse
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.surface.address import addressed
+from ccd_gateway.surface.prompt import Prompt
+from ccd_gateway.surface.tokens import estimate
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 
@@ -57,7 +55,7 @@ _PATHS = tuple(
 )
 
 
-class Job(NamedTuple):
+class ResponseJob(NamedTuple):
     """A request that has been read and found good.
 
     Attributes:
@@ -77,13 +75,23 @@ class Job(NamedTuple):
     ignored: list[str]
 
     @property
+    def streamed(self) -> bool:
+        """Whether the answer is to come as a stream."""
+        return bool(self.request.stream)
+
+    @property
+    def n(self) -> int:
+        """How many answers are asked for."""
+        return 1
+
+    @property
     def with_summary(self) -> bool:
         """Whether the model's thinking is shown."""
         return self.request.reasoning is not None and self.request.reasoning.wanted is not None
 
     @property
     def input_tokens(self) -> int:
-        """An estimate; see `ccd_gateway.anthropic.tokens`."""
+        """An estimate; see `ccd_gateway.surface.tokens`."""
         wanted = self.params.get("format")
         return estimate(
             Prompt(
@@ -121,7 +129,7 @@ async def read_job(
     store: ResponseStore,
     images: RemoteImages,
     settings: GatewaySettings,
-) -> Job:
+) -> ResponseJob:
     """Check a request, fetch what it refers to, and make the call's parameters of it.
 
     Raises:
@@ -132,21 +140,17 @@ async def read_job(
     tenant = tenant_of(req)
     history = await _history(tenant, request.previous_response_id, store)
     items = await _resolved(tenant, own_items(request.input or ""), store)
-    chosen = target(settings.model_for(request.model), req.get_header("x-ccd-profile"))
     made = to_messages(history, items)
     try:
         await images.inline(made.messages)
     except RpcError as error:
         raise in_words_of_items(error, made.origins) from None
-    params, more = _params(chosen, request, made)
+    given, more = _params(request, made)
     ignored = ignored + more
-    if (req.get_header("x-ccd-strict") or "").lower() == "true":
-        refuse_ignored(ignored)
-        params["strict"] = True
-    if not (request.stream or request.background):
-        params["cache"] = cache_use(req, fields)
+    cached = None if request.stream or request.background else fields
+    params = addressed(req, settings, given, request.model, ignored, cached)
     response = new_response(request, created_at=int(time.time()), store=request.store is not False)
-    return Job(tenant, request, params, response, items, ignored)
+    return ResponseJob(tenant, request, params, response, items, ignored)
 
 
 async def history_of(tenant: str, response_id: str, store: ResponseStore) -> list[Item]:
@@ -206,7 +210,7 @@ async def _referred(tenant: str, item_id: str, path: str, store: ResponseStore) 
     raise missing_reference(path, item_id)
 
 
-def _params(chosen: Target, request: ResponsesRequest, made: Messages) -> tuple[ChatParams, list[str]]:
+def _params(request: ResponsesRequest, made: Messages) -> tuple[ChatParams, list[str]]:
     messages, origins = made
     user = request.user or request.safety_identifier or (request.metadata or {}).get("user_id")
     try:
@@ -217,8 +221,6 @@ def _params(chosen: Target, request: ResponsesRequest, made: Messages) -> tuple[
             tool_choice=request.tool_choice,
             parallel_tool_calls=request.parallel_tool_calls,
             response_format=_response_format(request),
-            profile=chosen.profile,
-            model=chosen.model,
             max_tokens=request.max_output_tokens,
             temperature=None if request.temperature is None else min(request.temperature, 1.0),
             top_p=request.top_p,

@@ -15,11 +15,11 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
+from ccd_gateway import boot_signals
 from ccd_gateway.access.auth import is_local, why_not
 from ccd_gateway.access.keyfile import KeyFileError
 from ccd_gateway.app import create_app
 from ccd_gateway.edge.envelope import App
-from ccd_gateway.server import boot_signals
 from ccd_gateway.server.tls import CertificateError, Certificates
 from ccd_gateway.server.worker import GatewayWorker
 from ccd_gateway.settings import GatewaySettings

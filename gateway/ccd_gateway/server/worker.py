@@ -16,9 +16,9 @@ from typing import Any
 from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
 from gunicorn.workers import gasgi  # type: ignore[import-untyped]
 
-from ccd_gateway.edge.envelope import request_id
 from ccd_gateway.errors import JSON, ApiError
 from ccd_gateway.server.websocket import WebSocket
+from ccd_gateway.shapes import OPENAI
 
 _LOOK_EVERY_S = 0.1
 
@@ -56,11 +56,13 @@ class _Protocol(ASGIProtocol):  # type: ignore[misc]
         self, status: int, message: str, extra_headers: Iterable[tuple[str, str]] = ()
     ) -> None:
         """Answer what no application sees: a request that cannot be parsed, or a fault outside of it."""
-        body = ApiError(status, message, code="malformed_request" if status < 500 else None).body()
+        own_id = OPENAI.new_id()
+        refusal = ApiError(status, message, code="malformed_request" if status < 500 else None)
+        _, body = OPENAI.render(refusal, own_id)
         headers = {
             "content-type": JSON,
             "content-length": str(len(body)),
-            "x-request-id": request_id(None).decode(),
+            "x-request-id": own_id,
             "connection": "close",
             **dict(extra_headers),
         }

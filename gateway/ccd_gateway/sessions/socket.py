@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -21,7 +20,8 @@ from ccd_gateway.access.auth import KeyStore
 from ccd_gateway.access.caller import Caller, caller_of_scope
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.edge.envelope import Message, Receive, Scope, Send
-from ccd_gateway.errors import ApiError
+from ccd_gateway.edge.routing import matched
+from ccd_gateway.errors import ApiError, fault
 from ccd_gateway.sessions import access, requests
 from ccd_gateway.sessions.metered import Metered
 from ccd_gateway.settings import GatewaySettings
@@ -29,7 +29,6 @@ from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import SessionInfo
 
 SUBPROTOCOL = "ccd.v1"
-_PATH = re.compile(r"/ws/session/([^/]+)/?")
 _NORMAL, _POLICY, _INTERNAL, _RESTART, _LATER = 1000, 1008, 1011, 1012, 1013
 _MAX_REASON_BYTES = 120  # a close frame holds 123
 _CODES = {
@@ -64,7 +63,7 @@ class SessionSockets:
             ApiError: the handshake is refused.
         """
         caller = caller_of_scope(scope)
-        session_id = _session_of(scope["path"])
+        session_id = matched(scope).fields["name"]
         access.check(caller, without_key=self._settings.allow_agent_without_key)
         await receive()  # the handshake
         await send({"type": "websocket.accept", "subprotocol": _chosen(scope["subprotocols"])})
@@ -169,7 +168,7 @@ class _Client:
             await self._tell_error(message)
         except Exception:
             _log.exception("a message of a session failed")
-            await self._tell_error("The gateway failed. See its log.")
+            await self._tell_error(str(fault()))
 
     async def _do(self, call: requests.Call) -> None:
         params = {**call.params, **self._which}
@@ -236,25 +235,6 @@ async def _lines(stream: AsyncStream) -> AsyncIterator[bytes]:
 def _end_of(reason: str) -> tuple[int, str]:
     restart = reason not in ("closed", "idle")
     return (_RESTART if restart else _NORMAL), f"the session has ended: {reason}"
-
-
-def _session_of(path: str) -> str:
-    match = _PATH.fullmatch(path)
-    if match is not None:
-        return match[1]
-    if path.startswith("/ws/cli"):
-        raise no_dialling_in()
-    raise ApiError(404, f"Unknown route: {path[:200]}. There is /ws/session/{{id}}.", code="unknown_url")
-
-
-def no_dialling_in() -> ApiError:
-    """The refusal for a CLI that would connect by itself, as those of claude-code-api did."""
-    return ApiError(
-        404,
-        "This gateway starts the CLI itself and talks to it over pipes, so nothing can dial in. "
-        "Open a session with POST /v1/sessions, and connect to /ws/session/{id}.",
-        code="unknown_url",
-    )
 
 
 def _chosen(offered: list[str]) -> str | None:

@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 from ccd_gateway.answer.lines import Delta
-from ccd_gateway.chat.sse import DONE, KEEPALIVE, ChunkWriter, error_event, ignored_comment
+from ccd_gateway.chat.sse import DONE, ChunkWriter, error_event
+from ccd_gateway.surface.driver import KEEPALIVE
+from ccd_gateway.surface.ignored import ignored_comment
 
 
 def writer(include_usage: bool = False, **options: Any) -> ChunkWriter:

@@ -12,11 +12,9 @@ from ccd_gateway.chat.translate import (
     ignored_by_daemon,
     in_clients_words,
     summed,
-    target,
     to_call,
     usage,
 )
-from ccd_gateway.errors import ApiError
 from ccd_protocol.errors import Code, RpcError
 from fakes.gateway_daemon import RESULT
 
@@ -25,33 +23,6 @@ def request(**more: Any) -> ChatRequest:
     return msgspec.convert(
         {"model": "m", "messages": [{"role": "user", "content": "hi"}], **more}, ChatRequest
     )
-
-
-@pytest.mark.parametrize(
-    ("model", "header", "wanted"),
-    [
-        ("sonnet", None, (None, "sonnet")),
-        ("agent/sonnet", None, ("agent", "sonnet")),
-        ("agent/a/b", None, ("agent", "a/b")),
-        ("agent/", None, ("agent", None)),
-        ("agent/sonnet", "chat", ("chat", "agent/sonnet")),
-        (
-            "arn:aws:bedrock:eu:1:inference-profile/x",
-            None,
-            (None, "arn:aws:bedrock:eu:1:inference-profile/x"),
-        ),
-        ("/x", None, (None, "/x")),
-    ],
-)
-def test_target(model: str, header: str | None, wanted: tuple[str | None, str | None]) -> None:
-    assert target(model, header) == wanted
-
-
-@pytest.mark.parametrize("header", ["", "a b", "a/b", "x" * 65])
-def test_wrong_profile_header(header: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        target("m", header)
-    assert caught.value.error["param"] == "X-CCD-Profile"
 
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
@@ -127,7 +98,6 @@ def test_parameters_of_the_call(given_: dict[str, Any], wanted: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("given_", "param"),
     [
-        ({"stop": ["a", ""]}, "stop"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [{"type": "custom"}]}, "tools[0].type"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),

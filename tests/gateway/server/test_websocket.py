@@ -171,7 +171,6 @@ def test_who_breaks_the_rules_is_told_so_and_let_go(
         ({"path": "/ws/cli/s1"}, 404, "nothing can dial in"),
         ({"path": "/ws/session/"}, 404, "Unknown route"),
         ({"path": "/ws/session/a/b"}, 404, "Unknown route"),
-        ({"path": "/v1/chat/completions"}, 404, "Unknown route"),
         ({"more": f"x-api-key: ccd_{'0' * 12}_{'x' * 43}\r\n"}, 401, "API key"),
         ({"more": f"Sec-WebSocket-Protocol: ccd.v1, ccd.key.ccd_{'0' * 12}_{'x' * 43}\r\n"}, 401, "API key"),
         ({"more": "Sec-WebSocket-Protocol: ccd.v1, other\r\n"}, 101, ""),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccd_gateway.anthropic.schema import Prompt, decode
-from ccd_gateway.anthropic.tokens import estimate, image_size
+from ccd_gateway.surface.tokens import estimate, image_size
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + struct.pack(">II", 300, 200)
 GIF = b"GIF89a" + struct.pack("<HH", 300, 200)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from ccd_gateway.anthropic.models import page
 from ccd_gateway.errors import ApiError
+from ccd_gateway.models.routes import page
 from fakes.gateway_daemon import Daemon
 from fakes.gateway_process import Gateway
 

@@ -1,4 +1,4 @@
-"""`GET /v1/models` and `GET /v1/models/{id}`."""
+"""The models under all their names, as OpenAI's objects. Pure."""
 
 from __future__ import annotations
 
@@ -7,39 +7,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import falcon
-import falcon.asgi
-import msgspec
-
-from ccd_gateway.access.caller import caller_of
 from ccd_gateway.access.keyfile import Key
 from ccd_gateway.access.permission import Known, may_use
-from ccd_gateway.answer.backend import Backend
-from ccd_gateway.errors import JSON, ApiError
+from ccd_gateway.errors import ApiError
 from ccd_gateway.settings import GatewaySettings
+from ccd_protocol.choice import chosen
+from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import Model, ModelsResult
 
 _DEFAULT_PROFILE = "chat"  # what a model without a profile is asked for
 _WILD = re.compile(r"[*?\[]")
 _DATE = re.compile(r"-(\d{4})(\d{2})(\d{2})\b")
-
-
-class Models:
-    """Both resources; one instance per worker process."""
-
-    def __init__(self, backend: Backend, settings: GatewaySettings) -> None:
-        self._backend = backend
-        self._settings = settings
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Every model that the caller may use: by name, by alias, under other vendors' names, and by profile."""
-        rows = usable(await self._backend.call("model.list"), caller_of(req).key, self._settings)
-        _send(resp, {"object": "list", "data": rows})
-
-    async def on_get_one(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, model: str) -> None:
-        """One model; `profile/model` is one too, and so is any name that the settings map to one."""
-        found: ModelsResult = await self._backend.call("model.list")
-        _send(resp, find_usable(found, model, caller_of(req).key, self._settings))
 
 
 def listing(found: ModelsResult) -> dict[str, dict[str, Any]]:
@@ -86,7 +64,10 @@ def find_usable(found: ModelsResult, name: str, key: Key | None, settings: Gatew
 
 
 def _may_ask(key: Key | None, known: Known, model: str) -> bool:
-    return may_use(key, known, *known.resolved(None, model))
+    try:
+        return may_use(key, known, *chosen(None, model, known.profiles))
+    except RpcError:  # no such name: it names two profiles
+        return False
 
 
 def find(found: ModelsResult, name: str, means: str | None = None) -> dict[str, Any]:
@@ -137,8 +118,3 @@ def _created(model_id: str) -> int:
     except ValueError:
         return 0
     return int(day.timestamp())
-
-
-def _send(resp: falcon.asgi.Response, body: dict[str, Any]) -> None:
-    resp.content_type = JSON
-    resp.data = msgspec.json.encode(body)

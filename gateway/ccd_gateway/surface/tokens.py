@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ccd_gateway.anthropic.schema import Prompt
+from ccd_gateway.surface.prompt import Prompt
 
 _ASCII_CHARS_PER_TOKEN = 3.2  # English text has about 4 with older models, and 3 with newer ones
 _OTHER_CHARS_PER_TOKEN = 0.9

@@ -1,9 +1,9 @@
-"""`GET /v1/models` and `GET /v1/models/{id}` as the Messages API has them, for clients that name its version."""
+"""`GET /v1/models` and `GET /v1/models/{id}`, as OpenAI has them and as the Messages API does."""
 
 from __future__ import annotations
 
 import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import falcon
 import falcon.asgi
@@ -11,9 +11,22 @@ import msgspec
 
 from ccd_gateway.access.caller import caller_of
 from ccd_gateway.answer.backend import Backend
+from ccd_gateway.edge.description import (
+    ANSWERING,
+    COUNT,
+    FAILING,
+    TEXT,
+    Description,
+    in_path,
+    operation,
+    record,
+    ref,
+)
+from ccd_gateway.edge.routing import Route
 from ccd_gateway.errors import JSON, bad_request
-from ccd_gateway.models import find_usable, usable
+from ccd_gateway.models.listing import find_usable, usable
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.shapes import MESSAGES
 from ccd_protocol.methods import ModelsResult
 
 Row = dict[str, Any]
@@ -21,40 +34,27 @@ _VERSION = "anthropic-version"
 _DEFAULT_LIMIT, _MAX_LIMIT = 20, 1000
 
 
-class ModelRoutes(Protocol):
-    """Both resources in another API's shape."""
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """The list."""
-
-    async def on_get_one(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, model: str) -> None:
-        """One model."""
-
-
 class Models:
-    """Both resources; requests without a version of the Messages API are another's."""
+    """Both resources, each in two shapes; clients that name a version of the Messages API get that API's."""
 
-    def __init__(self, backend: Backend, settings: GatewaySettings, others: ModelRoutes) -> None:
+    def __init__(self, backend: Backend, settings: GatewaySettings) -> None:
         self._backend = backend
         self._settings = settings
-        self._others = others
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """A page of the models."""
+        """Every model that the caller may use: by name, by alias, under other vendors' names, and by profile."""
+        rows = usable(await self._backend.call("model.list"), caller_of(req).key, self._settings)
         if req.get_header(_VERSION) is None:
-            await self._others.on_get(req, resp)
+            _send(resp, {"object": "list", "data": rows})
             return
-        found = usable(await self._backend.call("model.list"), caller_of(req).key, self._settings)
-        rows = [to_anthropic(row) for row in found]
-        _send(resp, page(rows, req.get_param("limit"), req.get_param("after_id"), req.get_param("before_id")))
+        asked = (req.get_param(name) for name in ("limit", "after_id", "before_id"))
+        _send(resp, page([to_anthropic(row) for row in rows], *asked))
 
     async def on_get_one(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, model: str) -> None:
-        """One model; `profile/model` is one too."""
-        if req.get_header(_VERSION) is None:
-            await self._others.on_get_one(req, resp, model)
-            return
+        """One model; `profile/model` is one too, and so is any name that the settings map to one."""
         found: ModelsResult = await self._backend.call("model.list")
-        _send(resp, to_anthropic(find_usable(found, model, caller_of(req).key, self._settings)))
+        row = find_usable(found, model, caller_of(req).key, self._settings)
+        _send(resp, row if req.get_header(_VERSION) is None else to_anthropic(row))
 
 
 def to_anthropic(row: Row) -> Row:
@@ -109,3 +109,26 @@ def _position(rows: list[Row], model: str, name: str) -> int:
 def _send(resp: falcon.asgi.Response, body: Row) -> None:
     resp.content_type = JSON
     resp.data = msgspec.json.encode(body)
+
+
+# --- where they are ---
+
+
+def routes(backend: Backend, settings: GatewaySettings) -> list[Route]:
+    """The list and the models in it."""
+    models = Models(backend, settings)
+    return [
+        Route("/v1/models", models, _list, versioned=MESSAGES),
+        Route("/v1/models/{model:path}", models, _one, "one", versioned=MESSAGES),
+    ]
+
+
+def _list() -> Description:
+    listed = record({"object": {"const": "list"}, "data": {"type": "array", "items": ref("Model")}})
+    return Description({"get": operation("models", listed, FAILING)})
+
+
+def _one() -> Description:
+    model = {"id": TEXT, "object": {"const": "model"}, "created": COUNT, "owned_by": TEXT}
+    get = operation("model", ref("Model"), {**ANSWERING, 405: "No model, but a route."})
+    return Description({"get": get, "parameters": [in_path("model")]}, {"Model": record(model)})

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ccd_gateway.errors import ApiError
-from ccd_gateway.models import find, listing, with_other_names
+from ccd_gateway.models.listing import find, listing, with_other_names
 from fakes.gateway_daemon import MODELS, Daemon
 from fakes.gateway_process import Gateway
 
