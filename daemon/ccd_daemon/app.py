@@ -175,7 +175,7 @@ class Daemon:
         )
         limits = self.settings.pool
         group = partial(self.groups.open, worker.id, limits.rss_hard_bytes, limits.max_processes)
-        worker.start(self.command, argv.LEAN_ARGV, env, home, group)
+        worker.start(self.command, argv.worker_argv(worker.mode), env, home, group)
 
     def _launch_session(self, session: Session, folder: int | None, wish: SessionWish) -> None:
         limits = self.settings.pool

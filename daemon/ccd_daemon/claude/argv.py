@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ccd_daemon.claude.login import LoginKind
+from ccd_daemon.claude.login import LoginKind, Mode
 
-LEAN_ARGV = (
+#: The name of the MCP server that has the client's tools.
+CLIENT_TOOLS_SERVER = "client"
+
+_LEAN_ARGV = (
     "-p",
     "--input-format",
     "stream-json",
@@ -24,9 +27,11 @@ LEAN_ARGV = (
     "",
     "--strict-mcp-config",
     "--no-session-persistence",
-    "--max-turns",
-    "1",
 )
+#: A request is one API call, in which the model may call tools that the CLI knows nothing of.
+_ONE_CALL_ARGV = (*_LEAN_ARGV, "--max-turns", "1")
+#: The CLI calls the client's tools, an MCP server's, and asks nobody whether it may.
+_CLIENT_TOOLS_ARGV = (*_LEAN_ARGV, "--allowedTools", f"mcp__{CLIENT_TOOLS_SERVER}")
 
 #: A session: the CLI with all of its own tools, which asks its host before it uses them. No settings or MCP servers of
 #: files that lie about; which settings it may read is said by a setting of ccd's.
@@ -123,6 +128,8 @@ WORKER_ENV: Mapping[str, str] = {
     "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
     "DISABLE_COMPACT": "1",
     "CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "1000000000",
+    "CLAUDE_AGENT_SDK_MCP_NO_PREFIX": "1",  # client tools keep their names
+    "MAX_MCP_OUTPUT_TOKENS": "1000000",  # so that their results' tokens are not counted, by a call each
 }
 
 #: What every session runs with.
@@ -132,6 +139,11 @@ SESSION_ENV: Mapping[str, str] = {
     "DISABLE_TELEMETRY": "1",
     "DISABLE_ERROR_REPORTING": "1",
 }
+
+
+def worker_argv(mode: Mode) -> tuple[str, ...]:
+    """The arguments of a worker's CLI."""
+    return _CLIENT_TOOLS_ARGV if mode == Mode.REPLAY else _ONE_CALL_ARGV
 
 
 def worker_env(
