@@ -153,7 +153,7 @@ class OneThread(Generic[T]):
     def do(
         self, work: Callable[Concatenate[T, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> asyncio.Future[R]:
-        """Have `work` done in the thread. It is done to its end whether or not anybody waits for the result."""
+        """Have `work` done in the thread. It is done even when whoever waits for the result is cancelled."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, self._name)
 
@@ -162,7 +162,8 @@ class OneThread(Generic[T]):
                 self._thing = self._open()
             return work(self._thing, *args, **kwargs)
 
-        return asyncio.get_running_loop().run_in_executor(self._thread, run)
+        # Shielded: a cancelled waiter would otherwise take out of the queue what has not begun yet.
+        return asyncio.shield(asyncio.wrap_future(self._thread.submit(run)))
 
     def close(self) -> None:
         """Finish what was begun, and close what was opened. Blocks."""
