@@ -92,7 +92,12 @@ class EngineSettings:
     )
     reset_turns: int = setting(20, "turns until a process must forget what it heard", min=1)
     reset_input_tokens: int = setting(100_000, "input tokens until it must forget", min=1)
-    max_turns: int = setting(500, "turns until a process is replaced", min=1)
+    max_turns: int = setting(2000, "turns until a process is replaced", min=1)
+    tuning: Literal["latency", "balanced", "memory"] = setting(
+        "balanced",
+        "what processes are tuned for: the first token, little memory, or both in measure; "
+        "only what the installed CLI knows is set",
+    )
     max_age_s: float = setting(6 * 3600.0, "age at which a process is replaced", min=1)
 
 

@@ -39,7 +39,7 @@ class ChatResult(TypedDict):
     duration_ms: int
     api_calls: int  # calls that the CLI made for this turn; more than 1 is reported as surplus in status
     worker: str
-    mode: str  # full or replay: how the request reached the CLI
+    mode: str  # full, keep_system or replay: how the request reached the CLI
     ignored: list[str]  # parameters that this mode cannot honour
     fallback: NotRequired[bool]  # True when the fallback model answered
     # where there is a cache and the call has `cache`: hit, miss, or bypass (not looked at)

@@ -1,17 +1,15 @@
-"""Turns the parameters of a chat into what the CLI is told: the engine's request body, or a replayed history.
+"""Checks the parameters of a chat, and makes of them the body of a request (modes `full` and `keep_system`).
 
-Engine (`full`): the whole request travels in `CLAUDE_CODE_EXTRA_BODY`, which the CLI merges over its own API
-request. The CLI *reports success and sends its own transcript* when that variable is not a valid JSON object, so
-nothing is written before the body has been encoded strictly and read back.
-
-Replay: only documented knobs. The history is typed in turn by turn; what has no knob is named in `ignored`.
+The whole request travels in `CLAUDE_CODE_EXTRA_BODY`, which the CLI merges over its own API request. The CLI *reports
+success and sends its own transcript* when that variable is not a valid JSON object, so nothing is written before the
+body has been encoded strictly and read back. How the mode `replay` does it is in `replay`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +23,6 @@ from ccd_protocol.methods import ChatParams
 
 #: Parameters that go into the API request under their own names; the system prompt is made into blocks first.
 _BODY_KEYS = tuple(name for name in with_fate(Fate.BODY, Mode.FULL) if name != "system")
-#: What has no documented knob.
-REPLAY_IGNORES = with_fate(Fate.IGNORED, Mode.REPLAY)
-_REPLAY_REFUSES = with_fate(Fate.REFUSED, Mode.REPLAY)
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TOOL_CHOICES = ("auto", "any", "tool", "none")
 _MAX_TOOLS = 1000
@@ -192,7 +187,8 @@ def _marked(body: dict[str, Any]) -> list[Any]:
         _marks(body["system"]) + _marks(body.get("tools", ())) + sum(_marks(m["content"]) for m in messages)
     )
     *before, last = messages
-    blocks = _blocks(last["content"])
+    content = last["content"]
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if marks >= _MAX_CACHE_MARKS or "cache_control" in blocks[-1] or blocks[-1]["type"] in _UNMARKABLE:
         return list(messages)
     marked = {**blocks[-1], "cache_control": {"type": "ephemeral"}}
@@ -246,17 +242,24 @@ class Script:
     ignored: tuple[str, ...] = ()
     rest: tuple[bytes, ...] = ()
     request_ids: frozenset[str] = field(default_factory=frozenset)
-    binding: str | None = None  # the system prompt that the worker has for life after this turn
+    opened_by: str | None = None  # of these the one that gives it what it keeps for life
+    binding: str | None = None  # what the worker was given for life, after this turn: fields of `initialize`
+    place: tuple[str, str] | None = (
+        None  # in mode replay: root and link of what was said when this is answered
+    )
+    results: tuple[dict[str, Any], ...] | None = None  # for the calls that wait for them, in the calls' order
+    parks: bool = False  # the answer may call client tools, and the process then waits for their results
 
 
 def binding_of(mode: Mode, chat: ChatParams) -> str | None:
     """What a worker must be, or become, bound to for this chat; None where the system prompt travels with it."""
-    return json.dumps(_system_texts(chat.get("system"))) if mode == Mode.KEEP_SYSTEM else None
+    fields = {"systemPrompt": system_texts(chat.get("system"))}
+    return json.dumps(fields) if mode == Mode.KEEP_SYSTEM else None
 
 
 def initialize(request_id: str, binding: str) -> bytes:
-    """Give a worker its system prompt, once for its life."""
-    return control.request(request_id, "initialize", systemPrompt=json.loads(binding))
+    """Give a worker what it keeps for life."""
+    return control.request(request_id, "initialize", **json.loads(binding))
 
 
 def _engine_env(wish: Wish, request_body: str) -> dict[str, str]:
@@ -301,71 +304,21 @@ def keep_system_script(wish: Wish, request_id: str, bound: str | None) -> Script
     ids = (request_id, f"{request_id}s")
     head = b"" if bound == binding else initialize(ids[1], binding)
     first = head + control.flags(ids[0], env=env, model=wish.model) + control.user_line(".")
-    return Script(first, wish.ignored, request_ids=frozenset(ids), binding=binding)
+    opened_by = None if bound == binding else ids[1]
+    return Script(first, wish.ignored, request_ids=frozenset(ids), opened_by=opened_by, binding=binding)
 
 
-def replay_script(wish: Wish, request_id: str, bound: str | None) -> Script:
-    """The documented way: system prompt by `initialize`, then the history, then the last user message.
-
-    Assistant lines are appended at once but user lines are queued, so every past user line waits for its
-    acknowledgement before the assistant line after it may be written.
-
-    Raises:
-        RpcError: BAD_PARAMS, when the last message is not the user's (there is no knob for a prefilled answer).
-    """
-    chat, messages = wish.chat, wish.chat["messages"]
-    for key in _REPLAY_REFUSES:
-        if chat.get(key):
-            raise bad(
-                key, f"{key} cannot be honoured with this login (mode replay); engine.body = full may be set"
-            )
-    if messages[-1]["role"] != "user":
-        raise bad(
-            f"messages[{len(messages) - 1}].role", "with this login the last message must be the user's"
-        )
-    env = {"CLAUDE_CODE_DISABLE_THINKING": "1"}
-    if "max_tokens" in chat:
-        env["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(chat["max_tokens"])
-    ids = (request_id, f"{request_id}s")
-    head = control.request(ids[1], "initialize", systemPrompt=_system_texts(chat.get("system")))
-    effort = wish.extra.get("output_config", {}).get("effort")
-    head += control.flags(ids[0], env=env, model=wish.model, effort=effort)
-    chunks = _history_chunks(messages)
-    return Script(head + chunks[0], wish.ignored, tuple(chunks[1:]), frozenset(ids))
-
-
-def _history_chunks(messages: list[Any]) -> list[bytes]:
-    """Lines between two acknowledgements: assistant lines, then the user line that will be acknowledged."""
-    chunks: list[bytes] = []
-    pending = b""
-    last = len(messages) - 1
-    for index, message in enumerate(messages):
-        content = message["content"]
-        if message["role"] == "assistant":
-            pending += control.assistant_history_line(_blocks(content))
-            continue
-        chunks.append(pending + control.user_line(content, query=index == last))
-        pending = b""
-    return chunks
-
-
-def _blocks(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:
+def system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:
+    """The system prompt as the CLI takes it, one text after the other."""
     if not system:
         return []
     return [system] if isinstance(system, str) else [str(block.get("text", "")) for block in system]
 
 
 def script(mode: Mode, wish: Wish, request_id: str, bound: str | None = None) -> Script:
-    """The turn's script for a worker of `mode`, bound to a system prompt or not."""
-    return SCRIPTS[mode](wish, request_id, bound)
+    """The turn's script for a worker of a mode in which the whole request is written each time.
 
-
-SCRIPTS: Mapping[Mode, Callable[[Wish, str, str | None], Script]] = {
-    Mode.FULL: engine_script,
-    Mode.KEEP_SYSTEM: keep_system_script,
-    Mode.REPLAY: replay_script,
-}
+    Args:
+        bound: what the worker has been given for life.
+    """
+    return (engine_script if mode == Mode.FULL else keep_system_script)(wish, request_id, bound)

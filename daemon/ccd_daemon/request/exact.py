@@ -9,7 +9,8 @@ import re
 from typing import Any
 
 from ccd_daemon.claude.login import Mode
-from ccd_daemon.request.body import REPLAY_IGNORES, Wish, bad
+from ccd_daemon.request import replay
+from ccd_daemon.request.body import Wish, bad
 from ccd_protocol.chat.parameters import PARAMETERS
 from ccd_protocol.methods import ChatParams
 
@@ -67,9 +68,10 @@ def fit(
     extra = dict(fitted.pop("extra_body", {}))
     ignored = [key for key in refused if key in fitted]
     if mode == Mode.REPLAY:
-        ignored += [key for key in REPLAY_IGNORES if key in fitted and key not in ignored]
+        ignored += [key for key in replay.IGNORES if key in fitted and key not in ignored]
         extra, dropped = _replayable(fitted, extra)
         ignored += dropped
+        replay.choose_tools(fitted, ignored)
     if thoughtless and fitted.get("thinking", {}).get("type") == "enabled" and "thinking" not in ignored:
         ignored.append("thinking")  # with a budget a tool loop must have it from its beginning
     for key in ignored:

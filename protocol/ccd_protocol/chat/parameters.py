@@ -29,6 +29,7 @@ class Fate(StrEnum):
     BODY = "sent"  # under its own name, in the model API's request
     FITTED = "fitted"  # becomes something else in the request, as the model and the mode can
     KNOB = "by the CLI"  # through a documented way of the CLI's
+    TOLD = "told"  # to the model in words, and named in `ignored`, for it may disregard them; strict calls are refused
     HERE = "here"  # ccd acts on it; the model API never sees it
     IGNORED = "ignored"  # without effect, and named in `ignored`; strict calls are refused
     REFUSED = "refused"
@@ -246,7 +247,7 @@ class ChatParams(TypedDict, total=False):
         list[dict[str, Any]],
         Parameter(
             "name, description, input_schema; the caller runs them",
-            *(Fate.BODY, None, Fate.REFUSED),
+            *(Fate.BODY, None, Fate.KNOB),
             chat=True,
             responses=True,
             messages=True,
@@ -257,7 +258,7 @@ class ChatParams(TypedDict, total=False):
         dict[str, Any],
         Parameter(
             "type auto, any, tool (with name) or none; disable_parallel_tool_use",
-            *(Fate.BODY, None, Fate.REFUSED),
+            *(Fate.BODY, None, Fate.TOLD),
             needs="tools",
             chat=True,
             responses=True,
@@ -281,7 +282,7 @@ class ChatParams(TypedDict, total=False):
         dict[str, Any],
         Parameter(
             "the Messages API's own field, instead of an effort",
-            *(Fate.BODY, None, Fate.IGNORED),
+            *(Fate.BODY, None, Fate.KNOB),
             excludes=("effort",),
             chat=True,
             messages=True,
