@@ -170,7 +170,7 @@ class _Client:
             _log.exception("a message of a session failed")
             await self._tell_error(str(fault()))
 
-    async def _do(self, call: requests.Call) -> None:
+    async def _do(self, call: requests.SessionCall) -> None:
         params = {**call.params, **self._which}
         if call.method == "session.set_model":
             await self._set_model(params)
