@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from ccd_gateway.names import model_name
 from ccd_settings import compat
 from ccd_settings.paths import data_dir
 from ccd_settings.settings import config_path, load, socket_in_force
+from ccd_settings.values import Where, convert
 
+DEFAULT_MAX_ITEMS = 100_000
+MOST_ITEMS = 10_000_000
 _BIND = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9_.-]*)):(?P<port>\d{1,5})")
 
 
@@ -37,6 +41,14 @@ class GatewaySettings:
     workers: int = field(default=2, metadata={"min": 1, "max": 64, "help": "gateway processes"})
     max_body_bytes: int = field(
         default=32 << 20, metadata={"min": 1024, "max": 1 << 30, "help": "largest request body; more is 413"}
+    )
+    max_work_bytes: int = field(
+        default=256 << 20,
+        metadata={
+            "min": 1 << 20,
+            "max": 1 << 40,
+            "help": "what the bodies of all requests in one worker may hold in memory; more is 503",
+        },
     )
     max_streams: int = field(
         default=1000,
@@ -213,6 +225,19 @@ class _Data:
     """The `[data]` section, which is the daemon's."""
 
     dir: Path | None = None
+
+
+def max_items(environ: Mapping[str, str]) -> int:
+    """`server.max_items`: how many values one list of a request may have. The section is the daemon's.
+
+    Raises:
+        SettingsError: naming the file or variable.
+    """
+    path = config_path(environ)
+    found = load({"server": dict[str, Any]}, toml_path=path, environ=environ, others_allowed=True)["server"]
+    where = Where(str(path or "env"), ("server", "max_items"))
+    given = (found or {}).get("max_items", DEFAULT_MAX_ITEMS)
+    return int(convert(int, given, where, {"min": 1, "max": MOST_ITEMS}))
 
 
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -> GatewaySettings:
