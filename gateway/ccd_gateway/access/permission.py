@@ -1,7 +1,7 @@
 """Which profile and model a call is for, and whether its key may use them.
 
-The daemon reads `profile/model` and a bare profile's name out of `model`. A call with a key is resolved
-here by the same rules first and sent with both named, so that nothing is left to be read differently.
+The daemon reads `profile/model` and a bare profile's name out of `model`. A call with a key is resolved here by the
+same rule first (`ccd_protocol.chat.choice`) and sent with both named, so that nothing is left to be read differently.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ccd_gateway.access.keyfile import ANY, Key
+from ccd_protocol.chat.choice import DEFAULT_MODEL, chosen
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatParams, ModelsResult, ProfileModels
 
-_DEFAULT_PROFILE = "chat"
-_DEFAULT_MODEL = "default"
 _DATED = re.compile(r"-\d{8}\Z")
 _FAMILIES = frozenset({"claude-opus", "claude-sonnet", "claude-haiku"})
 _LONG = "[1m]"  # the CLI's sign for the same model with a longer context
@@ -38,7 +37,7 @@ class Known(NamedTuple):
             means = model["id"] if model["id"] != model["alias"] else f"claude-{model['id']}"
             models.update(dict.fromkeys(filter(None, (model["id"], model["alias"])), means))
         if found["default"]:
-            models[_DEFAULT_MODEL] = found["default"]
+            models[DEFAULT_MODEL] = found["default"]
         return cls(found["of_profiles"], models)
 
     def means(self, name: str) -> str:
@@ -54,23 +53,12 @@ class Known(NamedTuple):
         long = _LONG if self.means(model) != plain else ""
         return {model, *(name + long for name in {*dated, *others})}
 
-    def resolved(self, profile: str | None, model: str | None) -> tuple[str, str | None]:
-        """The profile and model that a call names; None is the profile's own model."""
-        while model is not None:
-            prefix, slash, rest = model.partition("/")
-            if not slash or prefix not in self.profiles or profile not in (None, prefix):
-                break
-            profile, model = prefix, rest or None
-        if profile is None and model in self.profiles:
-            profile, model = model, None
-        return profile or _DEFAULT_PROFILE, None if model in ("", _DEFAULT_MODEL) else model
-
 
 def may_use(key: Key | None, known: Known, profile: str, model: str | None) -> bool:
     """Whether a caller may use a profile, and in it a model by a name; None is the profile's own model."""
     if key is None:
         return True
-    asked = model or _DEFAULT_MODEL
+    asked = model or DEFAULT_MODEL
     own = known.profiles[profile]["model"] if profile in known.profiles and model is None else None
     names = {asked, own or asked, known.means(own or asked)}
     return key.may_use_profile(profile) and any(map(key.may_use_model, names))
@@ -78,7 +66,7 @@ def may_use(key: Key | None, known: Known, profile: str, model: str | None) -> b
 
 def may_run(key: Key | None, known: Known, model: str) -> bool:
     """Whether a caller may have answers of a model that runs already, by whatever name it was asked for."""
-    return key is None or any(map(key.may_use_model, known.names(model or _DEFAULT_MODEL)))
+    return key is None or any(map(key.may_use_model, known.names(model or DEFAULT_MODEL)))
 
 
 def _is_of(model: str, family: str) -> bool:
@@ -95,14 +83,14 @@ def permitted(key: Key, params: ChatParams, known: Known) -> ChatParams:
         known: what the daemon offers.
 
     Raises:
-        RpcError: MODEL_NOT_FOUND, whether the key may not use it or it does not exist.
+        RpcError: BAD_PARAMS, it names two profiles; MODEL_NOT_FOUND, it does not exist or is not for this key.
     """
-    profile, model = known.resolved(params.get("profile"), params.get("model"))
+    profile, model = chosen(params.get("profile"), params.get("model"), known.profiles)
     if not key.may_use_profile(profile):
         raise _not_found("profile" if params.get("profile") else "model", f"profile {profile[:200]!r}")
     for name in (model, *_further(key, params)):
         if not may_use(key, known, profile, name):
-            raise _not_found("model", f"model {(name or _DEFAULT_MODEL)[:200]!r}")
+            raise _not_found("model", f"model {(name or DEFAULT_MODEL)[:200]!r}")
     asked: ChatParams = {**params, "profile": profile, "tenant": key.tenant}
     if model is None:
         asked.pop("model", None)

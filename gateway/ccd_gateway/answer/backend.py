@@ -105,7 +105,7 @@ class Backend:
             RpcError: whatever the daemon says; LOST when it cannot be reached.
         """
         with self._lane() as lane:
-            async with lane.client.stream(method, params, window_bytes=_WINDOW_BYTES) as stream:
+            async with lane.client.call_stream(method, params, window_bytes=_WINDOW_BYTES) as stream:
                 yield stream
 
     async def admit(self, caller: Caller, params: ChatParams) -> Run | None:
@@ -148,7 +148,7 @@ class Backend:
     ) -> ChatTurn:
         params, run = await self._admitted(params)
         lane = self._lane()
-        stream = lane.client.stream(
+        stream = lane.client.call_stream(
             "chat.stream", params, timeout_s=self._timeout_s, window_bytes=_WINDOW_BYTES
         )
         turn = ChatTurn(stream, lane, reader(), run)

@@ -31,7 +31,7 @@ from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.surface.body import decode_object, violation
 from ccd_gateway.surface.driver import send
 from ccd_protocol.errors import Code, RpcError
-from ccd_protocol.methods import Conversation
+from ccd_protocol.methods import ConversationInfo
 
 
 class ConversationWanted(Struct):
@@ -76,10 +76,10 @@ class Conversations:
         await self.one("conversation.delete", req, name)
         send(resp, {"id": name, "object": "conversation.deleted", "deleted": True})
 
-    async def one(self, method: str, req: falcon.asgi.Request, name: str) -> Conversation:
+    async def one(self, method: str, req: falcon.asgi.Request, name: str) -> ConversationInfo:
         """One conversation. Another tenant's, and a name that cannot be one, are the same 404 as an unknown one."""
         try:
-            found: Conversation = await self._backend.call(
+            found: ConversationInfo = await self._backend.call(
                 method, {"tenant": tenant_of(req), "conversation_id": name}
             )
         except RpcError as error:
@@ -89,7 +89,7 @@ class Conversations:
         return found
 
 
-def shown(found: Conversation) -> dict[str, object]:
+def shown(found: ConversationInfo) -> dict[str, object]:
     """The older project's form; its `turn_count` counts messages."""
     kept = found["metadata"]
     return {

@@ -11,6 +11,8 @@ from ccd_gateway.access.keyfile import Key
 from ccd_gateway.access.permission import Known, may_use
 from ccd_gateway.errors import ApiError
 from ccd_gateway.settings import GatewaySettings
+from ccd_protocol.chat.choice import chosen
+from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import Model, ModelsResult
 
 _DEFAULT_PROFILE = "chat"  # what a model without a profile is asked for
@@ -62,7 +64,10 @@ def find_usable(found: ModelsResult, name: str, key: Key | None, settings: Gatew
 
 
 def _may_ask(key: Key | None, known: Known, model: str) -> bool:
-    return may_use(key, known, *known.resolved(None, model))
+    try:
+        return may_use(key, known, *chosen(None, model, known.profiles))
+    except RpcError:  # no such name: it names two profiles
+        return False
 
 
 def find(found: ModelsResult, name: str, means: str | None = None) -> dict[str, Any]:

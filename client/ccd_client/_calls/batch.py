@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from ccd_client._calls.sending import Blocking, Sending
 from ccd_client.events import Answer, whole_answer
 from ccd_protocol.errors import RpcError
 
 METHOD = "chat.complete"
+_STOPPED = "the batch was stopped"
 
 
 class BatchItem(NamedTuple):
@@ -91,14 +93,17 @@ class Batch:
 
 def run_in_threads(client: Any, batch: Batch, concurrency: int) -> list[BatchItem]:
     """Answer a batch with a blocking client; an exception (Ctrl-C) cancels what is in progress."""
-    calls: set[Any] = set()
+    asking = _Stoppable(client, batch)
 
     def work() -> None:
         while (index := batch.take()) is not None:
             try:
-                _ask(client, batch, index, calls)
+                request = batch.request(index)
+                result = asking.send_typed(Sending[Any](METHOD, request.params, timeout_s=request.timeout_s))
             except RpcError as error:
                 batch.failed(index, error)
+            else:
+                batch.answered(index, request, result)
 
     with ThreadPoolExecutor(_workers(batch, concurrency)) as threads:
         futures = [threads.submit(work) for _ in range(_workers(batch, concurrency))]
@@ -107,25 +112,38 @@ def run_in_threads(client: Any, batch: Batch, concurrency: int) -> list[BatchIte
                 future.result()
         except BaseException:
             batch.stopped = True
-            for call in list(calls):
-                call.cancel("the batch was stopped")
+            asking.cancel()
             raise
     return batch.items
 
 
-def _ask(client: Any, batch: Batch, index: int, calls: set[Any]) -> None:
-    """One answer. It is called as a stream, because that can be cancelled from another thread."""
-    request = batch.request(index)
-    call = client.stream(METHOD, request.params, timeout_s=request.timeout_s)
-    calls.add(call)
-    try:
-        if batch.stopped:
-            call.cancel("the batch was stopped")
-        for _ in call:
-            pass
-    finally:
-        calls.discard(call)
-    batch.answered(index, request, call.result)
+class _Stoppable(Blocking):
+    """Calls of a batch. Each is called as a stream, because that can be cancelled from another thread."""
+
+    def __init__(self, client: Any, batch: Batch) -> None:
+        self._client = client
+        self._batch = batch
+        self._open: set[Any] = set()
+        self.retries = client.retries
+
+    def call(
+        self, method: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> Any:
+        stream = self._client.call_stream(method, params, timeout_s=timeout_s)
+        self._open.add(stream)
+        try:
+            if self._batch.stopped:
+                stream.cancel(_STOPPED)
+            for _ in stream:
+                pass
+        finally:
+            self._open.discard(stream)
+        return stream.result
+
+    def cancel(self) -> None:
+        """Cancel what is in progress."""
+        for stream in list(self._open):
+            stream.cancel(_STOPPED)
 
 
 def async_workers(client: Any, batch: Batch, concurrency: int) -> list[Callable[[], Any]]:
@@ -135,7 +153,7 @@ def async_workers(client: Any, batch: Batch, concurrency: int) -> list[Callable[
         while (index := batch.take()) is not None:
             try:
                 request = batch.request(index)
-                result = await client.call(METHOD, request.params, timeout_s=request.timeout_s)
+                result = await client.send_typed(Sending(METHOD, request.params, timeout_s=request.timeout_s))
             except RpcError as error:
                 batch.failed(index, error)
             else:
