@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ccd_daemon.claude import argv, control
-from ccd_daemon.claude.login import LoginKind
+from ccd_daemon.claude.login import LoginKind, Mode
 from ccd_daemon.claude.probe import traces_in
 from ccd_daemon.claude.tuning import TRACES, Tuning, sparing, speeding
 from fakes.stack import Api, clean_environ
@@ -60,7 +60,7 @@ def environ(home: Path, url: str, tuned: dict[str, str]) -> dict[str, str]:
 def turns(cli: Path, env: dict[str, str]) -> Iterator[Callable[[dict[str, Any]], list[str]]]:
     """One process; what is given asks it one request, and returns the lines of the turn."""
     process = subprocess.Popen(
-        [str(cli), *argv.LEAN_ARGV],
+        [str(cli), *argv.worker_argv(Mode.FULL)],
         env=env,
         cwd=env["HOME"],
         stdin=subprocess.PIPE,
