@@ -92,7 +92,7 @@ class Daemon:
         self._cache = AnswerCache(settings.cache)
         self._remembered = Remembered(self._cache, self._loop.time, with_tools=settings.cache.tools)
         self.pool = Pool(settings, self.mode, self._launch, private_login=self.login.is_key)
-        alone = contextlib.nullcontext if self._private_config() else self.pool.held
+        alone = contextlib.nullcontext if self._private_config() else self.pool.spawner.stopped
         self.sessions = Sessions(settings, self._launch_session, alone)
         self.housekeeping = Housekeeping(
             self.pool, self.sessions, settings, self.command, self._round, self._replaced

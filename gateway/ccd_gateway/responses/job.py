@@ -12,6 +12,7 @@ import msgspec
 
 from ccd_client.messages import chat_request
 from ccd_gateway.access.caller import tenant_of
+from ccd_gateway.edge.work import apart
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents
@@ -83,7 +84,6 @@ class ResponseJob(NamedTuple):
         """Whether the model's thinking is shown."""
         return self.request.reasoning is not None and self.request.reasoning.wanted is not None
 
-    @property
     def input_tokens(self) -> int:
         """An estimate; see `ccd_gateway.surface.tokens`."""
         wanted = self.params.get("format")
@@ -120,6 +120,7 @@ class ResponseJob(NamedTuple):
 async def read_job(
     req: falcon.asgi.Request,
     decoded: Decoded,
+    body: bytes,
     store: ResponseStore,
     images: RemoteImages,
     settings: GatewaySettings,
@@ -133,16 +134,17 @@ async def read_job(
     request, ignored, fields = decoded
     tenant = tenant_of(req)
     history = await _history(tenant, request.previous_response_id, store)
-    items = await _resolved(tenant, own_items(request.input or ""), store)
-    made = to_messages(history, items)
+    own = await apart(body, own_items, request.input or "")
+    items = await _resolved(tenant, own, store)
+    made = await apart(body, to_messages, history, items)
     try:
         await images.inline(made.messages)
     except RpcError as error:
         raise in_words_of_items(error, made.origins) from None
-    given, more = call_of(request, made)
+    given, more = await apart(body, call_of, request, made)
     ignored = ignored + more
     cached = None if request.stream or request.background else fields
-    params = addressed(req, settings, given, request.model, ignored, cached)
+    params = await apart(body, addressed, req, settings, given, request.model, ignored, cached)
     response = new_response(request, created_at=int(time.time()), store=request.store is not False)
     return ResponseJob(tenant, request, params, response, items, ignored)
 
