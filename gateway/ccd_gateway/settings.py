@@ -156,7 +156,7 @@ class GatewaySettings:
 
 
 @dataclass(frozen=True)
-class _Data:
+class _DataSection:
     """The `[data]` section, which is the daemon's."""
 
     dir: Path | None = None
@@ -186,7 +186,7 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -
         SettingsError: naming the file, variable or flag, and the key.
     """
     loaded = load(
-        {"gateway": GatewaySettings, "data": _Data},
+        {"gateway": GatewaySettings, "data": _DataSection},
         toml_path=config_path(environ),
         environ=environ,
         overrides=overrides,

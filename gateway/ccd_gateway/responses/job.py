@@ -33,7 +33,7 @@ from ccd_gateway.surface.address import addressed
 from ccd_gateway.surface.given import end_user, given, in_words_of
 from ccd_gateway.surface.prompt import Prompt
 from ccd_gateway.surface.tokens import estimate
-from ccd_protocol.chat.parameters import Surface, names_in
+from ccd_protocol.chat.parameters import Api, names_in
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 
@@ -45,7 +45,7 @@ _PATHS = tuple(
         (r"^(tools\[\d+\])\.function", r"\1"),
         (r"^(tools\[\d+\])\.input_schema", r"\1.parameters"),
         (r"^messages(\[.*)?$", "input"),
-        *((rf"^{name}\b", to) for name, to in names_in(Surface.RESPONSES).items() if name != to),
+        *((rf"^{name}\b", to) for name, to in names_in(Api.RESPONSES).items() if name != to),
     )
 )
 
@@ -225,7 +225,7 @@ def call_of(request: ResponsesRequest, made: Messages) -> tuple[ChatParams, list
             tool_choice=request.tool_choice,
             parallel_tool_calls=request.parallel_tool_calls,
             response_format=_response_format(request),
-            **{**given(Surface.RESPONSES, request), **fitted},
+            **{**given(Api.RESPONSES, request), **fitted},
         )
     except RpcError as error:
         raise in_clients_words(in_words_of_items(error, origins)) from error
@@ -259,7 +259,7 @@ def _renamed(name: str, origins: list[str]) -> str:
 
 def ignored_by_daemon(result: Mapping[str, Any]) -> list[str]:
     """Parameters that the daemon could not honour, under this API's names."""
-    return in_words_of(Surface.RESPONSES, result.get("ignored") or ())
+    return in_words_of(Api.RESPONSES, result.get("ignored") or ())
 
 
 def not_found(response_id: str) -> ApiError:

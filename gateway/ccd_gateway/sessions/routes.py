@@ -53,7 +53,7 @@ class SessionWanted(Struct):
     ) = None
 
 
-class Sessions:
+class SessionResource:
     """All sessions of a tenant, and one of them."""
 
     def __init__(self, backend: Backend, settings: GatewaySettings) -> None:
@@ -177,7 +177,7 @@ def routes(backend: Backend, settings: GatewaySettings, keys: KeyStore) -> list[
     At the path of one session the scope `chat` is only good for the end of a conversation, and at the list's for
     nothing: the resource says so, and how to get a key for it.
     """
-    sessions, either = Sessions(backend, settings), ("agent", "chat")
+    sessions, either = SessionResource(backend, settings), ("agent", "chat")
     sockets = SessionSockets(backend, settings, keys)
     return [
         Route("/v1/sessions", sessions, _list, scopes=either, shape=SESSION),

@@ -182,7 +182,7 @@ class _Client:
         finally:
             self._share.close()
 
-    async def _do(self, call: requests.Call) -> None:
+    async def _do(self, call: requests.SessionCall) -> None:
         params = {**call.params, **self._which}
         if call.method == "session.set_model":
             await self._set_model(params)
