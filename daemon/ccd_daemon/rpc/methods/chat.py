@@ -26,7 +26,7 @@ from ccd_daemon.store.conversations import ConversationStore
 from ccd_daemon.worker.lifecycle import State
 from ccd_daemon.worker.turn import Turn
 from ccd_daemon.worker.worker import Worker
-from ccd_protocol.choice import chosen
+from ccd_protocol.chat.choice import chosen
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult, Message
 
@@ -181,7 +181,7 @@ class ChatMethods:
             dropped.update(asked.ignored)
             mode = self._pool.mode
             talk = self._checked(mode, asked, tenant, profile)
-            worker = await self._pool.lease(profile, _lease_wish(tenant, mode, asked, talk))
+            worker = await self._pool.leases.lease(profile, _lease_wish(tenant, mode, asked, talk))
             try:
                 script = _script(worker, asked, talk)
                 result, turn = await self._turn(call, worker, asked, script, streaming=streaming)
@@ -211,7 +211,7 @@ class ChatMethods:
                     raise
             finally:
                 call.feed_from(None)
-                self._pool.release(worker)
+                self._pool.leases.release(worker)
 
     def _recall(self, tenant: str, model: str | None, chat: ChatParams, *, bare: bool) -> Recalled:
         """The chat with its thinking, as far as it is the model's own; `bare` leaves out what the client sent."""
@@ -308,7 +308,7 @@ class ChatMethods:
         except asyncio.CancelledError:
             worker.turns.abandon(RpcError(Code.CANCELLED))
             raise
-        self._pool.turn_took(result["duration_ms"] / 1000)
+        self._pool.leases.turn_took(result["duration_ms"] / 1000)
         return result, turn
 
     def _resolve(self, chat: ChatParams) -> tuple[str, str | None]:
