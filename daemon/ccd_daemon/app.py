@@ -39,6 +39,7 @@ from ccd_daemon.rpc.methods.conversation import ConversationMethods
 from ccd_daemon.rpc.methods.remembered import Remembered
 from ccd_daemon.rpc.methods.session import SessionMethods
 from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind
+from ccd_daemon.schema.checker import Checker
 from ccd_daemon.session.process import SessionWish
 from ccd_daemon.session.session import Session
 from ccd_daemon.session.sessions import Sessions
@@ -84,7 +85,10 @@ class Daemon:
         self.pool = Pool(settings, self.mode, self._launch, private_login=self.login.is_key)
         alone = contextlib.nullcontext if self._private_config() else self.pool.held
         self.sessions = Sessions(settings, self._launch_session, alone)
-        self.housekeeping = Housekeeping(self.pool, self.sessions, settings, self.command, self._round)
+        self.checker = Checker(settings.deadlines.check_s, {reaper.DAEMON_MARKER: self._owner})
+        self.housekeeping = Housekeeping(
+            self.pool, self.sessions, settings, self.command, self._round, lambda: self.checker.pids
+        )
         marker = f"{reaper.DAEMON_MARKER}={self._owner}"
         origin = Origin(os.getpid(), group=self.groups.prefix, marker=marker)
         self.server = Server(settings.server, {}, f"ccd/{self.version}", settings.sessions.uids, origin)
@@ -113,6 +117,7 @@ class Daemon:
             self.settings.profiles,
             self.conversations,
             self._remembered,
+            self.checker,
             betas=self.login.is_key,
         )
         named = ConversationMethods(
@@ -264,6 +269,7 @@ class Daemon:
             if self.pool.broken() or self.pool.pressed or no_spares:
                 break  # up, though degraded: what is wrong is said to whoever asks
             await asyncio.sleep(0.01)
+        self.checker.warm()
         gc.collect()
         gc.freeze()  # what is alive now stays; the collector need not look at it again
         ready()
@@ -286,6 +292,7 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             await self.pool.stop(grace_s)
         await ending
+        await self.checker.close()
         for _ in range(100):
             if not self.housekeeping.sweep():
                 break

@@ -36,6 +36,7 @@ class Housekeeping:
         settings: Settings,
         command: Path,
         rounds: Callable[[], None],
+        other_pids: Callable[[], list[int]] = list,
     ) -> None:
         self.pressure = 0.0
         self._pool = pool
@@ -43,6 +44,7 @@ class Housekeeping:
         self._settings = settings
         self._command = command
         self._rounds = rounds  # what else is due once a second
+        self._other_pids = other_pids  # children of the daemon that are no workers
         self._loop = asyncio.get_running_loop()
         self._identity = identity(command)
         self._strays: dict[str, list[int]] = {}
@@ -109,7 +111,7 @@ class Housekeeping:
     def sweep(self) -> int:
         """Reap and kill what workers left behind; how many are still dying."""
         workers = self._everybody()
-        known = {worker.pid for worker in workers if worker.pid is not None}
+        known = {worker.pid for worker in workers if worker.pid is not None} | set(self._other_pids())
         groups = {worker.tree.marker: worker.tree.grouped_pids for worker in workers}
         dying, self._strays = reaper.sweep_strays(known, groups)
         return dying
