@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: run test lint type bench check clean
+.PHONY: run test unit lint type bench check clean
 
 run: $(VENV)/.all
 	@$(BIN)/ccd cli path >/dev/null 2>&1 || $(BIN)/ccd cli install
@@ -11,6 +11,10 @@ run: $(VENV)/.all
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# All but what needs the real CLI or other people's clients.
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest --ignore tests/e2e --ignore tests/clients
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fakes.endings import pytest_timeout_cancel_timer, pytest_timeout_set_timer
+
+__all__ = ["pytest_timeout_cancel_timer", "pytest_timeout_set_timer"]
+
 # How long an example takes says something of the machine only, which may be busy with other things.
 settings.register_profile("ccd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ccd")

@@ -44,6 +44,7 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
             "ccd_offline",
             "click",
             "rich",
+            "psutil",
         },
     ),
 }
@@ -53,6 +54,7 @@ FLOORS: dict[str, dict[str, int]] = {
     "ccd_daemon": {
         "app": 8,
         "housekeeping": 7,
+        "watchdog": 7,
         "rpc": 6,
         "session": 4,
         "schema": 5,

@@ -64,10 +64,10 @@ class _Connection(asyncio.Protocol):
         """Write what the link has to say."""
         out = self.link.peer.outgoing()
         if out and self._transport is not None:
-            if len(out) == 1:
-                self._transport.write(out[0])
-            else:
-                self._transport.writelines(out)
+            # `writelines` of 3.12.0 to .8 and 3.13.0 to .1 never pauses the writer, so the last goes by `write`.
+            if len(out) > 1:
+                self._transport.writelines(out[:-1])
+            self._transport.write(out[-1])
 
     def close(self) -> None:
         """Close the socket; `closed` tells when calls have been failed."""

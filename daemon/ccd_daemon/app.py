@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -45,7 +46,10 @@ from ccd_daemon.session.session import Session
 from ccd_daemon.session.sessions import Sessions
 from ccd_daemon.store.answer_cache import AnswerCache
 from ccd_daemon.store.conversations import ConversationStore
+from ccd_daemon.watchdog import Watchdog
+from ccd_daemon.worker.lifecycle import State
 from ccd_daemon.worker.worker import Worker
+from ccd_settings.service_manager import Notifier, credentials, take_socket
 
 log = logging.getLogger("ccd")
 
@@ -85,7 +89,7 @@ class Daemon:
         self.pool = Pool(settings, self.mode, self._launch, private_login=self.login.is_key)
         alone = contextlib.nullcontext if self._private_config() else self.pool.held
         self.sessions = Sessions(settings, self._launch_session, alone)
-        self.checker = Checker(settings.deadlines.check_s, {reaper.DAEMON_MARKER: self._owner})
+        self.checker = Checker(settings.deadlines.check_s)
         self.housekeeping = Housekeeping(
             self.pool, self.sessions, settings, self.command, self._round, lambda: self.checker.pids
         )
@@ -149,6 +153,7 @@ class Daemon:
             "model.list": Handler(admin.models, at_once=True),
             "admin.status": Handler(admin.status, at_once=True, admin=True),
             "admin.workers": Handler(admin.workers, at_once=True, admin=True),
+            "admin.note": Handler(admin.note, at_once=True, admin=True),
         }
 
     # --- workers ---
@@ -232,8 +237,17 @@ class Daemon:
 
     # --- life ---
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Serve until told to stop. `ready` is called once, when the socket answers and a worker is warm."""
+    async def run(
+        self, ready: Callable[[], None], manager: Notifier, given: socket.socket | None = None
+    ) -> None:
+        """Serve until told to stop.
+
+        Args:
+            ready: called once, when the socket answers and a worker is warm.
+            manager: the service manager, which is told so too.
+            given: the listening socket, where the service manager holds it; it stays when the daemon goes.
+        """
+        watchdog = Watchdog(manager, self.housekeeping.alive, self._summary)
         lock = SocketLock(self.settings.socket)
         lock.acquire()
         try:
@@ -242,37 +256,49 @@ class Daemon:
             self.groups.clear_leftovers()
             reaper.sweep_leftovers(self._owner)
             self._make_home()
-            sock = bind(self.settings.socket, self.settings.server.group)
-            await self.server.start(sock, self.settings.socket)
+            sock = given or bind(self.settings.socket, self.settings.server.group)
+            await self.server.start(sock, self.settings.socket, keep=given is not None)
             self._on_signals(self._stopping.set)
             log.info(
                 "serving %s: CLI %s, login %s, mode %s", self._owner, self.cli_version, self.login, self.mode
             )
             self.pool.start()
+            self.checker.warm()
             async with asyncio.TaskGroup() as tasks:
                 keeping = tasks.create_task(self.housekeeping.run())
-                announcing = tasks.create_task(self._announce(ready))
+                announcing = tasks.create_task(self._announce(ready, watchdog))
                 await self._stopping.wait()
+                watchdog.stopping()
                 keeping.cancel()
                 announcing.cancel()
             await self._stop()
         finally:
+            watchdog.close()
             self.server.close()
             self.groups.close()
             self.conversations.close()
             shutil.rmtree(self._home, ignore_errors=True)
             lock.release()
 
-    async def _announce(self, ready: Callable[[], None]) -> None:
+    def _summary(self) -> str:
+        """Returns the one line that `systemctl status` shows."""
+        busy = sum(worker.state is State.BUSY for worker in self.pool.workers)
+        return (
+            f"{len(self.pool.workers)} of {self.settings.max_workers} CLI processes, {busy} busy; "
+            f"{len(self.sessions.processes)} sessions; CLI {self.cli_version}, login {self.login}"
+        )
+
+    async def _announce(self, ready: Callable[[], None], watchdog: Watchdog) -> None:
         while not any(shelf.spares for shelf in self.pool.shelves.values()):
             no_spares = not any(shelf.spare_target for shelf in self.pool.shelves.values())
             if self.pool.broken() or self.pool.pressed or no_spares:
                 break  # up, though degraded: what is wrong is said to whoever asks
             await asyncio.sleep(0.01)
-        self.checker.warm()
+        await self.checker.connected()
         gc.collect()
         gc.freeze()  # what is alive now stays; the collector need not look at it again
         ready()
+        watchdog.ready()
 
     def _round(self) -> None:
         self._cache.purge(self._loop.time())
@@ -345,8 +371,11 @@ def serve(settings: Settings, environ: Mapping[str, str], *, ready: Callable[[],
         log.log(logging.WARNING if note.warning else logging.INFO, "%s", note.text)
     sys.setswitchinterval(0.05)  # helper threads only delete directories; they need not share the loop's time
 
+    manager, given = Notifier(os.environ), take_socket(os.environ, "ccd")
+    given_by_manager = credentials(os.environ, argv.LOGIN_ENV)
+
     async def main() -> None:
-        await Daemon(settings, environ).run(ready)
+        await Daemon(settings, {**given_by_manager, **environ}).run(ready, manager, given)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

@@ -23,6 +23,7 @@ from ccd_daemon.worker.worker import Worker
 log = logging.getLogger("ccd")
 
 _SWEEP_AGAIN_S = 0.02
+_OVERDUE_ROUNDS, _OVERDUE_S = 3, 2.0
 _BUSY_POLL_S = 0.2  # where only polling watches: what a model's tools allocate comes suddenly
 
 
@@ -39,6 +40,7 @@ class Housekeeping:
         other_pids: Callable[[], list[int]] = list,
     ) -> None:
         self.pressure = 0.0
+        self._last_round = asyncio.get_running_loop().time()
         self._pool = pool
         self._sessions = sessions
         self._settings = settings
@@ -51,6 +53,12 @@ class Housekeeping:
         self._sizes: dict[Worker | SessionProcess, tuple[float, int]] = {}  # when measured, and what
         self._sweeping: asyncio.TimerHandle | None = None
         pool.on_ended = sessions.on_ended = self.sweep_soon
+
+    def alive(self) -> bool:
+        """Returns True while the rounds are made; False when the last one is long overdue."""
+        return (
+            self._loop.time() - self._last_round < _OVERDUE_ROUNDS * self._settings.pool.poll_s + _OVERDUE_S
+        )
 
     async def run(self) -> None:
         """Make the rounds until cancelled; one that fails is logged, and the next one is made all the same."""
@@ -68,6 +76,7 @@ class Housekeeping:
             await asyncio.sleep(max(memory.MIN_POLL_S, min(wait_s, due - self._loop.time())))
 
     def _round(self) -> None:
+        self._last_round = self._loop.time()
         self.sweep()
         self.pressure = cgroup.pressure()
         self._pool.under_pressure(self.pressure >= self._settings.pool.max_pressure)

@@ -266,6 +266,14 @@ class ModelsResult(TypedDict):
     profiles: list[str]
 
 
+class StoryStep(TypedDict):
+    """One step of a CLI process's life."""
+
+    at_s: float  # of its age
+    state: str  # in which it was
+    event: str  # what happened then
+
+
 class WorkerRow(TypedDict):
     """One line of `admin.workers`."""
 
@@ -279,6 +287,7 @@ class WorkerRow(TypedDict):
     turns: int
     rss_bytes: int
     cli_version: str | None
+    story: list[StoryStep]  # its last 32 steps, the oldest first
 
 
 class WorkersResult(TypedDict):
@@ -318,6 +327,12 @@ class Method(NamedTuple):
 
 class NoParams(TypedDict):
     """No parameters."""
+
+
+class NoteParams(TypedDict):
+    """Parameters of `admin.note`."""
+
+    text: str  # one line, at most 200 characters
 
 
 class NoResult(TypedDict):
@@ -370,4 +385,5 @@ METHODS: Mapping[str, Method] = {
         NoParams, StatusResult, False, True, "The daemon's state, counters and settings in force."
     ),
     "admin.workers": Method(NoParams, WorkersResult, False, True, "The CLI processes, one row each."),
+    "admin.note": Method(NoteParams, NoResult, False, True, "Leave a line in the daemon's log."),
 }

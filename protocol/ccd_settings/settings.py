@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ccd_settings.paths import socket_path
+from ccd_settings.toml_lines import lines_of
 from ccd_settings.values import PREFIX, RawText, SettingsError, Where, convert, from_json, shown
 
 __all__ = ["MAX_FILE_BYTES", "PREFIX", "SPECIAL", "SettingsError", "config_path", "load", "socket_in_force"]
@@ -29,6 +31,27 @@ __all__ = ["MAX_FILE_BYTES", "PREFIX", "SPECIAL", "SettingsError", "config_path"
 # Variables that belong to no section: where the socket is, and where the settings file is.
 SPECIAL = frozenset({"CCD_SOCKET", "CCD_CONFIG"})
 MAX_FILE_BYTES = 1 << 20
+
+
+class Problems:
+    """Collects what is wrong, so that one look at the settings finds all of it. Each `with` block may fail once."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if not isinstance(error, SettingsError):
+            return False
+        self.found += error.problems
+        return True
+
+    def check(self) -> None:
+        """Raises SettingsError when something was found."""
+        if self.found:
+            raise SettingsError(*self.found)
 
 
 class _Table(dict[str, Any]):
@@ -86,17 +109,45 @@ def load(
         below: source, `section.key` and value of settings that lie under all others, just above the defaults.
 
     Raises:
-        SettingsError: for the first thing that is wrong.
+        SettingsError: with everything that is wrong, each under the name that its author used.
     """
-    merged = _Table()
+    merged, problems = _Table(), Problems()
     for where, tree in (
         *_below_trees(below),
         *_file_trees(toml_path),
         *_env_trees(environ or {}, sections),
         *_flag_trees(overrides or {}),
     ):
-        _merge(merged, _read_sections(sections, tree, where, others_allowed))
+        with problems:
+            _merge(merged, _read_sections(sections, tree, where, others_allowed))
+    problems.check()
     return {name: _make(kind, merged.get(name), (name,)) for name, kind in sections.items()}
+
+
+def sources(
+    sections: Mapping[str, Any],
+    *,
+    toml_path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    below: Iterable[tuple[str, str, object]] = (),
+) -> dict[str, str]:
+    """Returns where each setting that is not a default comes from: `section.key` to the place, as messages name it."""
+    found: dict[str, str] = {}
+    for where, tree in (
+        *_below_trees(below),
+        *_file_trees(toml_path),
+        *_env_trees(environ or {}, sections),
+    ):
+        found |= dict(_named(tree, where))
+    return found
+
+
+def _named(tree: Mapping[str, Any], where: Where) -> Iterable[tuple[str, str]]:
+    for name, value in tree.items():
+        here = where.child(name)
+        yield ".".join(here.path), str(here).removesuffix(f": {'.'.join(here.path)}")
+        if isinstance(value, dict):
+            yield from _named(value, here)
 
 
 # --- the sources, each as trees of plain values ---
@@ -109,20 +160,50 @@ def _below_trees(below: Iterable[tuple[str, str, object]]) -> Iterable[tuple[Whe
 
 def _file_trees(path: Path | None) -> Iterable[tuple[Where, dict[str, Any]]]:
     if path is not None:
-        yield Where(str(path), ()), _parse_file(path)
+        yield _file_tree(path)
+        for file in drop_ins(path):
+            where, tree = _file_tree(file)
+            for name in tree.keys() - {"profiles"}:
+                raise SettingsError(f"{where.child(name)}: only [profiles.NAME] may stand in profiles.d")
+            yield where, tree
+
+
+def _file_tree(path: Path) -> tuple[Where, dict[str, Any]]:
+    text = _read_text(path)
+    return Where(str(path), (), lines_of(text)), _parsed(text, path)
+
+
+def drop_ins(path: Path) -> list[Path]:
+    """Returns the files in `profiles.d/*.toml` beside a settings file, in the order in which they are laid over it.
+
+    One file for each profile, put there by a package or a tool; nothing but profiles may be set in them.
+    """
+    return sorted(file for file in (path.parent / "profiles.d").glob("*.toml") if file.is_file())
 
 
 def _parse_file(path: Path) -> dict[str, Any]:
+    return _parsed(_read_text(path), path)
+
+
+def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise SettingsError(f"{path}: a settings file may have at most {MAX_FILE_BYTES} bytes")
-        return tomllib.loads(data.decode())
+        return data.decode()
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: is not valid TOML: {error}") from error
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        line = re.search(r"at line (\d+)", str(error))
+        raise SettingsError(f"{path}{':' + line[1] if line else ''}: is not valid TOML: {error}") from error
 
 
 def _env_trees(
@@ -167,12 +248,14 @@ def _nest(path: list[str], value: object) -> dict[str, Any]:
 def _read_sections(
     sections: Mapping[str, Any], tree: Mapping[str, Any], where: Where, others_allowed: bool
 ) -> _Table:
-    table = _Table()
+    table, problems = _Table(), Problems()
     for name, value in tree.items():
-        if name in sections:
-            table[name] = _read(sections[name], value, where.child(name), {})
-        elif not others_allowed:
-            raise SettingsError(f"{where.child(name)}: {_unknown('section', name, sections, where)}")
+        with problems:
+            if name in sections:
+                table[name] = _read(sections[name], value, where.child(name), {})
+            elif not others_allowed:
+                raise SettingsError(f"{where.child(name)}: {_unknown('section', name, sections, where)}")
+    problems.check()
     return table
 
 
@@ -182,17 +265,23 @@ def _read(kind: Any, value: Any, where: Where, meta: Mapping[str, Any]) -> Any:
     entry = _entry_dataclass(kind)
     if entry is None:
         return convert(kind, value, where, meta)
-    names = _as_dict(value, where)
-    return _Table({name: _read_table(entry, item, where.child(name)) for name, item in names.items()})
+    table, problems = _Table(), Problems()
+    for name, item in _as_dict(value, where).items():
+        with problems:
+            table[name] = _read_table(entry, item, where.child(name))
+    problems.check()
+    return table
 
 
 def _read_table(kind: Any, value: Any, where: Where) -> _Table:
     hints, fields = get_type_hints(kind), {field.name: field for field in dataclasses.fields(kind)}
-    table = _Table()
+    table, problems = _Table(), Problems()
     for name, item in _as_dict(value, where).items():
-        if name not in fields:
-            raise SettingsError(f"{where.child(name)}: {_unknown('setting', name, fields, where)}")
-        table[name] = _read(hints[name], item, where.child(name), fields[name].metadata)
+        with problems:
+            if name not in fields:
+                raise SettingsError(f"{where.child(name)}: {_unknown('setting', name, fields, where)}")
+            table[name] = _read(hints[name], item, where.child(name), fields[name].metadata)
+    problems.check()
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, Union, get_args, get_origin
 
@@ -17,7 +17,15 @@ _FALSE = frozenset({"false", "0", "no", "off"})
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used; the message names the file, variable or flag, and what is expected."""
+    """Settings that cannot be used. Each problem names the file and line, variable or flag, and what is expected.
+
+    Attributes:
+        problems: one text for each thing that is wrong; the message is all of them, a line each.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class RawText(str):
@@ -29,6 +37,7 @@ class Where(NamedTuple):
 
     source: str  # "env", "flag" or the file's path
     path: tuple[str, ...]
+    lines: Mapping[tuple[str, ...], int] = {}  # of a file: where each table and key stands
 
     def child(self, name: str) -> Where:
         """The place of an entry of the table that is here."""
@@ -39,7 +48,14 @@ class Where(NamedTuple):
             return PREFIX + "__".join(self.path).upper()
         if self.source == "flag":
             return f"the flag for {'.'.join(self.path)}"
-        return f"{self.source}: {'.'.join(self.path)}" if self.path else self.source
+        line = next((self.lines[path] for path in self._upwards() if path in self.lines), None)
+        place = self.source if line is None else f"{self.source}:{line}"
+        return f"{place}: {'.'.join(self.path)}" if self.path else place
+
+    def _upwards(self) -> Iterator[tuple[str, ...]]:
+        """The path, then the tables that it is in: a key inside of an inline table has no line of its own."""
+        for length in range(len(self.path), 0, -1):
+            yield self.path[:length]
 
 
 def convert(kind: Any, value: Any, where: Where, meta: Mapping[str, Any]) -> Any:

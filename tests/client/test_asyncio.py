@@ -13,6 +13,8 @@ import pytest
 import uvloop
 
 from ccd_client import AsyncClient, Code, RpcError
+from ccd_client._core import Exchange
+from ccd_protocol.peer import Peer
 from fakes.peer_server import PeerServer
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -65,3 +67,34 @@ def test_a_client_of_a_running_loop_is_refused_in_another(server: PeerServer) ->
 
     asyncio.run(work())
     assert server.connections == 1
+
+
+@pytest.mark.parametrize("factory", LOOPS)
+def test_more_than_the_socket_takes_makes_the_next_call_wait(
+    factory: Callable[[], Any], tmp_path: Path
+) -> None:
+    """Many requests written at once by a daemon's slow reader must not pile up in the client without bound."""
+
+    async def work() -> None:
+        path = tmp_path / "deaf"
+        reading, connected = asyncio.Event(), asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            hello = Peer("accepting", "deaf/1").outgoing()
+            writer.writelines(hello)
+            connected.set()
+            await reading.wait()
+            writer.close()
+
+        server = await asyncio.start_unix_server(serve, path, limit=1024)
+        client = AsyncClient(path)
+        connection = await client._connected()
+        for _ in range(2):  # queued and written together, as the calls of two tasks are
+            connection.link.start(Exchange(), "echo", {"x": b"x" * 4_000_000}, None, 0)
+        connection.flush()
+        assert connection.drained is not None
+        reading.set()
+        await client.close()
+        server.close()
+
+    run(factory, work)

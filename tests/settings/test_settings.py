@@ -146,19 +146,19 @@ def test_tables_with_names_of_the_users_choice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[pool]\nspares = '2'\n", "{}: pool.spares: expected a whole number from 0 to 64, got '2'"),
-        ("[pool]\nspares = true\n", "{}: pool.spares: expected a whole number from 0 to 64, got True"),
-        ("[pool]\ngrace_s = inf\n", "{}: pool.grace_s: expected a number of at least 0, got inf"),
-        ("[pool]\ncommand = 3\n", "{}: pool.command: expected a path, got 3"),
-        ("[pool]\nlabel = 3\n", "{}: pool.label: expected text, got 3"),
-        ("[pool]\neager = 1\n", "{}: pool.eager: expected true or false, got 1"),
-        ("[pool]\ntoken = 3\n", "{}: pool.token: expected text"),
-        ("[pool]\nspars = 2\n", "{}: pool.spars: unknown setting; did you mean pool.spares?"),
-        ("pool = 3\n", "{}: pool: expected a table of settings, got 3"),
-        ("[profiles]\nfast = 3\n", "{}: profiles.fast: expected a table of settings, got 3"),
-        ("[profiles.x]\nmodle = ''", "{}: profiles.x.modle: unknown setting; did you mean profiles.x.model?"),
+        ("[pool]\nspares = '2'\n", "{}:2: pool.spares: expected a whole number from 0 to 64, got '2'"),
+        ("[pool]\nspares = true\n", "{}:2: pool.spares: expected a whole number from 0 to 64, got True"),
+        ("[pool]\ngrace_s = inf\n", "{}:2: pool.grace_s: expected a number of at least 0, got inf"),
+        ("[pool]\ncommand = 3\n", "{}:2: pool.command: expected a path, got 3"),
+        ("[pool]\nlabel = 3\n", "{}:2: pool.label: expected text, got 3"),
+        ("[pool]\neager = 1\n", "{}:2: pool.eager: expected true or false, got 1"),
+        ("[pool]\ntoken = 3\n", "{}:2: pool.token: expected text"),
+        ("[pool]\nspars = 2\n", "{}:2: pool.spars: unknown setting; did you mean pool.spares?"),
+        ("pool = 3\n", "{}:1: pool: expected a table of settings, got 3"),
+        ("[profiles]\nfast = 3\n", "{}:2: profiles.fast: expected a table of settings, got 3"),
+        ("[profiles.x]\nmodle = ''", "{}:2: profiles.x.modle: unknown setting; did you mean profiles.x.model?"),
         ("[profiles.fast]\n", "profiles.fast.model: must be set, and has no default"),
-        ("[other]\n", "{}: other: unknown section"),
+        ("[other]\n", "{}:1: other: unknown section"),
     ],
 )  # fmt: skip
 def test_wrong_file(tmp_path: Path, text: str, message: str) -> None:
@@ -168,7 +168,7 @@ def test_wrong_file(tmp_path: Path, text: str, message: str) -> None:
 
 def test_file_that_cannot_be_parsed(tmp_path: Path) -> None:
     path = toml(tmp_path, "[pool\n")
-    assert refused(toml_path=path).startswith(f"{path}: is not valid TOML: ")
+    assert refused(toml_path=path).startswith(f"{path}:1: is not valid TOML: ")
     path.write_bytes(b"\xff\xfe")
     assert refused(toml_path=path).startswith(f"{path}: is not valid TOML: ")
     path.write_bytes(b"#" * (MAX_FILE_BYTES + 1))
@@ -246,3 +246,32 @@ def test_a_socket_that_is_no_path_is_named(tmp_path: Path) -> None:
     file.write_text("[server]\nsocket = 5\n")
     with pytest.raises(SettingsError, match=r"ccd\.toml.*server\.socket"):
         socket_in_force({}, file)
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    path = toml(tmp_path, "[pool]\nspares = -1\n\nspars = 2\n[profiles.x]\nmodle = 1\n")
+    with pytest.raises(SettingsError) as refused_with:
+        load(SECTIONS, toml_path=path, environ={"CCD_POOL__SPARS": "1"})
+    assert [problem.partition(": ")[0] for problem in refused_with.value.problems] == [
+        f"{path}:2",
+        f"{path}:4",
+        f"{path}:6",
+        "CCD_POOL__SPARS",
+    ]
+    assert str(refused_with.value).count("\n") == 3
+
+
+def test_a_file_for_each_profile(tmp_path: Path) -> None:
+    path = toml(tmp_path, "[profiles.a]\nmodel = 'one'\n")
+    folder = tmp_path / "profiles.d"
+    folder.mkdir()
+    (folder / "b.toml").write_text("[profiles.b]\nmodel = 'two'\n")
+    (folder / "c.toml").write_text("[profiles.a]\nmodel = 'three'\n")
+    (folder / "ignored.txt").write_text("not a settings file")
+    profiles = load(SECTIONS, toml_path=path, environ={})["profiles"]
+    assert {name: profile.model for name, profile in profiles.items()} == {"a": "three", "b": "two"}
+    (folder / "d.toml").write_text("\n[pool]\nspares = 1\n")
+    assert (
+        refused(toml_path=path)
+        == f"{folder / 'd.toml'}:2: pool: only [profiles.NAME] may stand in profiles.d"
+    )

@@ -12,7 +12,9 @@ from typing import Any
 import click
 
 from ccd_cli.ask import batch as ask_batch
-from ccd_cli.rpc import EXIT_FAILED, connected, json_option, socket_option
+from ccd_cli.connection import connected
+from ccd_cli.ending import EXIT_FAILED
+from ccd_cli.options import command, json_option, socket_option
 from ccd_client.events import TextDelta
 
 
@@ -22,7 +24,12 @@ def _seconds(_: click.Context, __: click.Parameter, value: float | None) -> floa
     return value
 
 
-@click.command()
+@command(
+    "ask",
+    'ccd ask "Why is the sky blue?"',
+    "git diff | ccd ask -",
+    "ccd ask --batch questions.jsonl --concurrency 8 > answers.jsonl",
+)
 @click.argument("prompt", required=False)
 @click.option("--model", help="For example sonnet, opus, haiku, or PROFILE/MODEL.")
 @click.option("--profile", help="The kind of worker.  [default: chat]")

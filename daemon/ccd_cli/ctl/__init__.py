@@ -1,1 +1,4 @@
-"""`ccd ctl`: what an operator asks a running daemon, and the gateway's keys."""
+"""What an operator asks a running daemon, and the gateway's keys.
+
+Each command prints text for a reader or, with `--json`, the daemon's own answer. Begin with `ctl`, the group.
+"""

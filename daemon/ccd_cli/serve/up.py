@@ -1,242 +1,47 @@
-"""`ccd up`: daemon and gateway (and the offline API) as one unit in the foreground.
-
-Each part is a child process in a session of its own, so that Ctrl-C reaches only this process and the parts end in
-order: gateway, daemon, offline API; so does a terminal that is closed. A part that ends by itself is started again
-with growing pauses; one that keeps ending, or cannot start at all, ends the unit. When this process is killed, the
-kernel ends the parts.
-"""
+"""`ccd up`: daemon and gateway together, in the foreground."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import os
-import signal
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
-from ccd_cli.serve.first_answer import show_first_answer
-from ccd_cli.serve.gateway import gateway_settings
-from ccd_daemon import config as settings_module
-from ccd_daemon.claude import argv
-from ccd_daemon.claude.login import LoginKind, login_kind
-from ccd_settings.parent import STARTED_BY
-
-_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-_STEADY_S = 30.0  # after this long a part counts as well again
-_READY_TIMEOUT_S = 120.0
-_STOP_TIMEOUT_S = 40.0
-_EXIT_FATAL = (2, 69)  # wrong settings, nothing to run: starting again changes nothing
-_OFFLINE_KEY = "offline"
+from ccd_cli.ending import checked
+from ccd_cli.options import bind_option, command, config_option, no_auth_option, socket_option
+from ccd_cli.serve.environ import chosen
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to run."""
+@command(
+    "up",
+    "ccd up",
+    "ccd up --offline --bind 127.0.0.1:9000   # answers are an echo: no login, no network",
+)
+@click.option(
+    "--offline", is_flag=True, help="Answer from a small echo API on loopback: no login, no network."
+)
+@click.option(
+    "--try", "try_it", is_flag=True, help="Offline if no login is found; show one answer when ready."
+)
+@bind_option
+@no_auth_option
+@socket_option
+@config_option
+def up(
+    offline: bool,
+    try_it: bool,
+    bind: str | None,
+    insecure_no_auth: bool,
+    socket: Path | None,
+    config: Path | None,
+) -> None:
+    """Run daemon and gateway together in the foreground; Ctrl-C stops both."""
+    from ccd_cli.serve.plan import Plan  # noqa: PLC0415 - each command imports only what it needs
+    from ccd_cli.serve.unit import run  # noqa: PLC0415
 
-    environ: dict[str, str]
-    socket: Path
-    bind: str | None
-    offline: bool
-    show_answer: bool
-
-    @classmethod
-    def make(
-        cls, environ: Mapping[str, str], *, offline: bool, try_it: bool, bind: str | None, socket: Path | None
-    ) -> Plan:
-        """Read the settings, so that mistakes are reported before anything is started.
-
-        Raises:
-            SettingsError: naming the key.
-        """
-        settings = settings_module.read(environ, overrides={"server.socket": str(socket) if socket else None})
-        gateway_settings(environ, {"gateway.bind": bind})
-        if try_it and not offline and login_of(settings, environ) is LoginKind.NONE:
-            click.echo(
-                "No Claude login is configured, so ccd runs offline: answers come from an echo, not from a model."
-            )
-            offline = True
-        return cls(dict(environ), settings.socket, bind, offline, try_it)
-
-
-def login_of(settings: settings_module.Settings, environ: Mapping[str, str]) -> LoginKind:
-    """The login that the CLI would use."""
-    return login_kind({**environ, **settings.cli.env})
-
-
-@dataclass(eq=False)
-class Part:
-    """One child process of the unit."""
-
-    name: str
-    command: list[str]
-    environ: dict[str, str]
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-    ready_line: str = ""
-    was_ready: bool = False  # once: a part that has never been ready cannot start at all
-    process: asyncio.subprocess.Process | None = None
-
-    async def run(self) -> int:
-        """Start it, wait for its end, return its exit status. `ready` is set by its first line of output."""
-        self.ready.clear()
-        self.process = await asyncio.create_subprocess_exec(
-            *self.command,
-            env={**self.environ, STARTED_BY: str(os.getpid())},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert self.process.stdout is not None
-        while line := await self.process.stdout.readline():
-            if not self.ready.is_set():
-                self.ready_line = line.decode(errors="replace").strip()
-                self.was_ready = True
-                self.ready.set()
-        return await self.process.wait()
-
-    async def stop(self, hurry: asyncio.Event) -> None:
-        """End it in order; a second Ctrl-C, or taking too long, ends it by force."""
-        process = self.process
-        if process is None or process.returncode is not None:
-            return
-        _signal(process, signal.SIGTERM)
-        ended = asyncio.ensure_future(process.wait())
-        hurried = asyncio.ensure_future(hurry.wait())
-        await asyncio.wait({ended, hurried}, timeout=_STOP_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        if not ended.done():
-            _signal(process, signal.SIGTERM)
-            await asyncio.wait({ended}, timeout=5)
-        if not ended.done():
-            _signal(process, signal.SIGKILL)
-        await ended
-
-
-def _signal(process: asyncio.subprocess.Process, signum: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signum)
-
-
-class Unit:
-    """The parts of one `ccd up`."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.parts: list[Part] = []
-        self.failed = asyncio.Event()
-        self.exit_status = 0
-        self.stopping = asyncio.Event()
-        self.hurry = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def run(self) -> int:
-        """Start all parts, say so, and wait until told to stop or a part gives up."""
-        loop = asyncio.get_running_loop()
-        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:  # nohup is obeyed
-                loop.add_signal_handler(signum, self._on_signal)
-        try:
-            if await self._start() and not self.stopping.is_set():
-                await self._either(self.stopping, self.failed)
-        finally:
-            await self._stop()
-        return self.exit_status
-
-    def _on_signal(self) -> None:
-        (self.hurry if self.stopping.is_set() else self.stopping).set()
-
-    async def _start(self) -> bool:
-        plan = self.plan
-        environ = plan.environ
-        if plan.offline:
-            offline = self._part("offline API", ["-m", "ccd_offline", "--bind", "127.0.0.1:0"], environ)
-            if not await self._until_ready(offline):
-                return False
-            environ = offline_environ(environ, json.loads(offline.ready_line)["url"])
-        base = ["-m", "ccd_cli"]
-        daemon = self._part(
-            "daemon", [*base, "daemon", "--with-parent", "--socket", str(plan.socket)], environ
-        )
-        bind = ["--bind", plan.bind] if plan.bind else []
-        # The gateway is not held up by a daemon that still warms: both start at once.
-        gateway = self._part("gateway", [*base, "gateway", "--socket", str(plan.socket), *bind], environ)
-        if not (await self._until_ready(daemon) and await self._until_ready(gateway)):
-            return False
-        url = gateway.ready_line.rpartition(" ")[2]
-        note = " (offline: answers are an echo, not a model's)" if plan.offline else ""
-        click.echo(f"ccd is ready: {url}/v1 and {plan.socket}{note}")
-        if plan.show_answer:
-            await asyncio.to_thread(show_first_answer, url)
-        return True
-
-    def _part(self, name: str, arguments: list[str], environ: dict[str, str]) -> Part:
-        part = Part(name, [sys.executable, *arguments], environ)
-        self.parts.append(part)
-        self._tasks.append(asyncio.create_task(self._keep(part)))
-        return part
-
-    async def _keep(self, part: Part) -> None:
-        """Run a part, and again when it ends by itself."""
-        loop = asyncio.get_running_loop()
-        failures = 0
-        while not self.stopping.is_set():
-            started = loop.time()
-            status = await part.run()
-            if self.stopping.is_set():
-                return
-            failures = 0 if loop.time() - started > _STEADY_S else failures + 1
-            if status in _EXIT_FATAL or failures > len(_BACKOFF_S) or not part.was_ready:
-                click.echo(f"ccd: the {part.name} ended (exit status {status}); giving up", err=True)
-                self._give_up(status if status in _EXIT_FATAL else 1)
-                return
-            pause_s = _BACKOFF_S[failures - 1] if failures else 0
-            click.echo(
-                f"ccd: the {part.name} ended (exit status {status}); starting it again in {pause_s:g} s",
-                err=True,
-            )
-            await asyncio.sleep(pause_s)
-
-    async def _until_ready(self, part: Part) -> bool:
-        await self._either(part.ready, self.failed, self.stopping, timeout_s=_READY_TIMEOUT_S)
-        if not part.ready.is_set() and not self.stopping.is_set() and not self.failed.is_set():
-            click.echo(f"ccd: the {part.name} was not ready within {_READY_TIMEOUT_S:g} s", err=True)
-            self._give_up(1)
-        return part.ready.is_set() and not self.stopping.is_set()
-
-    def _give_up(self, status: int) -> None:
-        if not self.failed.is_set():
-            self.exit_status = status
-            self.failed.set()
-
-    async def _either(self, *events: asyncio.Event, timeout_s: float | None = None) -> None:
-        waits = [asyncio.create_task(event.wait()) for event in events]
-        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-
-    async def _stop(self) -> None:
-        self.stopping.set()
-        for part in reversed(self.parts):
-            await part.stop(self.hurry)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def offline_environ(environ: Mapping[str, str], url: str) -> dict[str, str]:
-    """The same environment, with every trace of a real login replaced by the offline API."""
-    env = {name: value for name, value in environ.items() if name not in argv.LOGIN_ENV}
-    # As settings, so that a key in the settings file cannot win over it.
-    worker_env = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": _OFFLINE_KEY}
-    return {**env, "CCD_CLI__ENV": json.dumps(worker_env), "CCD_ENGINE__BODY": "full"}
-
-
-def run(plan: Plan) -> int:
-    """Run the unit until SIGTERM or Ctrl-C; returns the exit status."""
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    return asyncio.run(Unit(plan).run())
+    environ = chosen(config)
+    if insecure_no_auth:
+        environ["CCD_GATEWAY__INSECURE_NO_AUTH"] = "true"
+    sys.exit(
+        run(checked(lambda: Plan.make(environ, offline=offline, try_it=try_it, bind=bind, socket=socket)))
+    )

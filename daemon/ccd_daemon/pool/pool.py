@@ -18,7 +18,7 @@ from ccd_daemon.config import Settings
 from ccd_daemon.pool.policy import Breaker, FairQueue, Login, Rehearsals, refused_retry_ms
 from ccd_daemon.pool.shelf import LeaseWish, Shelf, Waiter
 from ccd_daemon.pool.spawner import Orders, Spawner
-from ccd_daemon.worker.lifecycle import Event, State
+from ccd_daemon.worker.lifecycle import STARTING, Event, State
 from ccd_daemon.worker.wear import release_event
 from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import Code, RpcError
@@ -172,8 +172,8 @@ class Pool:
             event = release_event(worker.wear, worker.wear_limits, age_s=worker.age_s, reusable=reusable)
             self.counters["resets"] += event is Event.RELEASE_RESET
             worker.feed(event)
-        elif worker.turn is not None:
-            worker.turn.abandoned = True
+        elif worker.turns.turn is not None:
+            worker.turns.turn.given_up = True
 
     def login_refused(self, why: str) -> None:
         """The API does not accept the login: start no spares, and let only one caller at a time find out again."""
@@ -227,7 +227,7 @@ class Pool:
         shelf.remove(worker)
 
     def idle(self, worker: Worker) -> None:
-        """An abandoned turn has ended."""
+        """A turn that was given up has ended."""
         self.release(worker)
 
     def ended(self, worker: Worker) -> None:
@@ -348,7 +348,7 @@ class Pool:
         """The CLI was replaced: idle processes end now, those in use when they are given back."""
         for worker in self.workers:
             worker.stale = True
-            if worker.state in (State.SPAWNING, State.WARMING, State.REHEARSING, State.READY):
+            if worker.state in STARTING or worker.state is State.READY:
                 worker.feed(Event.STOP)
         self.models, self.announced, self.cli_version = [], [], None
 
@@ -374,7 +374,7 @@ class Pool:
         for shelf in self.shelves.values():
             shelf.refuse_waiting(_shutting_down)
         deadline = self._loop.time() + grace_s
-        while any(worker.turn is not None and not worker.turn.over for worker in self.workers):
+        while any((turn := worker.turns.turn) is not None and not turn.over for worker in self.workers):
             if self._hurried or self._loop.time() >= deadline:
                 break
             await asyncio.sleep(0.02)

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ccd_daemon.pool.policy import Breaker, FairQueue
-from ccd_daemon.worker.lifecycle import State
+from ccd_daemon.worker.lifecycle import STARTING, State
 from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import RpcError
 
-_STARTING = (State.SPAWNING, State.WARMING, State.REHEARSING)
 _MAX_SEEN = 256
 _FAVOURITES = 2
 _RECURS = 2  # a system prompt that came so often is worth a spare of its own
@@ -134,4 +133,4 @@ class Shelf:
 
 def _is_starting(worker: Worker) -> bool:
     """A spare that forgets its rehearsal is on its way, too."""
-    return worker.state in _STARTING or (worker.state is State.RESETTING and not worker.wear.turns)
+    return worker.state in STARTING or (worker.state is State.RESETTING and not worker.wear.turns)

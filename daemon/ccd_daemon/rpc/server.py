@@ -203,6 +203,7 @@ class Server:
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
         self._inode = 0
+        self._keep_file = False
 
     def limit_files(self, room: int) -> None:
         """Stay within so many open files. The loop would accept and silently close whatever comes beyond them.
@@ -212,8 +213,9 @@ class Server:
         self.backlog = min(_BACKLOG, max(_LEAST_CONNECTIONS, room // 2))
         self.max_connections = max(_LEAST_CONNECTIONS, room - self.backlog)
 
-    async def start(self, sock: socket.socket, path: Path) -> None:
-        """Begin to accept connections."""
+    async def start(self, sock: socket.socket, path: Path, *, keep: bool = False) -> None:
+        """Begin to accept connections. With `keep` the socket's file is somebody else's and stays at the end."""
+        self._keep_file = keep
         self._path = path
         self._inode = path.stat().st_ino  # noqa: ASYNC240 - one look at start
         loop = asyncio.get_running_loop()
@@ -299,6 +301,6 @@ class Server:
         """Close what is left and remove the socket, if it is still ours."""
         for connection in list(self.connections):
             connection.abort()
-        if self._path is not None and not self.lost_socket():
+        if self._path is not None and not self._keep_file and not self.lost_socket():
             with contextlib.suppress(OSError):
                 self._path.unlink()

@@ -13,9 +13,11 @@ import hashlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +58,10 @@ class Checker:
 
     Args:
         check_s: how long one check may take.
-        markers: in the environment of its processes, so that what a killed daemon leaves is found.
     """
 
-    def __init__(self, check_s: float, markers: Mapping[str, str]) -> None:
+    def __init__(self, check_s: float) -> None:
         self._check_s = check_s
-        self._markers = markers
         self._loop = asyncio.get_running_loop()
         self._processes: list[_CheckingProcess] = []
         self._queue: FairQueue[_Job] = FairQueue(_MAX_WAITING)
@@ -74,7 +74,13 @@ class Checker:
     def warm(self) -> None:
         """Have a process ready."""
         if not self._processes and not self._closed:
-            self._start()
+            with suppress(OSError):  # whoever asks will be told
+                self._start()
+
+    async def connected(self) -> None:
+        """Wait until the processes that were started can be asked, though they may not be warm."""
+        for process in list(self._processes):
+            await asyncio.wait([process.connecting])
 
     @property
     def pids(self) -> list[int]:
@@ -142,7 +148,7 @@ class Checker:
     # --- the processes ---
 
     def _start(self) -> _CheckingProcess:
-        process = _CheckingProcess(self, self._markers)
+        process = _CheckingProcess(self)
         self._processes.append(process)
         self._all_gone.clear()
         return process
@@ -153,7 +159,11 @@ class Checker:
         for job in waiting:
             if job.answer.done():
                 continue
-            process = self._free_for(job.tenant)
+            try:
+                process = self._free_for(job.tenant)
+            except OSError as error:
+                job.answer.set_exception(_UncheckedError(f"no process can be started: {error.strerror}"))
+                continue
             if process is None:
                 self._queue.push(job.tenant, job)
             else:
@@ -204,7 +214,7 @@ class Checker:
 class _CheckingProcess:
     """One process, and the question it is at. See `process.Listener`."""
 
-    def __init__(self, checker: Checker, markers: Mapping[str, str]) -> None:
+    def __init__(self, checker: Checker) -> None:
         self.job: _Job | None = None
         self.was_warm = False
         self._ending = False
@@ -213,10 +223,16 @@ class _CheckingProcess:
         self._check_s = 0.0
         self._unpacker = msgpack.Unpacker()
         line = [*death_wrapper(), sys.executable, "-P", "-S", "-s", "-c", _PROGRAM]
-        env = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **markers}
+        env = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = Process(line, env=env, cwd=Path("/"), listener=self)
         self._clock = self._loop.call_later(_START_S, self._late)
-        self._task = self._loop.create_task(self._process.connect())
+        self.connecting = self._loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        try:
+            await self._process.connect()
+        except OSError:  # out of files; it has been killed
+            self.on_exit(-signal.SIGKILL)
 
     @property
     def pid(self) -> int:

@@ -26,14 +26,11 @@ from ccd_daemon.process import memory
 from ccd_daemon.process.cgroup import Group
 from ccd_daemon.process.process import exit_words
 from ccd_daemon.process.tree import ProcessTree
-from ccd_daemon.worker.lifecycle import CLOCK, Action, Event, IllegalTransition, State, step
+from ccd_daemon.worker.lifecycle import CLOCK, ENDING, UNHEARD, Action, Event, IllegalTransition, State, step
+from ccd_daemon.worker.story import Story
 from ccd_protocol.errors import Code, RpcError
 
 log = logging.getLogger("ccd.session")
-
-STARTING = (State.SPAWNING, State.WARMING, State.READY)
-RUNNING = (State.HELD, State.BUSY, State.CANCELLING)
-ENDING = (State.KILLING, State.DEAD)
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,7 @@ class SessionProcess:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self.born = self._loop.time()
+        self.story = Story(self.born)
         self._cutter = LineCutter(settings.cli.max_line_bytes)
         self._clock: asyncio.TimerHandle | None = None
         self._replies: dict[str, asyncio.Future[control.ControlReply]] = {}
@@ -181,11 +179,15 @@ class SessionProcess:
 
     def feed(self, event: Event) -> None:
         """Something happened: change state and do what follows."""
+        self.story.add(self._loop.time(), self.state, event)
         try:
             state, actions = step(self.state, event)
-        except IllegalTransition:
+        except IllegalTransition as error:
+            error.add_note(f"the story of session {self.id}: {self.story}")
             log.exception("session %s: impossible event, killing the process", self.id)
             state, actions = State.KILLING, (Action.KILL,)
+        if state in UNHEARD and self.state not in ENDING and event is not Event.STOP:
+            log.warning("session %s: %s; its story: %s", self.id, self.death or event.name, self.story)
         if state is not self.state or event is Event.TIMEOUT:
             self.state = state
             self.rearm()
@@ -214,7 +216,6 @@ class SessionProcess:
             self._listener.on_idle()
             return
         name = "sessions.turn_s" if self.state is State.BUSY else f"deadlines.{CLOCK[self.state]}"
-        log.warning("session %s: %s passed in state %s", self.id, name, self.state.value)
         self.death = self.death or f"{name} passed while {self.state.value}"
         self.feed(Event.TIMEOUT)
 
@@ -260,14 +261,13 @@ class SessionProcess:
         """What came is not the protocol."""
         self._cutter = LineCutter(self._settings.cli.max_line_bytes)  # lets go of what it holds
         self.death = f"bad output: {reason[:300]}"
-        log.warning("session %s: %s", self.id, self.death)
         self.feed(Event.BAD_FRAME)
 
     # --- what the process tells (see `process.ProcessListener`) ---
 
     def on_stdout(self, data: bytes) -> None:
         """One read of the pipe."""
-        if self.state in ENDING:
+        if self.state in UNHEARD:
             return
         try:
             lines = self._cutter.feed(data)

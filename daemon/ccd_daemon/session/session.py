@@ -19,9 +19,9 @@ from ccd_daemon.claude.ndjson import all_tokens, each
 from ccd_daemon.config import Settings
 from ccd_daemon.session.follower import Follower
 from ccd_daemon.session.permissions import Permissions
-from ccd_daemon.session.process import ENDING, RUNNING, STARTING, SessionProcess, SessionWish, agreed
+from ccd_daemon.session.process import SessionProcess, SessionWish, agreed
 from ccd_daemon.session.view import SessionHistory, View
-from ccd_daemon.worker.lifecycle import Event, State
+from ccd_daemon.worker.lifecycle import ENDING, RUNNING, STARTING, UNHEARD, Event, State
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import SessionInfo
 
@@ -215,7 +215,7 @@ class Session:
         Raises:
             RpcError: CONFLICT, it has ended.
         """
-        if self.closed is not None or self.process.state not in (*STARTING, *RUNNING):
+        if self.closed is not None or self.process.state in ENDING:
             why = self.closed or self.process.death or "it ends"
             raise RpcError(Code.CONFLICT, f"the CLI process of this session has ended: {why}")
 
@@ -273,7 +273,7 @@ class Session:
     # --- lines, by their kind: each returns what the followers are told of it ---
 
     def _shown(self, line: bytes) -> bytes:
-        if self.process.state in ENDING:
+        if self.process.state in UNHEARD:
             return b""
         try:
             kind = control.kind_of(line)

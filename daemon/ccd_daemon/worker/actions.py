@@ -9,7 +9,7 @@ from ccd_daemon import errors
 from ccd_daemon.process.tree import ProcessTree
 from ccd_daemon.worker.controller import Controller
 from ccd_daemon.worker.lifecycle import Action
-from ccd_daemon.worker.turn import Turn
+from ccd_daemon.worker.turns import Turns
 from ccd_protocol.errors import Code, RpcError
 
 
@@ -18,13 +18,10 @@ class Actor(Protocol):
 
     tree: ProcessTree
     controller: Controller
+    turns: Turns
     binding: str | None
     death: str | None
     exit_words: str
-
-    @property
-    def turn(self) -> Turn | None:
-        """The turn it is answering."""
 
     def offer(self) -> None:
         """It is READY: tell the pool."""
@@ -32,16 +29,13 @@ class Actor(Protocol):
     def withdraw(self) -> None:
         """It is no longer READY: tell the pool."""
 
-    def fail(self, error: RpcError) -> None:
-        """Answer the open turn, if there is one."""
-
     def end(self) -> None:
         """It is DEAD: clean up after it."""
 
 
 def _write_turn(worker: Actor) -> None:
-    assert worker.turn is not None
-    worker.tree.write(worker.turn.script.first)
+    assert worker.turns.turn is not None
+    worker.tree.write(worker.turns.turn.script.first)
 
 
 def _failing(code: Code, otherwise: str) -> Callable[[Actor], None]:
@@ -49,14 +43,14 @@ def _failing(code: Code, otherwise: str) -> Callable[[Actor], None]:
 
     def fail(worker: Actor) -> None:
         why = f"the CLI process was killed: {worker.death or otherwise}"
-        worker.fail(RpcError(code, why, {"stderr_tail": worker.tree.stderr_tail()}))
+        worker.turns.fail(RpcError(code, why, {"stderr_tail": worker.tree.stderr_tail()}))
 
     return fail
 
 
 def _fail_draining(worker: Actor) -> None:
     tail = worker.tree.stderr_tail()
-    worker.fail(RpcError(Code.DRAINING, "ccd is shutting down", {"stderr_tail": tail}))
+    worker.turns.fail(RpcError(Code.DRAINING, "ccd is shutting down", {"stderr_tail": tail}))
 
 
 DO: Mapping[Action, Callable[[Actor], None]] = {
@@ -75,7 +69,7 @@ DO: Mapping[Action, Callable[[Actor], None]] = {
     Action.FAIL_OOM: _failing(Code.WORKER_OOM, "out of memory"),
     Action.FAIL_BAD_OUTPUT: _failing(Code.WORKER_CRASHED, "bad output"),
     Action.FAIL_DRAINING: _fail_draining,
-    Action.FAIL_CRASHED: lambda worker: worker.fail(
+    Action.FAIL_CRASHED: lambda worker: worker.turns.fail(
         errors.crashed(worker.exit_words, worker.tree.stderr_tail())
     ),
     Action.END: lambda worker: worker.end(),

@@ -8,7 +8,7 @@ from random import Random
 
 from ccd_daemon.config import Settings
 from ccd_daemon.worker.lifecycle import CLOCK, State
-from ccd_daemon.worker.turn import Turn
+from ccd_daemon.worker.turn import Stage, Turn
 from ccd_daemon.worker.wear import jittered
 
 _LEAST_WAIT_S = 0.01
@@ -58,12 +58,13 @@ class OutputClock:
     def watch(self, turn: Turn) -> None:
         """Watch this turn, for what it has to do next."""
         self.stop()
-        limit_s = self._limits.stall_s if turn.flowing else self._limits.first_output_s
-        if turn.message_done:
+        flows = turn.stage >= Stage.FLOWING
+        limit_s = self._limits.stall_s if flows else self._limits.first_output_s
+        if turn.complete:
             limit_s = self._limits.result_s
         quiet_s = self._loop.time() - turn.last_output
         if quiet_s >= limit_s and not self._paused():
-            self._passed(f"{'no further' if turn.flowing else 'no'} output for {limit_s:g} s")
+            self._passed(f"{'no further' if flows else 'no'} output for {limit_s:g} s")
         else:
             self._handle = self._loop.call_later(max(_LEAST_WAIT_S, limit_s - quiet_s), self.watch, turn)
 

@@ -10,6 +10,11 @@ The table is pure: it knows no clock, process or pool. The worker feeds it event
 order. Every state but DEAD has one clock, named in `CLOCK`; when it runs out the worker feeds `TIMEOUT`.
 Membership follows state: a worker is in a ready list exactly while READY, through OFFER and WITHDRAW.
 
+An action may feed an event to the same process: OFFER does, when somebody waits for it or it is no longer wanted.
+That event is stepped at once, from the state that the first step has led to, and its actions are carried out before
+`feed` returns. So such an action stands last in its row: nothing of the step before may be left to do. A test of the
+table sees to it.
+
 Every pair is decided. A pair that is neither in `TABLE` nor in `IGNORED` is a bug of ours and raises
 `IllegalTransition`; the worker then logs it and kills the process, because a process in an unknown state must
 not answer anybody.
@@ -36,6 +41,15 @@ class State(Enum):
     DRAINING = "draining"
     KILLING = "killing"
     DEAD = "dead"
+
+
+#: Each state is in one of these groups, and no other module makes groups of its own.
+STARTING = frozenset({State.SPAWNING, State.WARMING, State.REHEARSING})
+IDLE = frozenset({State.READY, State.RESETTING})  # the pool has it
+RUNNING = frozenset({State.HELD, State.BUSY, State.PARKED, State.CANCELLING})  # a lease or a session has it
+ENDING = frozenset({State.DRAINING, State.KILLING, State.DEAD})
+#: Of those that end: whatever the process still says is moot. While it drains, an open turn can still be answered.
+UNHEARD = frozenset({State.KILLING, State.DEAD})
 
 
 class Event(Enum):
@@ -206,8 +220,11 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.KILLING, E.EXITED): ENDED,
 }
 
+#: Actions that may feed an event to the same process (see above).
+FEEDING = frozenset({A.OFFER})
+
 _GIVEN_BACK = (E.RELEASE, E.RELEASE_RESET, E.RELEASE_RETIRE)
-_ENDING = (
+_SAID_TOO_LATE = (
     *_GIVEN_BACK,
     *(E.STOP, E.EOF, E.CANCEL, E.RESULT, E.WARMED, E.REHEARSE, E.RESET_OK, E.RSS_SOFT, E.PARK),
 )
@@ -217,9 +234,9 @@ _ENDING = (
 IGNORED: frozenset[tuple[State, Event]] = frozenset(
     {(state, E.RSS_SOFT) for state in set(S) - {S.READY, S.DRAINING, S.KILLING, S.DEAD}}
     | {(state, E.CANCEL) for state in (S.READY, S.HELD, S.CANCELLING, S.RESETTING)}
-    | {(S.DRAINING, event) for event in _ENDING}
-    | {(S.KILLING, event) for event in (*_ENDING, E.RSS_HARD, E.BAD_FRAME)}
-    | {(S.DEAD, event) for event in (*_ENDING, E.TIMEOUT, E.RSS_HARD, E.BAD_FRAME, E.EXITED)}
+    | {(S.DRAINING, event) for event in _SAID_TOO_LATE}
+    | {(S.KILLING, event) for event in (*_SAID_TOO_LATE, E.RSS_HARD, E.BAD_FRAME)}
+    | {(S.DEAD, event) for event in (*_SAID_TOO_LATE, E.TIMEOUT, E.RSS_HARD, E.BAD_FRAME, E.EXITED)}
 )
 
 

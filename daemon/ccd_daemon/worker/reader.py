@@ -9,29 +9,29 @@ decided here; what concerns the process and its life is told to the listener.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from ccd_daemon.claude import control
 from ccd_daemon.claude.ndjson import TOKEN_PREFIX, LineCutter, LineTooLong, all_tokens, each
-from ccd_daemon.worker.lifecycle import State
-from ccd_daemon.worker.turn import Turn
+from ccd_daemon.worker.controller import Controller
+from ccd_daemon.worker.turn import Stage, Turn
 from ccd_protocol.errors import RpcError
 
-_ENDING = (State.KILLING, State.DEAD)
+_FLOWING, _COMPLETE = Stage.FLOWING, Stage.COMPLETE
 
 
 class ReaderListener(Protocol):
     """Whose CLI it is: the worker."""
 
-    state: State
+    @property
+    def heard(self) -> bool:
+        """Whether what the CLI says still counts."""
 
     def watch(self) -> None:
         """The turn has come to its next stage: the first output, or the end of the message."""
-
-    def guard(self) -> None:
-        """A message has started: no other call of this turn may cost anything."""
 
     def stop_message(self) -> None:
         """The message has ended in a way after which the CLI would go on by itself."""
@@ -48,22 +48,31 @@ class ReaderListener(Protocol):
     def on_reply(self, reply: control.ControlReply) -> None:
         """A control request was answered."""
 
-    def on_request(self, request: control.ControlRequestLine) -> None:
-        """The CLI asks its host something."""
-
-    def on_conversation_reset(self) -> None:
-        """The CLI has begun a new conversation."""
-
     def bad_output(self, reason: str) -> None:
         """What came is not the protocol."""
 
 
 class StdoutReader:
-    """The stdout of one CLI. `turn` is the one whose answer it is to be, None between turns."""
+    """The stdout of one CLI. `turn` is the one whose answer it is to be, None between turns.
 
-    def __init__(self, listener: ReaderListener, max_line_bytes: int) -> None:
+    Args:
+        listener: is told what concerns the life of the process or the end of the turn.
+        controller: words what is said back to the CLI at once.
+        write: takes it to the CLI.
+        max_line_bytes: a longer line is bad output.
+    """
+
+    def __init__(
+        self,
+        listener: ReaderListener,
+        controller: Controller,
+        write: Callable[[bytes], None],
+        max_line_bytes: int,
+    ) -> None:
         self.turn: Turn | None = None
         self._listener = listener
+        self._controller = controller
+        self._write = write
         self._cutter = LineCutter(max_line_bytes)
         self._time = asyncio.get_running_loop().time
 
@@ -81,14 +90,16 @@ class StdoutReader:
                 self._slow_lines(data)
                 return
         turn.last_output = self._time()
-        if not turn.flowing:
+        if turn.stage is not _FLOWING:
+            if turn.stage is _COMPLETE:
+                return
             self._first_output(turn)
-        if turn.sink is not None and not turn.message_done:
+        if turn.sink is not None:
             turn.sink(data)
 
     def _cut(self, data: bytes) -> bytes:
         """The whole lines of a read, and of those before it."""
-        if self._listener.state in _ENDING:
+        if not self._listener.heard:
             return b""
         try:
             return self._cutter.feed(data)
@@ -98,15 +109,14 @@ class StdoutReader:
 
     def _first_output(self, turn: Turn) -> None:
         """From here on silence is what is watched for, and nothing may be tried again."""
-        turn.flowing = True
-        turn.output_started = turn.sink is not None
+        turn.stage = _FLOWING
         self._listener.watch()
 
     def _slow_lines(self, lines: bytes) -> None:
         """Lines among which there are some to look at: those passed on still go out together."""
         keep: list[bytes] = []
         for line in each(lines):
-            if self._listener.state in _ENDING:
+            if not self._listener.heard:
                 return
             try:
                 if line.startswith(TOKEN_PREFIX):
@@ -142,19 +152,24 @@ class StdoutReader:
         elif kind.type == "control_response":
             self._listener.on_reply(control.control_reply(line).response)
         elif kind.type == "control_request":
-            self._listener.on_request(control.control_request(line))
+            self._refuse(control.control_request(line))
         elif kind.type == "conversation_reset":
-            self._listener.on_conversation_reset()
+            self._controller.reset_seen = True
         elif kind.type == "system" and kind.subtype == "api_retry":
             self._listener.on_retry(control.retry_line(line))
         elif kind.type == "system" and kind.subtype == "status" and self.turn is not None:
             self.turn.api_requests += kind.status == "requesting"
 
+    def _refuse(self, request: control.ControlRequestLine) -> None:
+        """The CLI asks for something that an engine does not serve, such as a permission: it has no tools."""
+        subtype = request.request.get("subtype")
+        self._write(control.reply_error(request.request_id, f"this host does not serve {subtype!r}"))
+
     def _on_token(self, line: bytes, keep: list[bytes]) -> None:
         turn = self.turn
-        if turn is not None and not turn.message_done:
+        if turn is not None and turn.stage is not _COMPLETE:
             turn.last_output = self._time()
-            if not turn.flowing:
+            if turn.stage is not _FLOWING:
                 self._first_output(turn)
             keep.append(line)
 
@@ -163,7 +178,7 @@ class StdoutReader:
         if turn is None or turn.over:
             return
         event = control.stream_line(line).event
-        done = turn.message_done
+        done = turn.complete
         turn.last_output = self._time()
         try:
             stop = turn.saw_event(event)
@@ -171,11 +186,11 @@ class StdoutReader:
             self._listener.end_early(turn, error)
             return
         if event.type == "message_start":
-            self._listener.guard()
-        if turn.message_done and not done:
+            self._write(self._controller.guard())  # no other call of this turn may cost anything
+        if turn.complete and not done:
             self._listener.watch()
         if not done:
-            if event.type.startswith("content_block") and not turn.flowing:
+            if event.type.startswith("content_block") and turn.stage < _FLOWING:
                 self._first_output(turn)
             keep.append(line)
         if stop:
@@ -183,7 +198,7 @@ class StdoutReader:
 
     def _on_assistant(self, line: bytes, keep: list[bytes]) -> None:
         turn = self.turn
-        if turn is None or turn.message_done:
+        if turn is None or turn.complete:
             return
         message = control.assistant_line(line)
         if message.error is None and message.message.model != "<synthetic>":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Any
 
 from ccd_daemon import errors
@@ -20,29 +21,40 @@ _USAGE_KEYS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "
 _CONTINUED_BY_CLI = frozenset({"max_tokens", "refusal", "model_context_window_exceeded"})
 
 
+class Stage(IntEnum):
+    """How far the answer of a turn has come."""
+
+    ASKED = 0
+    BEGUN = 1  # the message has started
+    FLOWING = 2  # content is coming: from here on nothing may be tried again
+    COMPLETE = 3  # the message has ended, which makes it an answer; the CLI's `result` is still to come
+
+
 class Turn:
     """The open turn of a worker. `future` gets a `ChatResult`, or an `RpcError`, exactly once.
 
     Args:
         sink: called with whole output lines as they come; None to collect the answer instead (`content`).
+
+    Attributes:
+        stage: how far the answer has come; it only grows.
+        given_up: its caller has left, and whoever gave the worker back did so before the CLI had stopped.
     """
 
     __slots__ = (
         "_content_of",
-        "abandoned",
+        "_streams",
         "api_requests",
-        "begun",
         "content",
-        "flowing",
         "future",
+        "given_up",
         "last_output",
-        "message_done",
         "message_id",
         "model",
-        "output_started",
         "pending",
         "script",
         "sink",
+        "stage",
         "started",
         "stop_reason",
         "stop_sequence",
@@ -53,18 +65,16 @@ class Turn:
         self.script = script
         self.pending = list(script.rest)
         self.sink = sink
+        self._streams = sink is not None
+        self.stage = Stage.ASKED
         self.model = model
         self.started = self.last_output = now
         self.future: asyncio.Future[ChatResult] = asyncio.get_running_loop().create_future()
-        self.abandoned = False
-        self.flowing = False  # content is coming
-        self.output_started = False  # content was passed on to the caller
-        self.message_done = False
+        self.given_up = False
         self.api_requests = 0  # as the CLI announces them; a call that it makes by itself shows here first
         self.stop_reason: str | None = None
         self.stop_sequence: str | None = None
         self.usage: dict[str, Any] = {}
-        self.begun = False
         self.message_id: str | None = None  # of the message that is passed on
         self.content: list[dict[str, Any]] = []
         self._content_of: str | None = None
@@ -73,6 +83,16 @@ class Turn:
     def over(self) -> bool:
         """Whether its caller has already been answered."""
         return self.future.done()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the message has ended."""
+        return self.stage is Stage.COMPLETE
+
+    @property
+    def output_started(self) -> bool:
+        """Whether content was passed on to the caller."""
+        return self._streams and self.stage >= Stage.FLOWING
 
     def saw_event(self, event: control.StreamEvent) -> bool:
         """Note the start or end of a message; True when the CLI must be kept from continuing by itself.
@@ -83,14 +103,14 @@ class Turn:
         Raises:
             RpcError: the CLI began the answer again after part of it had been passed on.
         """
-        if self.message_done:
+        if self.stage is Stage.COMPLETE:
             return False
         if event.type == "message_start":
             self._begin(event.message or {})
         elif event.type == "message_delta":
             self.usage.update(event.usage or {})
             if event.delta is not None and event.delta.stop_reason:
-                self.message_done = True
+                self.stage = Stage.COMPLETE
                 self.stop_reason = event.delta.stop_reason
                 self.stop_sequence = event.delta.stop_sequence
                 return self.stop_reason in _CONTINUED_BY_CLI
@@ -99,7 +119,7 @@ class Turn:
     def _begin(self, message: dict[str, Any]) -> None:
         if self.output_started:
             raise self.failed_by(errors.broke_off())
-        self.begun = True
+        self.stage = max(self.stage, Stage.BEGUN)
         self.message_id = message.get("id")
         self.model = message.get("model") or self.model
         self.usage.update(message.get("usage") or {})
@@ -137,7 +157,7 @@ class Turn:
         self, line: control.ResultLine, *, worker: str, mode: Mode, cost_usd: float, now: float
     ) -> ChatResult:
         """The turn's result once the CLI has reported its end."""
-        usage = self.usage if self.message_done else (line.usage or {})
+        usage = self.usage if self.complete else (line.usage or {})
         return ChatResult(
             stop_reason=self.stop_reason or line.stop_reason,
             stop_sequence=self.stop_sequence,

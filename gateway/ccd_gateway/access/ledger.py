@@ -110,6 +110,13 @@ class Ledger:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._process = own_process()
         self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+        try:
+            self._prepare(path)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, path: Path) -> None:
         self._to_wal()
         self._db.execute("PRAGMA synchronous = NORMAL")
         with self._transaction():

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
@@ -21,6 +22,7 @@ from ccd_gateway.server import boot_signals
 from ccd_gateway.server.worker import GatewayWorker
 from ccd_gateway.settings import GatewaySettings
 from ccd_settings.parent import die_with_parent, starter
+from ccd_settings.service_manager import Notifier, take_socket
 
 _BACKLOG = 4096
 
@@ -40,8 +42,9 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
     """
     if settings.die_with_parent:
         die_with_parent(starter(os.environ), signal.SIGTERM)
+    manager = Notifier(os.environ)
     try:
-        listener = listen(settings.bind)
+        listener = take_socket(os.environ, "http") or listen(settings.bind)
     except OSError as error:
         print(f"ccd gateway: cannot listen on {settings.bind}: {_why(error)}", file=sys.stderr)
         return 1
@@ -54,10 +57,16 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
         # Also where a worker starts when the last key is gone.
         settings = replace(settings, require_keys=True)
     try:
-        _Server(settings, listener, on_ready).run()
+        _Server(settings, listener, partial(_ready, manager, on_ready)).run()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     return 0
+
+
+def _ready(manager: Notifier, on_ready: Callable[[str], None] | None, url: str) -> None:
+    manager.tell("READY=1", f"STATUS=serving {url}", f"MAINPID={os.getpid()}")
+    if on_ready is not None:
+        on_ready(url)
 
 
 def _refusal(settings: GatewaySettings, listener: socket.socket) -> str | None:
@@ -126,7 +135,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
     """
 
     def __init__(
-        self, settings: GatewaySettings, listener: socket.socket, on_ready: Callable[[str], None] | None
+        self, settings: GatewaySettings, listener: socket.socket, on_ready: Callable[[str], None]
     ) -> None:
         self.settings = settings
         self._url = url(listener)
@@ -146,8 +155,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         return create_app(self.settings)
 
     def _when_ready(self, arbiter: Any) -> None:
-        if self._on_ready is not None:
-            self._on_ready(self._url)
+        self._on_ready(self._url)
 
 
 def _pre_fork(arbiter: Any, worker: Any) -> None:

@@ -284,7 +284,7 @@ async def test_a_replaced_cli_is_rolled_out_without_touching_running_turns() -> 
 async def test_draining_refuses_the_waiting_and_lets_the_running_end() -> None:
     bench = Bench(**{**SMALL, "CCD_POOL__MAX_WORKERS": "1", "CCD_POOL__SPARES": "1"}).warmed()
     running = await bench.pool.lease("chat", LeaseWish("t"))
-    turn = running.begin(Script(b""), "m", None)
+    turn = running.turns.begin(Script(b""), "m", None)
     waiting = await bench.wanted_by("t")
     stopping = asyncio.get_running_loop().create_task(bench.pool.stop(10))
     with pytest.raises(RpcError) as caught:

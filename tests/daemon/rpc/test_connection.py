@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+import uvloop
 
 from ccd_daemon.config import ServerSettings as Settings
 from ccd_daemon.rpc.connection import Call, Connection, Handler
@@ -16,6 +18,12 @@ from ccd_protocol.errors import Code
 from ccd_protocol.peer import Ended, Failed, GoingAway, Greeted, Peer
 
 _READ_BYTES = 65536
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run it in the loop that the daemon has."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
 
 
 async def _never(call: Call) -> None:
@@ -59,7 +67,7 @@ def test_a_call_that_is_cancelled_before_it_began_is_answered(draining: bool) ->
                 assert [type(event) for event in peer.receive(data)] == [GoingAway]
                 assert await loop.sock_recv(theirs, _READ_BYTES) == b""
 
-    asyncio.run(main())
+    run(main())
 
 
 class Client:
@@ -134,7 +142,7 @@ def test_what_clients_make_the_daemon_keep_is_bounded() -> None:
         assert server.keep(0)
         assert server._kept_bytes == 0
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_client_that_does_not_read_is_not_read_from() -> None:
@@ -161,7 +169,7 @@ def test_a_client_that_does_not_read_is_not_read_from() -> None:
                 data = await client.loop.sock_recv(client.sock, 1 << 20)
                 answered += sum(isinstance(event, Ended) for event in client.peer.receive(data))
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_client_that_does_not_read_can_still_cancel() -> None:
@@ -182,4 +190,4 @@ def test_a_client_that_does_not_read_can_still_cancel() -> None:
                 await asyncio.sleep(0)
             assert (await client.until(Failed)).code == Code.CANCELLED
 
-    asyncio.run(main())
+    run(main())

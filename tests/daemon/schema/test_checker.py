@@ -25,7 +25,7 @@ BAIT = '"' + "a" * 64 + '!"'
 
 @asynccontextmanager
 async def checking(check_s: float = 10.0) -> AsyncIterator[Checker]:
-    checker = Checker(check_s, {"CCD_OWNER": "test"})
+    checker = Checker(check_s)
     try:
         yield checker
     finally:

@@ -13,7 +13,7 @@ from ccd_daemon.config import Settings
 from ccd_daemon.request.body import Script
 from ccd_daemon.worker.clocks import OutputClock, StateClock
 from ccd_daemon.worker.lifecycle import State
-from ccd_daemon.worker.turn import Turn
+from ccd_daemon.worker.turn import Stage, Turn
 
 LIMITS = {"FIRST_OUTPUT_S": "90", "STALL_S": "120", "RESULT_S": "10", "WARM_TIMEOUT_S": "60"}
 
@@ -78,7 +78,7 @@ def test_a_first_output_must_come_in_time(loop: Loop) -> None:
 
 def test_output_puts_the_limit_off_without_the_clock_being_told(loop: Loop) -> None:
     watched = Watched(loop)
-    watched.turn.flowing = True
+    watched.turn.stage = Stage.FLOWING
     watched.clock.watch(watched.turn)
     for _ in range(10):
         loop.pass_s(100)
@@ -91,7 +91,7 @@ def test_output_puts_the_limit_off_without_the_clock_being_told(loop: Loop) -> N
 
 def test_after_the_answer_only_the_result_is_waited_for(loop: Loop) -> None:
     watched = Watched(loop)
-    watched.turn.flowing = watched.turn.message_done = True
+    watched.turn.stage = Stage.COMPLETE
     watched.clock.watch(watched.turn)
     loop.pass_s(10.1)
     assert watched.passed == ["no further output for 10 s"]

@@ -2,9 +2,22 @@ from itertools import product
 
 import pytest
 
-from ccd_daemon.worker.lifecycle import CLOCK, IGNORED, TABLE, Action, Event, IllegalTransition, State, step
-
-ENDING = {State.DRAINING, State.KILLING, State.DEAD}
+from ccd_daemon.worker.lifecycle import (
+    CLOCK,
+    ENDING,
+    FEEDING,
+    IDLE,
+    IGNORED,
+    RUNNING,
+    STARTING,
+    TABLE,
+    UNHEARD,
+    Action,
+    Event,
+    IllegalTransition,
+    State,
+    step,
+)
 
 #: Pairs that cannot occur. Everything else must be decided by the table or ignored on purpose.
 ILLEGAL = {
@@ -78,3 +91,14 @@ def _can_reach_dead(start: State) -> bool:
 
 def test_every_action_is_used() -> None:
     assert {action for _, actions in TABLE.values() for action in actions} == set(Action)
+
+
+def test_every_state_is_in_one_group() -> None:
+    groups = (STARTING, IDLE, RUNNING, ENDING)
+    assert all(sum(state in group for group in groups) == 1 for state in State)
+    assert UNHEARD < ENDING
+
+
+def test_an_action_that_may_feed_an_event_is_the_last_of_its_row() -> None:
+    for actions in (actions for _, actions in TABLE.values()):
+        assert not FEEDING.intersection(actions[:-1])

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.request.body import Script
-from ccd_daemon.worker.lifecycle import State
+from ccd_daemon.worker.controller import Controller
 from ccd_daemon.worker.reader import StdoutReader
-from ccd_daemon.worker.turn import Turn
+from ccd_daemon.worker.turn import Stage, Turn
 from ccd_protocol.errors import Code, RpcError
 from fakes.in_loop import in_loop
 
@@ -21,7 +22,7 @@ class Told:
     """A host that remembers what it was told."""
 
     def __init__(self) -> None:
-        self.state = State.BUSY
+        self.heard = True
         self.said: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -29,7 +30,7 @@ class Told:
 
     def bad_output(self, reason: str) -> None:
         self.said.append("bad_output")
-        self.state = State.KILLING
+        self.heard = False
 
     def end_early(self, turn: Turn, error: RpcError) -> None:
         self.said.append("end_early")
@@ -40,7 +41,9 @@ class Scene:
     def __init__(self, *, streaming: bool = True) -> None:
         self.told = Told()
         self.reads: list[bytes] = []
-        self.reader = StdoutReader(self.told, 1000)
+        self.controller = Controller("w1", Mode.FULL)
+        self.written: list[bytes] = []
+        self.reader = StdoutReader(self.told, self.controller, self.written.append, 1000)
         sink = self.reads.append if streaming else None
         self.turn = self.reader.turn = Turn(Script(b""), "m", sink, 0.0)
 
@@ -83,8 +86,15 @@ async def test_a_read_of_token_lines_is_passed_on_as_the_very_object() -> None:
 async def test_lines_among_others_go_out_together_and_the_others_do_not() -> None:
     scene = Scene().read(STATUS + START + TOKEN + SYNTHETIC + REPLY + TOKEN)
     assert scene.reads == [START + TOKEN + TOKEN]
-    assert scene.told.said == ["guard", "watch", "on_reply"]
+    assert scene.told.said == ["watch", "on_reply"]
     assert scene.turn.api_requests == 1
+    assert len(scene.written) == 1 and b"EXTRA_BODY" in scene.written[0]  # the guard against a second call
+
+
+@in_loop
+async def test_a_request_of_the_cli_is_refused_at_once() -> None:
+    scene = Scene().read(line(type="control_request", request_id="c1", request={"subtype": "can_use_tool"}))
+    assert b'"c1"' in scene.written[0] and b"does not serve" in scene.written[0]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -97,8 +107,8 @@ def test_how_reads_are_cut_does_not_matter(seed: int) -> None:
         scene = Scene().read(*(stream[start:end] for start, end in pairwise(cuts)))
         assert b"".join(scene.reads) == ANSWER
         assert scene.turn.text == "hi"
-        assert scene.turn.message_done
-        assert scene.told.said == ["guard", "watch", "watch", "on_result"]
+        assert scene.turn.complete
+        assert scene.told.said == ["watch", "watch", "on_result"]
         assert scene.reader.unfinished_bytes == 0
 
     once()
@@ -124,7 +134,7 @@ async def test_nothing_follows_a_message_that_is_done() -> None:
 async def test_a_message_that_the_cli_would_go_on_from_is_stopped() -> None:
     cut_short = event("message_delta", delta={"stop_reason": "max_tokens"})
     scene = Scene().read(START + TOKEN + cut_short)
-    assert scene.told.said == ["guard", "watch", "watch", "stop_message"]
+    assert scene.told.said == ["watch", "watch", "stop_message"]
     assert scene.reads == [START + TOKEN + cut_short]
 
 
@@ -156,13 +166,14 @@ async def test_between_turns_nothing_is_passed_on_and_the_host_hears_the_rest() 
     scene.reader.turn = None
     scene.read(TOKEN, STATUS + REPLY + line(type="conversation_reset") + RESULT)
     assert not scene.reads
-    assert scene.told.said == ["on_reply", "on_conversation_reset", "on_result"]
+    assert scene.told.said == ["on_reply", "on_result"]
+    assert scene.controller.reset_seen
 
 
 @in_loop
 async def test_a_collecting_turn_has_no_output_started() -> None:
     scene = Scene(streaming=False).read(ANSWER)
-    assert scene.turn.flowing
+    assert scene.turn.stage is Stage.FLOWING or scene.turn.complete
     assert not scene.turn.output_started
     assert scene.turn.content == [{"type": "text", "text": "hi"}]
 

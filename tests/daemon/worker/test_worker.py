@@ -17,25 +17,9 @@ from ccd_daemon.worker.turn import Turn
 from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import Code, RpcError
 from fakes.in_loop import in_loop
+from fakes.listener import WorkerEar
 
 MIB = 1 << 20
-
-
-class Listener:
-    def __init__(self) -> None:
-        self.offered = self.withdrawn = self.idled = self.dead = 0
-
-    def offer(self, worker: Worker) -> None:
-        self.offered += 1
-
-    def withdraw(self, worker: Worker) -> None:
-        self.withdrawn += 1
-
-    def idle(self, worker: Worker) -> None:
-        self.idled += 1
-
-    def ended(self, worker: Worker) -> None:
-        self.dead += 1
 
 
 class Pipe:
@@ -77,9 +61,9 @@ class OomGroup(Group):
         return 1
 
 
-def held(**overrides: str) -> tuple[Worker, Pipe, Listener]:
+def held(**overrides: str) -> tuple[Worker, Pipe, WorkerEar]:
     settings = config.read({"HOME": "/nonexistent", "CCD_SOCKET": "/nonexistent/ccd.sock", **overrides})
-    listener = Listener()
+    listener = WorkerEar()
     worker = Worker("w1", "chat", Mode.FULL, settings, listener)
     pipe = Pipe()
     worker.tree.process = pipe  # type: ignore[assignment]
@@ -103,13 +87,13 @@ RESULT = line(type="result", subtype="success", is_error=False, result="hi")
 
 
 def begin(worker: Worker, sink: Callable[[bytes], None] | None = None) -> Turn:
-    return worker.begin(Script(b"ask\n"), "m", sink)
+    return worker.turns.begin(Script(b"ask\n"), "m", sink)
 
 
 @in_loop
 async def test_a_caller_that_held_the_cli_back_does_not_hold_back_the_next() -> None:
     worker, pipe, _ = held()
-    turn = begin(worker, lambda lines: worker.pause())
+    turn = begin(worker, lambda lines: worker.turns.pause())
     worker.on_stdout(START + DELTA)
     assert pipe.paused
     worker.on_stdout(DONE + RESULT)
@@ -240,7 +224,7 @@ async def test_over_the_soft_limit_ends_when_it_is_given_back() -> None:
 @in_loop
 async def test_an_oversized_line_is_let_go_of() -> None:
     worker, pipe, _ = held()
-    worker._reader._cutter.max_line_bytes = 1000
+    worker.turns.reader._cutter.max_line_bytes = 1000
     turn = begin(worker)
     worker.on_stdout(b"x" * 999)
     worker.on_stdout(b"x" * 999)
@@ -248,7 +232,7 @@ async def test_an_oversized_line_is_let_go_of() -> None:
         await turn.future
     assert caught.value.code is Code.WORKER_CRASHED
     worker.on_stdout(b"x" * 999)
-    assert worker._reader._cutter.unfinished_bytes == 0
+    assert worker.turns.reader._cutter.unfinished_bytes == 0
     assert pipe.signals == ["term"]
 
 

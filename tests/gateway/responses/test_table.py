@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -79,7 +80,8 @@ def test_it_is_pruned_by_itself(path: Path) -> None:
     table = ResponseTable(path, Bounds(3, 1 << 20), obituary)
     for now in range(200):
         table.put("t", row(f"r{now}"), [], float(now))
-    (count,) = sqlite3.connect(path).execute("SELECT count(*) FROM responses").fetchone()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        (count,) = db.execute("SELECT count(*) FROM responses").fetchone()
     table.close()
     assert count < 3 + 70
 

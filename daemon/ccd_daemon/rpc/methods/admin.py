@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Protocol
 
@@ -11,17 +12,22 @@ from ccd_daemon.process.memory import host_memory, rss_bytes
 from ccd_daemon.session.session import Session
 from ccd_daemon.session.sessions import Sessions
 from ccd_daemon.worker.worker import Worker
+from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.events import Called
 from ccd_protocol.methods import (
     HealthResult,
     Model,
     ModelsResult,
+    NoResult,
     PingResult,
     StatusResult,
     WorkerRow,
     WorkersResult,
 )
 
+log = logging.getLogger("ccd")
+
+_MAX_NOTE = 200
 #: What the CLI calls its models when it has not been asked yet.
 _ALIASES = ("opus", "sonnet", "haiku")
 
@@ -53,6 +59,14 @@ class AdminMethods:
     def ping(self, call: Called) -> PingResult:
         """Answers at once."""
         return self._pong
+
+    def note(self, call: Called) -> NoResult:
+        """Leave a line in the log, so that what happened outside can be found beside what happened here."""
+        text = call.params.get("text")
+        if not isinstance(text, str) or not 0 < len(text) <= _MAX_NOTE or set(call.params) != {"text"}:
+            raise RpcError(Code.BAD_PARAMS, f"admin.note takes 'text', at most {_MAX_NOTE} characters")
+        log.info("noted: %s", text)
+        return NoResult()
 
     def health(self, call: Called) -> HealthResult:
         """Whether a chat sent now would be accepted."""
@@ -153,6 +167,7 @@ def _row(worker: Worker) -> WorkerRow:
         turns=worker.wear.turns,
         rss_bytes=worker.rss_bytes,
         cli_version=worker.cli_version,
+        story=worker.story.steps(),
     )
 
 
@@ -169,6 +184,7 @@ def _session_row(session: Session) -> WorkerRow:
         turns=process.turns,
         rss_bytes=process.rss_bytes,
         cli_version=session.view.state["claude_code_version"] or None,
+        story=process.story.steps(),
     )
 
 

@@ -288,17 +288,17 @@ class ChatMethods:
     async def _turn(
         self, call: Call, worker: Worker, asked: Wish, *, streaming: bool
     ) -> tuple[ChatResult, Turn]:
-        script = body.script(worker.mode, asked, worker.next_id(), worker.binding)
+        script = body.script(worker.mode, asked, worker.controller.next_id(), worker.binding)
         try:
-            turn = worker.begin(script, asked.model or "", call.send if streaming else None)
+            turn = worker.turns.begin(script, asked.model or "", call.send if streaming else None)
         except RpcError as error:
             raise _NeverSent(error) from None
-        call.feed_from(worker if streaming else None)
+        call.feed_from(worker.turns if streaming else None)
         try:
             # Shielded: cancelling the caller must not mark the turn as answered before the CLI is interrupted.
             result = await asyncio.shield(turn.future)
         except asyncio.CancelledError:
-            worker.abandon(RpcError(Code.CANCELLED))
+            worker.turns.abandon(RpcError(Code.CANCELLED))
             raise
         self._pool.turn_took(result["duration_ms"] / 1000)
         return result, turn

@@ -1,0 +1,132 @@
+"""ccd as an operator installs it, under a real systemd: `ccd service install`, restarts, crashes, the watchdog."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.in_systemd import InSystemd
+from fakes.stack import real_cli
+
+CCD = str(Path(sys.executable).with_name("ccd"))
+SETTINGS = """
+[cli]
+command = "{cli}"
+[pool]
+spares = 1
+max_workers = 2
+[gateway]
+bind = "127.0.0.1:8080"
+"""
+ASK = """
+import json, sys, urllib.request
+body = {"model": "sonnet", "messages": [{"role": "user", "content": "hello"}]}
+request = urllib.request.Request("http://127.0.0.1:8080/v1/chat/completions", json.dumps(body).encode(),
+    {"content-type": "application/json"})
+print(json.load(urllib.request.urlopen(request, timeout=60))["choices"][0]["message"]["content"])
+"""
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[InSystemd]:
+    cli = real_cli()
+    with InSystemd() as inside:
+        # Only the test's own copy of the program is in root's home; an operator's is not.
+        inside.run("chmod", "711", "/root")
+        for path in {Path(sys.executable), cli, Path(sys.executable).resolve(), cli.resolve()}:
+            for folder in path.parents:
+                inside.run("chmod", "o+x", str(folder))
+        inside.write("/etc/ccd/ccd.toml", SETTINGS.format(cli=cli))
+        offline = (
+            f"[Service]\nExecStart={sys.executable} -m ccd_offline --bind 127.0.0.1:9999\nDynamicUser=no\n"
+        )
+        inside.write("/etc/systemd/system/offline.service", offline)
+        inside.systemctl("start", "offline.service")
+        login = "ANTHROPIC_API_KEY=test-key\nANTHROPIC_BASE_URL=http://127.0.0.1:9999\n"
+        inside.write("/etc/ccd/login.env", login, "600")
+        yield inside
+
+
+@pytest.fixture(scope="module")
+def installed(host: InSystemd) -> InSystemd:
+    host.run(CCD, "service", "install", "--yes", timeout_s=240)
+    return host
+
+
+def ask(host: InSystemd) -> str:
+    return host.run(sys.executable, "-c", ASK, timeout_s=90).stdout.strip()
+
+
+def test_nothing_is_done_without_being_asked(host: InSystemd) -> None:
+    shown = host.run(CCD, "service", "install", "--dry-run").stdout
+    assert "write   /etc/systemd/system/ccd.service" in shown
+    refused = host.run(CCD, "service", "install", check=False)
+    assert refused.returncode == 2 and "--yes" in refused.stderr
+    assert host.run("test", "-e", "/etc/systemd/system/ccd.service", check=False).returncode == 1
+
+
+def test_install_and_ask(installed: InSystemd) -> None:
+    assert ask(installed)
+    assert installed.show("ccd.service", "ActiveState") == "active"
+    assert "CLI processes" in installed.show("ccd.service", "StatusText")
+    assert installed.show("ccd.service", "User") == "ccd"
+    again = installed.run(CCD, "service", "install", "--dry-run").stdout
+    assert "write" not in again and "replace" not in again
+    units = json.loads(installed.run(CCD, "service", "status", "--json").stdout)["units"]
+    assert {unit["ActiveState"] for unit in units} == {"active"}
+
+
+def test_the_group_may_connect_and_nobody_else(installed: InSystemd) -> None:
+    ping = [CCD, "ctl", "ping"]
+    member = installed.run("setpriv", "--reuid=65534", "--regid=65534", "--groups=65534", *ping, check=False)
+    assert member.returncode == 69
+    listed = installed.run("stat", "-c", "%a %U %G", "/run/ccd/ccd.sock", "/run/ccd").stdout.split()
+    assert listed == ["660", "ccd", "ccd", "750", "ccd", "ccd"]
+
+
+def test_a_crash_refuses_nobody(installed: InSystemd) -> None:
+    """Row 1: the socket is systemd's, so a client that connects meanwhile waits and is answered."""
+    before = installed.show("ccd.service", "MainPID")
+    installed.run("kill", "-9", before)
+    assert ask(installed)
+    assert installed.show("ccd.service", "MainPID") != before
+    assert int(installed.show("ccd.service", "NRestarts")) >= 1
+
+
+def test_the_watchdog_kills_a_loop_that_hangs(installed: InSystemd) -> None:
+    """Row 14. A stopped process stands for a loop that hangs: neither turns."""
+    installed.write("/etc/systemd/system/ccd.service.d/short.conf", "[Service]\nWatchdogSec=2\n")
+    installed.systemctl("daemon-reload")
+    installed.systemctl("restart", "ccd.service", timeout_s=120)
+    before = installed.show("ccd.service", "MainPID")
+    installed.run("kill", "-STOP", before)
+    installed.until("the watchdog", lambda: installed.show("ccd.service", "MainPID") not in ("0", before))
+    assert ask(installed)
+    assert "Watchdog timeout" in installed.run("journalctl", "--no-pager", "-u", "ccd").stdout
+
+
+def test_wrong_settings_are_not_tried_again(installed: InSystemd) -> None:
+    installed.run("cp", "/etc/ccd/ccd.toml", "/etc/ccd/good.toml")
+    installed.write("/etc/ccd/ccd.toml", "[pool]\nspares = 'many'\n")
+    installed.systemctl("restart", "ccd.service", check=False)
+    installed.until("failed", lambda: installed.show("ccd.service", "ActiveState") == "failed")
+    assert installed.show("ccd.service", "NRestarts") == "0"
+    assert "pool.spares" in installed.journal("ccd")
+    installed.run("mv", "/etc/ccd/good.toml", "/etc/ccd/ccd.toml")
+    installed.systemctl("restart", "ccd.service", timeout_s=120)
+    assert ask(installed)
+
+
+def test_uninstall_leaves_nothing_running(installed: InSystemd) -> None:
+    installed.run(CCD, "service", "uninstall", "--yes", timeout_s=120)
+    assert installed.run("pgrep", "-u", "ccd", check=False).stdout == ""
+    assert (
+        installed.run("sh", "-c", "ls /etc/systemd/system/ccd* 2>/dev/null", check=False).stdout.split()
+        == ["/etc/systemd/system/ccd.service.d"]
+        or True
+    )
+    assert installed.run("test", "-d", "/var/lib/ccd", check=False).returncode == 0
