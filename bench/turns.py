@@ -99,7 +99,7 @@ class HandDriven:
     def __init__(self, cli: Path, home: Path, api: Endpoint) -> None:
         environ = worker_environ(home, api)
         self._process = subprocess.Popen(
-            [*death_wrapper(), str(cli), *argv.LEAN_ARGV],
+            [*death_wrapper(), str(cli), *argv.worker_argv(Mode.FULL)],
             env=environ,
             cwd=environ["CLAUDE_CONFIG_DIR"],
             stdin=subprocess.PIPE,
@@ -169,7 +169,7 @@ def through_socket(client: Client, chat: Mapping[str, object] = _CHAT) -> Timing
     """One `chat.stream` of the blocking client on an open connection."""
     started = perf_counter()
     delta_ms = 0.0
-    with client.stream("chat.stream", chat) as stream:
+    with client.call_stream("chat.stream", chat) as stream:
         for payload in stream:
             if not delta_ms and b'"text_delta"' in payload:
                 delta_ms = 1000 * (perf_counter() - started)

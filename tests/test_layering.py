@@ -68,6 +68,37 @@ FLOORS: dict[str, dict[str, int]] = {
         "errors": 0,
         "logs": 0,
     },
+    # The edge asks `access` who comes in, so it stands on it; the surfaces share `surface` and know nothing of each
+    # other. What is not named here is a surface too: a new one needs no floor.
+    "ccd_gateway": {
+        "__main__": 11,
+        "server": 10,
+        "app": 9,
+        "openapi": 8,
+        "*": 7,
+        "conversations": 6,
+        "surface": 5,
+        "answer": 4,
+        "edge": 3,
+        "access": 2,
+        "images": 2,
+        "shapes": 1,
+        "settings": 1,
+        "boot_signals": 0,
+        "errors": 0,
+        "names": 0,
+    },
+    "ccd_offline": {
+        "__main__": 5,
+        "server": 4,
+        "app": 3,
+        "answer": 2,
+        "rules": 1,
+        "errors": 0,
+        "ledger": 0,
+        "models": 0,
+        "tokens": 0,
+    },
 }
 
 #: Rooms and modules that decide and write text only: no event loop, no operating system.
@@ -111,6 +142,12 @@ def imported(file: Path) -> set[str]:
     return names
 
 
+def rooms_of(package: str) -> set[str]:
+    """All rooms of a package, and the modules at its top."""
+    modules = (module_name(package, file) for name, file in files() if name == package)
+    return {room_of(package, module) for module in modules} - {""}
+
+
 def room_of(package: str, module: str) -> str:
     """The first word below the package: a room, or a module that stands at its top."""
     return module.removeprefix(package).lstrip(".").partition(".")[0]
@@ -144,7 +181,8 @@ def test_floors(package: str, file: Path) -> None:
     here = room_of(package, module_name(package, file))
     if not here:
         return
-    assert here in floors, f"{here} stands on no floor"
+    floors = {**dict.fromkeys(rooms_of(package), floors.get("*", -1)), **floors}
+    assert floors[here] >= 0, f"{here} stands on no floor"
     for name in imported(file):
         if not name.startswith(package + "."):
             continue

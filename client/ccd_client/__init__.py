@@ -10,13 +10,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ccd_client import events
-from ccd_client._api import ChatOptions
-from ccd_client._batch import BatchItem
+from ccd_client._calls.batch import BatchItem
+from ccd_client._calls.options import ChatOptions
 from ccd_client._sync import Client, Stream
 from ccd_client.events import Answer
-from ccd_protocol.errors import Code, RpcError
+from ccd_protocol.errors import (
+    BudgetExceeded,
+    Busy,
+    Code,
+    Conflict,
+    ContextTooLong,
+    Failed,
+    Forbidden,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    NotLoggedIn,
+    RateLimited,
+    RpcError,
+    TimedOut,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
+    __version__: str
     from ccd_client._async import AsyncStream
     from ccd_client._asyncio import AsyncClient
     from ccd_client._trio import TrioClient
@@ -26,12 +43,26 @@ __all__ = [
     "AsyncClient",
     "AsyncStream",
     "BatchItem",
+    "BudgetExceeded",
+    "Busy",
     "ChatOptions",
     "Client",
     "Code",
+    "Conflict",
+    "ContextTooLong",
+    "Failed",
+    "Forbidden",
+    "InvalidRequest",
+    "ModelNotFound",
+    "NotFound",
+    "NotLoggedIn",
+    "RateLimited",
     "RpcError",
     "Stream",
+    "TimedOut",
     "TrioClient",
+    "Unavailable",
+    "__version__",
     "events",
 ]
 
@@ -43,6 +74,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("ccdaemon")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -1,6 +1,6 @@
 """What the two asynchronous clients share: calls and streams over a connection that can wait.
 
-A `Waiter` is a connection of one framework; everything else here is the same under asyncio, uvloop and trio.
+An `AsyncConnection` is a connection of one framework; everything else here is the same under asyncio, uvloop and trio.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mappi
 from typing import Any, Protocol, Self, TypeVar
 
 from ccd_client import _core
-from ccd_client._api import AsyncApi
+from ccd_client._calls.api import AsyncApi
 from ccd_client._core import DEFAULT_WINDOW_BYTES, Exchange, Handler, Handlers, Link
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.peer import Called
@@ -20,7 +20,7 @@ from ccd_protocol.peer import Called
 _C = TypeVar("_C")
 
 
-class Waiter(Protocol):
+class AsyncConnection(Protocol):
     """A connection, as calls and streams use it."""
 
     link: Link
@@ -38,12 +38,14 @@ class Waiter(Protocol):
         """Have orphaned streams cancelled by the event loop; called from finalisers, in any thread."""
 
 
-def _abandon(connection: Waiter, exchange: Exchange, reason: str, error: RpcError | None = None) -> None:
+def _abandon(
+    connection: AsyncConnection, exchange: Exchange, reason: str, error: RpcError | None = None
+) -> None:
     connection.link.abandon(exchange, reason, error)
     connection.flush()
 
 
-def _guard_s(connection: Waiter, timeout_s: float | None) -> float | None:
+def _guard_s(connection: AsyncConnection, timeout_s: float | None) -> float | None:
     return None if timeout_s is None else connection.now_s() + timeout_s + _core.GUARD_S
 
 
@@ -76,7 +78,7 @@ class _Passage:
 
     __slots__ = ("_connection", "_error", "_exchange", "_heard_s", "_sink")
 
-    def __init__(self, connection: Waiter, exchange: Exchange, sink: Sink) -> None:
+    def __init__(self, connection: AsyncConnection, exchange: Exchange, sink: Sink) -> None:
         self._connection = connection
         self._exchange = exchange
         self._sink = sink
@@ -106,7 +108,7 @@ class _Passage:
 
 
 async def _wait(
-    connection: Waiter,
+    connection: AsyncConnection,
     exchange: Exchange,
     timeout_s: float | None,
     deadline_s: float | None,
@@ -121,7 +123,7 @@ async def _wait(
 
 
 def _check_deadline(
-    connection: Waiter, exchange: Exchange, timeout_s: float | None, deadline_s: float | None
+    connection: AsyncConnection, exchange: Exchange, timeout_s: float | None, deadline_s: float | None
 ) -> None:
     if deadline_s is not None and not exchange.done and connection.now_s() >= deadline_s:
         _abandon(connection, exchange, "deadline", _core.deadline_error(timeout_s))
@@ -155,7 +157,7 @@ class AsyncStream(AsyncIterator[bytes]):
         self._exchange = Exchange(handlers)
         self._request: tuple[Any, ...] | None = request
         self._timeout_s: float | None = request[2]
-        self._connection: Waiter | None = None
+        self._connection: AsyncConnection | None = None
         self._deadline_s: float | None = None
 
     async def open(self) -> Self:
@@ -272,6 +274,7 @@ class AsyncCalls(AsyncApi):
         path: the socket; by default `ccd_settings.paths.socket_path()`.
         timeout_s: the deadline of calls that name none; None is none.
         reconnect_wait_s: how long a call waits for a daemon that was there before and is gone.
+        retries: how often a typed call that may succeed later is sent again, after as long as the daemon says.
     """
 
     def __init__(
@@ -280,19 +283,22 @@ class AsyncCalls(AsyncApi):
         *,
         timeout_s: float | None = None,
         reconnect_wait_s: float = 1.0,
+        retries: int = 0,
     ) -> None:
         self.path = _core.resolved(path)
+        self.retries = retries
+        self._closed = False
         self._timeout_s = timeout_s
         self._reconnect_wait_s = reconnect_wait_s
         self._live: set[Any] = set()  # connections, also those that only finish their calls
 
     @abstractmethod
-    async def _connected(self) -> Waiter:
+    async def _connected(self) -> AsyncConnection:
         """A connection that takes new calls."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Close the connection; calls in progress fail LOST."""
+        """Close the client for good; calls in progress fail LOST, later ones raise RuntimeError."""
 
     async def call(
         self, method: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
@@ -312,7 +318,7 @@ class AsyncCalls(AsyncApi):
             await _wait(connection, exchange, timeout_s, deadline_s)
         return exchange.outcome()
 
-    def stream(
+    def call_stream(
         self,
         method: str,
         params: Mapping[str, Any] | None = None,
@@ -334,6 +340,9 @@ class AsyncCalls(AsyncApi):
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         return AsyncStream(self, handlers, (method, params, timeout_s, window_bytes))
+
+    def __repr__(self) -> str:
+        return _core.shown(self)
 
     async def __aenter__(self) -> Self:
         return self

@@ -140,7 +140,8 @@ class AsyncClient(AsyncCalls):
     _connecting: asyncio.Future[_Connection] | None = None
 
     async def close(self) -> None:
-        """Close the connection; calls in progress fail LOST. A later call opens a new one."""
+        """Close the client for good; calls in progress fail LOST, later ones raise RuntimeError."""
+        self._closed = True
         self._settle_in()
         if self._connecting is not None:
             self._connecting.cancel()
@@ -148,6 +149,10 @@ class AsyncClient(AsyncCalls):
         for connection in list(self._live):
             connection.close()
             await connection.closed
+
+    async def sleep(self, pause_s: float) -> None:
+        """Let others run for a while."""
+        await asyncio.sleep(pause_s)
 
     async def _together(self, work: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
         try:
@@ -159,6 +164,7 @@ class AsyncClient(AsyncCalls):
 
     async def _connected(self) -> _Connection:
         """A connection that takes new calls and has room for their bytes; callers share one attempt."""
+        _core.check_open(self)
         self._settle_in()
         connection = self._connection
         if connection is None or not connection.link.usable:

@@ -262,6 +262,21 @@ def resolved(path: str | os.PathLike[str] | None) -> str:
     return os.fspath(path) if path is not None else str(socket_path())
 
 
+def check_open(client: Any) -> None:
+    """A closed client stays closed.
+
+    Raises:
+        RuntimeError: it is.
+    """
+    if client._closed:
+        raise RuntimeError("this client is closed; make another one")
+
+
+def shown(client: Any) -> str:
+    """The client, for a reader of a log or a debugger."""
+    return f"<{type(client).__name__} of {client.path}{', closed' if client._closed else ''}>"
+
+
 def connected_socket(path: str) -> socket.socket:
     """A connected socket that does not block. On Unix sockets connecting succeeds or fails at once."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from ccd_client import _core
-from ccd_client._api import BlockingApi
+from ccd_client._calls.api import BlockingApi
 from ccd_client._core import DEFAULT_WINDOW_BYTES, Exchange, Handlers
 from ccd_client._turns import Connection
 from ccd_protocol.errors import Code, RpcError
@@ -84,6 +84,7 @@ class Client(BlockingApi):
         path: the socket; by default `ccd_settings.paths.socket_path()`.
         timeout_s: the deadline of calls that name none; None is none.
         reconnect_wait_s: how long a call waits for a daemon that was there before and is gone.
+        retries: how often a typed call that may succeed later is sent again, after as long as the daemon says.
     """
 
     def __init__(
@@ -92,8 +93,11 @@ class Client(BlockingApi):
         *,
         timeout_s: float | None = None,
         reconnect_wait_s: float = 1.0,
+        retries: int = 0,
     ) -> None:
         self.path = _core.resolved(path)
+        self.retries = retries
+        self._closed = False
         self._timeout_s = timeout_s
         self._reconnect_wait_s = reconnect_wait_s
         self._lock = threading.Lock()
@@ -122,7 +126,7 @@ class Client(BlockingApi):
                 self._wait(connection, exchange, timeout_s, deadline_s)
         return exchange.outcome()
 
-    def stream(
+    def call_stream(
         self,
         method: str,
         params: Mapping[str, Any] | None = None,
@@ -152,12 +156,16 @@ class Client(BlockingApi):
         return Stream(self, connection, exchange, timeout_s)
 
     def close(self) -> None:
-        """Close the connection; calls in progress fail LOST. A later call opens a new one."""
+        """Close the client for good; calls in progress fail LOST, later ones raise RuntimeError."""
         with self._lock:
+            self._closed = True
             for connection in (*self._leaving, *filter(None, [self._connection])):
                 connection.close("the client was closed")
             self._leaving.clear()
             self._connection = None
+
+    def __repr__(self) -> str:
+        return _core.shown(self)
 
     def __enter__(self) -> Self:
         return self
@@ -224,6 +232,7 @@ class Client(BlockingApi):
 
     def _connected(self) -> Connection:
         """A connection that takes new calls; threads share one attempt and its failure."""
+        _core.check_open(self)
         while self._connecting:
             self._changed.wait()
             if self._connection is None and not self._connecting:
@@ -238,6 +247,9 @@ class Client(BlockingApi):
             finally:
                 self._connecting = False
                 self._changed.notify_all()
+            if self._closed:  # meanwhile
+                self._connection.close("the client was closed")
+                _core.check_open(self)
         return self._connection
 
     def _connect(self, old: Connection | None) -> Connection:

@@ -139,10 +139,15 @@ class TrioClient(AsyncCalls):
             await self._manager.__aexit__(None, None, None)
 
     async def close(self) -> None:
-        """Close the connection; calls in progress fail LOST. A later call opens a new one."""
+        """Close the client for good; calls in progress fail LOST, later ones raise RuntimeError."""
+        self._closed = True
         self._connection = None
         for connection in list(self._live):
             connection.close()
+
+    async def sleep(self, pause_s: float) -> None:
+        """Let others run for a while."""
+        await trio.sleep(pause_s)
 
     async def _together(self, work: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
         try:
@@ -154,6 +159,7 @@ class TrioClient(AsyncCalls):
 
     async def _connected(self) -> _Connection:
         """A connection that takes new calls."""
+        _core.check_open(self)
         connection = self._connection
         if connection is not None and connection.link.usable:
             return connection

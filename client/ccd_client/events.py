@@ -88,6 +88,11 @@ class Answer:
     result: Mapping[str, Any] = field(repr=False)
 
     @property
+    def cost_usd(self) -> float:
+        """What it cost, as the CLI reckons."""
+        return float(self.result.get("cost_usd") or 0.0)
+
+    @property
     def tool_calls(self) -> list[ToolCall]:
         """The calls that the model makes, in its order."""
         calls = (block for block in self.content if block.get("type") == "tool_use")
@@ -123,6 +128,12 @@ def _answer(content: list[dict[str, Any]], result: Mapping[str, Any]) -> Answer:
     text = "".join(block.get("text", "") for block in content if block.get("type") == "text")
     usage = result.get("usage") or {}
     return Answer(text, content, result.get("stop_reason"), usage, result.get("model") or "", result)
+
+
+def lines_of(data: bytes) -> tuple[list[dict[str, Any]], bytes]:
+    """The JSON lines in what came, and what is left of a line that is not complete."""
+    whole, _, rest = data.rpartition(b"\n")
+    return [json.loads(line) for line in whole.split(b"\n") if line], rest
 
 
 class Decoder:

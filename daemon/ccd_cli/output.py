@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 _ANY_WIDTH = 100_000  # more than a line can have
 MIB = 1024 * 1024
+
+
+def is_lively(stream: TextIO) -> bool:
+    """Whether what is written there may be moved about: a terminal, and not one that says it is dumb."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 def show(value: Any, as_json: bool, human: Callable[[Any], None]) -> None:

@@ -27,16 +27,21 @@ from ccd_daemon.claude.binary import find as find_cli
 from ccd_daemon.claude.binary import resolve as resolve_cli
 from ccd_daemon.claude.capability import capabilities
 from ccd_daemon.claude.login import login_kind, mode_for
+from ccd_daemon.claude.probe import traces_in
+from ccd_daemon.claude.tuning import TRACES, Tuning, sparing, speeding
 from ccd_daemon.config import Settings
 from ccd_daemon.housekeeping import Housekeeping
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.process import cgroup, memory, reaper
 from ccd_daemon.process.lineage import Origin
 from ccd_daemon.process.process import WORKER_MARKER
-from ccd_daemon.rpc.connection import Handler
+from ccd_daemon.rpc.call import Handler, handlers
 from ccd_daemon.rpc.methods.admin import AdminMethods
+from ccd_daemon.rpc.methods.cache import CacheMethods
 from ccd_daemon.rpc.methods.chat import ChatMethods
 from ccd_daemon.rpc.methods.conversation import ConversationMethods
+from ccd_daemon.rpc.methods.daemon import DaemonMethods
+from ccd_daemon.rpc.methods.model import ModelMethods
 from ccd_daemon.rpc.methods.remembered import Remembered
 from ccd_daemon.rpc.methods.session import SessionMethods
 from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind
@@ -78,6 +83,7 @@ class Daemon:
         self.login = login_kind({**environ, **settings.cli.env})
         self.mode = mode_for(settings.engine.body, self.login)
         self.command = self._find_cli()
+        self._tuned = self._probe()
         if not self._private_config():
             # Processes that share a configuration tear it when they start at the same time.
             self.settings = settings = replace(settings, pool=replace(settings.pool, spawn_concurrency=1))
@@ -87,11 +93,17 @@ class Daemon:
         self._cache = AnswerCache(settings.cache)
         self._remembered = Remembered(self._cache, self._loop.time, with_tools=settings.cache.tools)
         self.pool = Pool(settings, self.mode, self._launch, private_login=self.login.is_key)
-        alone = contextlib.nullcontext if self._private_config() else self.pool.held
+        alone = contextlib.nullcontext if self._private_config() else self.pool.spawner.stopped
         self.sessions = Sessions(settings, self._launch_session, alone)
         self.checker = Checker(settings.deadlines.check_s)
         self.housekeeping = Housekeeping(
-            self.pool, self.sessions, settings, self.command, self._round, lambda: self.checker.pids
+            self.pool,
+            self.sessions,
+            settings,
+            self.command,
+            self._round,
+            self._replaced,
+            lambda: self.checker.pids,
         )
         marker = f"{reaper.DAEMON_MARKER}={self._owner}"
         origin = Origin(os.getpid(), group=self.groups.prefix, marker=marker)
@@ -114,6 +126,22 @@ class Daemon:
         self.cli_version = cli.version
         return cli.path
 
+    def _probe(self) -> dict[str, str]:
+        """What makes the installed CLI faster, and each request one call. Blocks while its file is searched, once."""
+        cache = self.settings.data_dir / "cli-probe.json"
+        known = traces_in(self.command, TRACES, cache)
+        return speeding(Tuning(self.settings.engine.tuning), known) | sparing(known)
+
+    def _replaced(self) -> None:
+        """The CLI's file is another one: idle processes end, and what the new one knows is looked up meanwhile."""
+        self.pool.roll()
+        probing = self._loop.run_in_executor(None, self._probe)
+        probing.add_done_callback(self._probed)
+
+    def _probed(self, probing: asyncio.Future[dict[str, str]]) -> None:
+        if not probing.cancelled() and probing.exception() is None:
+            self._tuned = probing.result()
+
     def _handlers(self) -> dict[str, Handler]:
         chat = ChatMethods(
             self.pool,
@@ -128,33 +156,17 @@ class Daemon:
             self.conversations, lambda call: self.server.may_speak_for_others(call.identity)
         )
         sessions = SessionMethods(self.sessions, self.server, self.settings.sessions)
-        admin = AdminMethods(self)
-        return {
-            "chat.stream": Handler(chat.stream, streams=True),
-            "chat.complete": Handler(chat.complete),
-            "conversation.create": Handler(named.create),
-            "conversation.get": Handler(named.get),
-            "conversation.list": Handler(named.list),
-            "conversation.messages": Handler(named.messages),
-            "conversation.delete": Handler(named.delete),
-            "session.open": Handler(sessions.open),
-            "session.list": Handler(sessions.list),
-            "session.get": Handler(sessions.get),
-            "session.close": Handler(sessions.close),
-            "session.attach": Handler(sessions.attach, streams=True),
-            "session.send": Handler(sessions.send),
-            "session.interrupt": Handler(sessions.interrupt),
-            "session.set_model": Handler(sessions.set_model),
-            "session.set_permission_mode": Handler(sessions.set_permission_mode),
-            "session.answer": Handler(sessions.answer),
-            "cache.stats": Handler(lambda call: self._remembered.stats(), at_once=True),
-            "daemon.ping": Handler(admin.ping, at_once=True),
-            "daemon.health": Handler(admin.health, at_once=True),
-            "model.list": Handler(admin.models, at_once=True),
-            "admin.status": Handler(admin.status, at_once=True, admin=True),
-            "admin.workers": Handler(admin.workers, at_once=True, admin=True),
-            "admin.note": Handler(admin.note, at_once=True, admin=True),
-        }
+        return handlers(
+            {
+                "chat": chat,
+                "conversation": named,
+                "session": sessions,
+                "cache": CacheMethods(self._remembered),
+                "model": ModelMethods(self.pool, self.settings.profiles),
+                "daemon": DaemonMethods(self.pool, self.version),
+                "admin": AdminMethods(self),
+            }
+        )
 
     # --- workers ---
 
@@ -168,10 +180,11 @@ class Daemon:
             markers={reaper.DAEMON_MARKER: self._owner, WORKER_MARKER: marker},
             max_retries=self.settings.cli.max_retries,
             config_dir=str(home) if self._private_config() else None,
+            tuned=self._tuned,
         )
         limits = self.settings.pool
         group = partial(self.groups.open, worker.id, limits.rss_hard_bytes, limits.max_processes)
-        worker.start(self.command, argv.LEAN_ARGV, env, home, group)
+        worker.start(self.command, argv.worker_argv(worker.mode), env, home, group)
 
     def _launch_session(self, session: Session, folder: int | None, wish: SessionWish) -> None:
         limits = self.settings.pool
@@ -217,6 +230,7 @@ class Daemon:
                 "capabilities": capabilities(self.pool.cli_version or self.cli_version, self.pool.announced),
             },
             "sessions": {"running": len(self.sessions.processes), **self.sessions.counters},
+            "tuning": {"set": settings.engine.tuning, "variables": dict(self._tuned)},
             "login": {"kind": self.login, "mode": self.mode},
             "settings": {
                 "file": str(settings.source) if settings.source else None,

@@ -37,6 +37,7 @@ class Housekeeping:
         settings: Settings,
         command: Path,
         rounds: Callable[[], None],
+        replaced: Callable[[], None],
         other_pids: Callable[[], list[int]] = list,
     ) -> None:
         self.pressure = 0.0
@@ -46,6 +47,7 @@ class Housekeeping:
         self._settings = settings
         self._command = command
         self._rounds = rounds  # what else is due once a second
+        self._replaced = replaced  # the CLI's file is another one
         self._other_pids = other_pids  # children of the daemon that are no workers
         self._loop = asyncio.get_running_loop()
         self._identity = identity(command)
@@ -84,7 +86,7 @@ class Housekeeping:
         if now is not None and now != self._identity:
             self._identity = now
             log.warning("%s was replaced: rolling the CLI processes over to the new one", self._command)
-            self._pool.roll()
+            self._replaced()
         self._rounds()
 
     def _measure(self, *, everybody: bool) -> float:

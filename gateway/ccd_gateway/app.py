@@ -4,119 +4,107 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias, cast
 
 import falcon
 import falcon.asgi
-from falcon.inspect import inspect_routes
+from falcon.routing import CompiledRouter
 
+from ccd_gateway import boot_signals, health
 from ccd_gateway.access.auth import Door, KeyStore
+from ccd_gateway.access.caller import caller_of
 from ccd_gateway.access.metering import Books
 from ccd_gateway.answer.backend import Backend
-from ccd_gateway.anthropic.edge import MessagesEdge
-from ccd_gateway.anthropic.models import Models as AnthropicModels
-from ccd_gateway.anthropic.routes import CountTokens, Messages
-from ccd_gateway.chat.routes import ChatCompletions
-from ccd_gateway.compat.edge import OlderEdge
-from ccd_gateway.compat.routes import add_routes as add_legacy_routes
-from ccd_gateway.edge import absent
+from ccd_gateway.anthropic import routes as anthropic
+from ccd_gateway.chat import routes as chat
+from ccd_gateway.compat import routes as compat
+from ccd_gateway.conversations import routes as conversations
+from ccd_gateway.edge.absent import absent
 from ccd_gateway.edge.access_log import AccessLog
 from ccd_gateway.edge.browser import BrowserRules
 from ccd_gateway.edge.envelope import App as AsgiApp
 from ccd_gateway.edge.envelope import Envelope
-from ccd_gateway.errors import JSON, ApiError, from_rpc
-from ccd_gateway.health import Health
-from ccd_gateway.models import Models
+from ccd_gateway.edge.routing import Route, Routes
+from ccd_gateway.errors import JSON, ApiError, fault, from_rpc
+from ccd_gateway.models import routes as models
 from ccd_gateway.openapi import OpenApi
-from ccd_gateway.responses.routes import Responses
-from ccd_gateway.server import boot_signals
-from ccd_gateway.sessions.routes import NoDiallingIn, Sessions, Upgrade
-from ccd_gateway.sessions.socket import SessionSockets
+from ccd_gateway.responses import routes as responses
+from ccd_gateway.sessions import routes as sessions
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.errors import RpcError
 
 App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
+Closing = Callable[[], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 
-def create_app(settings: GatewaySettings, backend: Backend | None = None) -> AsgiApp:
+def create_app(settings: GatewaySettings, environ: Mapping[str, str] = os.environ) -> AsgiApp:
     """Build the application. It keeps nothing open before its first request, so it can be built before a fork."""
-    backend = backend or Backend(
-        settings.daemon_socket(os.environ),
+    backend = Backend(
+        settings.daemon_socket(environ),
         max_calls=settings.max_streams,
         timeout_s=settings.request_timeout_s,
         reconnect_wait_s=settings.reconnect_wait_s,
-        books=Books(settings.usage_path(os.environ)),
+        books=Books(settings.usage_path(environ)),
     )
-    store = KeyStore(settings.keys_path(os.environ))
+    store = KeyStore(settings.keys_path(environ))
     store.keys()  # before the fork: a worker that replaces another knows that there were keys
     log = AccessLog(settings.access_log)
-    app: App = falcon.asgi.App(middleware=[_Lifespan(backend, log)])
-    app.req_options.strip_url_path_trailing_slash = True
-    _add_routes(app, backend, settings)
-    app.add_sink(absent.sink([route.path for route in inspect_routes(app)]), "/")
+    answers = responses.Responses(backend, settings, environ)
+    listed = all_routes(backend, settings, store, answers)
+    routes = Routes(listed, absent(listed))
+    app: App = falcon.asgi.App(
+        middleware=[_Lifespan([answers.close, backend.close], log)],
+        router=cast(CompiledRouter, routes),  # only `find` is ever called
+    )
     _add_error_handlers(app)
-    rules = BrowserRules(settings.bind_host, settings.allowed_hosts, settings.allowed_origins)
-    envelope = Envelope(
+    return Envelope(
         cast(AsgiApp, app),
-        rules,
+        routes,
+        BrowserRules(settings.bind_host, settings.allowed_hosts, settings.allowed_origins),
         max_requests=settings.max_streams,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
         door=Door(store, settings.require_keys),
-        sockets=SessionSockets(backend, settings, store),
         log=log,
     )
-    return OlderEdge(MessagesEdge(envelope))
 
 
-def _add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
-    models = AnthropicModels(backend, settings, Models(backend, settings))
-    app.add_route("/health", Health(backend, json=settings.json_health))
-    app.add_route("/v1/models", models)
-    app.add_route("/v1/models/{model:path}", models, suffix="one")
-    app.add_route("/v1/chat/completions", ChatCompletions(backend, settings))
-    app.add_route("/v1/messages", Messages(backend, settings))
-    app.add_route("/v1/messages/count_tokens", CountTokens(settings))
-    app.add_route("/openapi.json", OpenApi())
-    add_legacy_routes(app, backend, settings)
-    _add_sessions(app, backend, settings)
-    _add_responses(app, Responses(backend, settings, dict(os.environ)))
-
-
-def _add_sessions(app: App, backend: Backend, settings: GatewaySettings) -> None:
-    sessions = Sessions(backend, settings)
-    app.add_route("/v1/sessions", sessions)
-    app.add_route("/v1/sessions/{name:path}", sessions, suffix="one")
-    app.add_route("/ws/session/{name:path}", Upgrade())
-    app.add_route("/ws/cli/{name:path}", NoDiallingIn())
-
-
-def _add_responses(app: App, responses: Responses) -> None:
-    app.add_middleware(responses)  # for its end
-    app.add_route("/v1/responses", responses)
-    app.add_route("/v1/responses/input_tokens", responses, suffix="tokens")
-    app.add_route("/v1/responses/{response_id}", responses, suffix="one")
-    app.add_route("/v1/responses/{response_id}/cancel", responses, suffix="cancel")
-    app.add_route("/v1/responses/{response_id}/input_items", responses, suffix="items")
+def all_routes(
+    backend: Backend, settings: GatewaySettings, keys: KeyStore, answers: responses.Responses
+) -> list[Route]:
+    """Every route that there is."""
+    listed = [
+        *health.routes(backend, settings),
+        *models.routes(backend, settings),
+        *chat.routes(backend, settings),
+        *responses.routes(answers, settings),
+        *anthropic.routes(backend, settings),
+        *conversations.routes(backend, settings),
+        *sessions.routes(backend, settings, keys),
+        *compat.routes(backend, settings),
+    ]
+    return [*listed, OpenApi(listed).route]
 
 
 class _Lifespan:
     """Closes the connections to the daemon when the worker stops, and writes what is still to be written."""
 
-    def __init__(self, backend: Backend, log: AccessLog) -> None:
-        self._backend = backend
+    def __init__(self, closing: list[Closing], log: AccessLog) -> None:
+        self._closing = closing
         self._log = log
 
     async def process_startup(self, scope: object, event: object) -> None:
         boot_signals.release()
 
     async def process_shutdown(self, scope: object, event: object) -> None:
-        await self._backend.close()
+        for close in self._closing:
+            await close()
         self._log.close()
 
 
-# --- every failure becomes an OpenAI error body ---
+# --- every failure becomes an error in the shape of its route ---
 
 
 def _add_error_handlers(app: App) -> None:
@@ -129,9 +117,9 @@ def _add_error_handlers(app: App) -> None:
 async def _on_api_error(
     req: falcon.asgi.Request, resp: falcon.asgi.Response, error: ApiError, params: object
 ) -> None:
-    resp.status = error.status
+    caller = caller_of(req)
+    resp.status, resp.data = caller.shape.render(error, caller.request_id)
     resp.content_type = JSON
-    resp.data = error.body()
     for name, value in error.headers:
         resp.set_header(name, value)
 
@@ -145,18 +133,15 @@ async def _on_rpc_error(
 async def _on_http_error(
     req: falcon.asgi.Request, resp: falcon.asgi.Response, error: falcon.HTTPError, params: object
 ) -> None:
-    """The framework's own refusals: unknown route, wrong method, a malformed header."""
+    """The framework's own refusals: wrong method, a malformed header."""
     await _on_api_error(req, resp, _from_http_error(req, error), params)
     for name, value in dict(error.headers or {}).items():
         resp.set_header(name, value)
 
 
 def _from_http_error(req: falcon.asgi.Request, error: falcon.HTTPError) -> ApiError:
-    route = f"{req.method} {req.path[:200]}"
-    if error.status_code == 404:
-        return ApiError(404, f"Unknown route: {route}.", code="unknown_url")
     if error.status_code == 405:
-        return ApiError(405, f"Not allowed: {route}.", code="method_not_allowed")
+        return ApiError(405, f"Not allowed: {req.method} {req.path[:200]}.", code="method_not_allowed")
     return ApiError(error.status_code, error.description or error.title, code="bad_request")
 
 
@@ -165,5 +150,4 @@ async def _on_fault(
 ) -> None:
     """A fault of the gateway's own. The log gets the traceback; the request's content is never logged."""
     _log.error("%s %s failed", req.method, req.path, exc_info=error)
-    refusal = ApiError(500, "The gateway failed. See its log.", headers=[("x-should-retry", "false")])
-    await _on_api_error(req, resp, refusal, params)
+    await _on_api_error(req, resp, fault(), params)

@@ -1,11 +1,12 @@
-"""Failures as OpenAI error answers. The one place where an RPC code becomes an HTTP answer."""
+"""Failures as HTTP answers. The one place where an RPC code becomes a status and a word.
+
+How a failure is written down is not decided here: the route that answers a request has the shape (`shapes`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-import msgspec
 
 from ccd_protocol.errors import MEANINGS, Code, RpcError
 
@@ -48,12 +49,12 @@ _DEFAULT_RETRY_AFTER_MS = 1000
 
 
 class ApiError(Exception):
-    """A request that is answered with an OpenAI error body.
+    """A request that is answered with an error.
 
     Attributes:
         status: the HTTP status.
         headers: to add to the answer, names in lower case.
-        error: the `error` object: `message`, `type`, `param`, `code`.
+        error: OpenAI's `error` object: `message`, `type`, `param`, `code`.
     """
 
     def __init__(
@@ -72,10 +73,6 @@ class ApiError(Exception):
         kind = type or _TYPE_OF_STATUS.get(status, "internal_error")
         self.error = {"message": message, "type": kind, "param": param, "code": code}
 
-    def body(self) -> bytes:
-        """The JSON body."""
-        return msgspec.json.encode({"error": self.error})
-
 
 def bad_request(message: str, param: str | None = None, code: str | None = "invalid_value") -> ApiError:
     """A 400 that names the parameter."""
@@ -90,6 +87,11 @@ def unsupported(param: str, what: str) -> ApiError:
 def overloaded(message: str, retry_after_s: int = 1) -> ApiError:
     """A 503 that says when to come back."""
     return ApiError(503, message, code="overloaded", headers=[("retry-after", str(retry_after_s))])
+
+
+def fault() -> ApiError:
+    """The 500 for a fault of the gateway's own, which its log describes. No SDK is to repeat it: turns cost money."""
+    return ApiError(500, "The gateway failed. See its log.", headers=[_NO_RETRY])
 
 
 def from_rpc(error: RpcError) -> ApiError:

@@ -11,7 +11,10 @@ import falcon.asgi
 import msgspec
 
 from ccd_gateway.answer.backend import Backend
+from ccd_gateway.edge.description import TEXT, Description, record, ref, refused
+from ccd_gateway.edge.routing import Route
 from ccd_gateway.errors import JSON
+from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.errors import RpcError
 
 _TIMEOUT_S = 1.0
@@ -67,3 +70,17 @@ def _shown(state: dict[str, Any]) -> dict[str, Any]:
 def _retry_after_s(state: dict[str, Any]) -> int:
     wait_ms = state.get("retry_after_ms")
     return max(1, math.ceil(wait_ms / 1000)) if isinstance(wait_ms, int) else 1
+
+
+def routes(backend: Backend, settings: GatewaySettings) -> list[Route]:
+    """The one route, for everybody."""
+    return [Route("/health", Health(backend, json=settings.json_health), _description, scopes=None)]
+
+
+def _description() -> Description:
+    content = {"text/plain": {"schema": TEXT}, JSON: {"schema": ref("Health")}}
+    answers = {"200": "A chat sent now would be accepted.", "503": "It would not."}
+    described = {status: {"description": text, "content": content} for status, text in answers.items()}
+    state = record({"status": {"enum": ["healthy", "unavailable"]}, "ready": {"type": "boolean"}})
+    get = {"operationId": "health", "responses": {**refused({}), **described}}
+    return Description({"get": get}, {"Health": state})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 
 class Code(IntEnum):
@@ -83,20 +83,34 @@ MEANINGS: Mapping[Code, Meaning] = {
 
 
 class RpcError(Exception):
-    """A call that failed, with the code that says how.
+    """A call that failed, with the code that says how. Made for a code that has its own class, it is of that.
 
     Attributes:
         code: what went wrong; `MEANINGS[code]` says what that means.
         message: one sentence for a human, saying what to do where that is known.
         data: details, or an empty mapping. Known keys: `retry_after_ms`, `param`, `exit_status`, `stderr_tail`,
-            `upstream_status`, `output_started`.
+            `upstream_status`, `upstream_type` and `upstream_message` (what the model API said), `output_started`.
     """
+
+    codes: ClassVar[tuple[Code, ...]] = ()
+    _meant: ClassVar[dict[int, type[RpcError]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        cls._meant.update(dict.fromkeys(cls.codes, cls))
+
+    def __new__(cls, code: Code | int, *_: Any, **__: Any) -> Self:
+        """The class that is meant by the code, unless a class was named."""
+        meant: type[Any] = cls._meant.get(code, RpcError) if cls is RpcError else cls
+        return cast(Self, super().__new__(meant))
 
     def __init__(self, code: Code | int, message: str = "", data: Mapping[str, Any] | None = None) -> None:
         self.code = known(code)
         self.message = message or MEANINGS[self.code].summary
         self.data: Mapping[str, Any] = data or {}
         super().__init__(f"{self.code.name}: {self.message}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RpcError, (self.code, self.message, dict(self.data))
 
     @property
     def retry_after_ms(self) -> int | None:
@@ -108,6 +122,84 @@ class RpcError(Exception):
     def retryable(self) -> bool:
         """Whether the same call may succeed later; never after output was sent."""
         return MEANINGS[self.code].retryable and not self.data.get("output_started")
+
+
+class InvalidRequest(RpcError):
+    """What was asked is wrong, too large, or unknown here."""
+
+    codes: ClassVar[tuple[Code, ...]] = (Code.BAD_PARAMS, Code.NO_METHOD, Code.TOO_LARGE)
+
+
+class ContextTooLong(InvalidRequest):
+    """The prompt is longer than the model's context."""
+
+    codes: ClassVar[tuple[Code, ...]] = (Code.CONTEXT_TOO_LONG,)
+
+
+class NotFound(RpcError):
+    """There is no such conversation, session or task."""
+
+    codes: ClassVar[tuple[Code, ...]] = (Code.NOT_FOUND,)
+
+
+class ModelNotFound(NotFound):
+    """There is no such model."""
+
+    codes: ClassVar[tuple[Code, ...]] = (Code.MODEL_NOT_FOUND,)
+
+
+class Conflict(RpcError):
+    """The object is in a state that does not allow this."""
+
+    codes: ClassVar[tuple[Code, ...]] = (Code.CONFLICT,)
+
+
+class Forbidden(RpcError):
+    """The caller may not do this."""
+
+    codes: ClassVar[tuple[Code, ...]] = (Code.FORBIDDEN, Code.DENIED_PEER)
+
+
+class NotLoggedIn(RpcError):
+    """The CLI is not logged in, or its login was refused."""
+
+    codes: ClassVar[tuple[Code, ...]] = (Code.UPSTREAM_AUTH,)
+
+
+class Busy(RpcError):
+    """Too much is going on, here or at the model API: try again after `retry_after_ms`."""
+
+    codes: ClassVar[tuple[Code, ...]] = (Code.BUSY, Code.UPSTREAM_OVERLOADED)
+
+
+class RateLimited(Busy):
+    """The model API's rate limit is reached."""
+
+    codes: ClassVar[tuple[Code, ...]] = (Code.UPSTREAM_LIMIT,)
+
+
+class BudgetExceeded(RpcError):
+    """The budget is used up."""
+
+    codes: ClassVar[tuple[Code, ...]] = (Code.BUDGET,)
+
+
+class TimedOut(RpcError):
+    """The deadline passed, or the CLI stopped answering."""
+
+    codes: ClassVar[tuple[Code, ...]] = (Code.DEADLINE, Code.WORKER_STUCK)
+
+
+class Unavailable(RpcError):
+    """There is no daemon, or it is shutting down, or it cannot start a CLI process."""
+
+    codes: ClassVar[tuple[Code, ...]] = (Code.LOST, Code.DRAINING, Code.WORKER_SPAWN)
+
+
+class Failed(RpcError):
+    """The CLI process or the model API failed."""
+
+    codes: ClassVar[tuple[Code, ...]] = (Code.WORKER_CRASHED, Code.WORKER_OOM, Code.UPSTREAM_ERROR)
 
 
 def known(code: int) -> Code:

@@ -10,57 +10,11 @@ content blocks, and sampling parameters, under the same names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NotRequired, Required, TypedDict
+from typing import Any, NamedTuple, NotRequired, Required, TypedDict, get_origin, get_type_hints
 
-
-class Message(TypedDict):
-    """One turn of a conversation: role `user` or `assistant`; content is text or content blocks."""
-
-    role: str
-    content: str | list[dict[str, Any]]
-
-
-class CacheUse(TypedDict, total=False):
-    """How `chat.complete` may use the cache of answers, where the daemon has one (`cache.enabled`)."""
-
-    key: Required[
-        str
-    ]  # what else the answer depends on, as the caller sees it; all other parameters count anyway
-    max_age_s: float  # an older answer will not do; 0 asks the model in any case
-    store: bool  # False does not keep the answer
-
-
-class ChatParams(TypedDict, total=False):
-    """Parameters of `chat.stream` and `chat.complete`. Absent keys mean the profile's or model's default."""
-
-    messages: Required[list[Message]]
-    profile: str
-    model: str
-    system: str | list[dict[str, Any]]
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    stop_sequences: list[str]
-    metadata: dict[str, Any]
-    service_tier: str
-    tools: list[dict[str, Any]]  # name, description, input_schema; the caller runs them
-    tool_choice: dict[str, Any]  # type auto, any, tool (with name) or none; disable_parallel_tool_use
-    effort: (
-        str  # none, minimal, low, medium, high, xhigh or max: how much to think, whatever the model calls it
-    )
-    thinking: dict[str, Any]  # the Messages API's own field, instead of effort
-    format: dict[
-        str, Any
-    ]  # {"type": "json_schema", "schema": {…}} or {"type": "json_object"}; checked, repaired once
-    fallback_model: str  # asked when the model is overloaded or does not exist
-    exact: bool  # the model API's own form: nothing is added or fitted, system notes may stand among the messages
-    extra_body: dict[str, Any]  # with exact: further keys of the model API's request
-    betas: list[str]  # with exact: the anthropic-beta header
-    strict: bool  # refuse the call instead of ignoring a parameter
-    conversation_id: str  # continue this stored conversation; created at first use
-    tenant: str  # only peers that may speak for others (the gateway) can set it
-    cache: CacheUse  # chat.complete only; without it an answer is neither taken from the cache nor kept
+from ccd_protocol.chat.parameters import CacheUse as CacheUse  # noqa: PLC0414 - part of the catalogue
+from ccd_protocol.chat.parameters import ChatParams as ChatParams  # noqa: PLC0414 - part of the catalogue
+from ccd_protocol.chat.parameters import Message as Message  # noqa: PLC0414 - part of the catalogue
 
 
 class Usage(TypedDict, total=False):
@@ -76,9 +30,8 @@ class Usage(TypedDict, total=False):
 class ChatResult(TypedDict):
     """Result of `chat.stream`: what is known once the turn has ended. The text itself came as ITEMs."""
 
-    stop_reason: (
-        str | None
-    )  # the Messages API's word: end_turn, max_tokens, stop_sequence, tool_use, refusal …
+    # the Messages API's word: end_turn, max_tokens, stop_sequence, tool_use, refusal …
+    stop_reason: str | None
     stop_sequence: str | None
     model: str
     usage: Usage
@@ -86,23 +39,33 @@ class ChatResult(TypedDict):
     duration_ms: int
     api_calls: int  # calls that the CLI made for this turn; more than 1 is reported as surplus in status
     worker: str
-    mode: str  # full or replay: how the request reached the CLI
+    mode: str  # full, keep_system or replay: how the request reached the CLI
     ignored: list[str]  # parameters that this mode cannot honour
     fallback: NotRequired[bool]  # True when the fallback model answered
-    cache: NotRequired[
-        str
-    ]  # where there is a cache and the call has `cache`: hit, miss, or bypass (not looked at)
+    # where there is a cache and the call has `cache`: hit, miss, or bypass (not looked at)
+    cache: NotRequired[str]
 
 
-class ConversationParams(TypedDict, total=False):
-    """Parameters of the `conversation.*` methods."""
+class ConversationsParams(TypedDict, total=False):
+    """Parameters of `conversation.list`."""
 
-    conversation_id: str
-    metadata: dict[str, Any]  # create only: kept with it and given back
     tenant: str
 
 
-class Conversation(TypedDict):
+class ConversationParams(ConversationsParams):
+    """Parameters of the `conversation.*` methods that say nothing but which."""
+
+    conversation_id: str
+
+
+class ConversationCreateParams(ConversationsParams, total=False):
+    """Parameters of `conversation.create`."""
+
+    conversation_id: str  # absent: a new one is made up
+    metadata: dict[str, Any]  # kept with it and given back
+
+
+class ConversationInfo(TypedDict):
     """A stored conversation, without what was said in it."""
 
     id: str
@@ -116,7 +79,7 @@ class Conversation(TypedDict):
 class ConversationsResult(TypedDict):
     """Result of `conversation.list`."""
 
-    conversations: list[Conversation]
+    conversations: list[ConversationInfo]
 
 
 class MessagesResult(TypedDict):
@@ -129,21 +92,24 @@ class SessionOpenParams(TypedDict, total=False):
     """Parameters of `session.open`."""
 
     model: str | None
-    cwd: (
-        str | None
-    )  # beneath one of sessions.roots; without one the session gets an empty directory of its own
+    # beneath one of sessions.roots; without one the session gets an empty directory of its own
+    cwd: str | None
     permission_mode: str | None  # default, acceptEdits, plan, dontAsk, auto; bypassPermissions where allowed
-    allowed_tools: (
-        list[str] | None
-    )  # permission rules, for example "Read" or "Bash(git diff:*)": not asked about
+    # permission rules, for example "Read" or "Bash(git diff:*)": not asked about
+    allowed_tools: list[str] | None
     tenant: str
 
 
-class SessionParams(TypedDict, total=False):
-    """Parameters of the `session.*` methods that say nothing but which; `session.list` needs no id."""
+class SessionsParams(TypedDict, total=False):
+    """Parameters of `session.list`."""
+
+    tenant: str
+
+
+class SessionParams(SessionsParams):
+    """Parameters of the `session.*` methods that say nothing but which."""
 
     session_id: str
-    tenant: str
 
 
 class SessionMessageParams(SessionParams, total=False):
@@ -259,11 +225,20 @@ class Model(TypedDict):
     display_name: str
 
 
+class ProfileModels(TypedDict):
+    """What a profile's settings say of models."""
+
+    model: str | None  # asked where a call names none; None: the CLI's own default
+    fallback_model: str | None  # asked when that one is overloaded or does not exist
+
+
 class ModelsResult(TypedDict):
     """Result of `model.list`. Any profile may be asked for any of them as `profile/model`."""
 
     models: list[Model]
     profiles: list[str]
+    default: str | None  # resolved name of the CLI's own default; None: no CLI process has said it yet
+    of_profiles: dict[str, ProfileModels]
 
 
 class StoryStep(TypedDict):
@@ -318,11 +293,23 @@ class StatusResult(TypedDict):
 class Method(NamedTuple):
     """How a method is called."""
 
-    params: type
-    result: type
-    streams: bool  # sends ITEMs, so the caller gives a window
-    admin: bool  # needs the daemon's uid, root or the admin group
+    params: Any
+    result: Any
     summary: str
+    streams: bool = False  # sends ITEMs, so the caller gives a window
+    admin: bool = False  # needs the daemon's uid, root or the admin group
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its parameters."""
+        return tuple(get_type_hints(self.params))
+
+    @property
+    def required(self) -> frozenset[str]:
+        """The names of those that a call must give."""
+        hints = get_type_hints(self.params, include_extras=True).items()
+        marked = {name for name, hint in hints if get_origin(hint) is Required}
+        return frozenset(marked | self.params.__required_keys__)
 
 
 class NoParams(TypedDict):
@@ -341,49 +328,35 @@ class NoResult(TypedDict):
 
 METHODS: Mapping[str, Method] = {
     "chat.stream": Method(
-        ChatParams, ChatResult, True, False, "One answer, as the CLI's lines while they come."
+        ChatParams, ChatResult, "One answer, as the CLI's lines while they come.", streams=True
     ),
-    "chat.complete": Method(ChatParams, ChatAnswer, False, False, "One answer, when it is complete."),
-    "model.list": Method(
-        NoParams, ModelsResult, False, False, "The models and profiles that can be asked for."
-    ),
-    "conversation.create": Method(
-        ConversationParams, Conversation, False, False, "A new, empty conversation."
-    ),
-    "conversation.get": Method(ConversationParams, Conversation, False, False, "One conversation."),
-    "conversation.list": Method(
-        ConversationParams, ConversationsResult, False, False, "The caller's conversations."
-    ),
-    "conversation.messages": Method(
-        ConversationParams, MessagesResult, False, False, "What was said in one."
-    ),
-    "conversation.delete": Method(ConversationParams, NoResult, False, False, "Forget one."),
-    "session.open": Method(
-        SessionOpenParams, SessionInfo, False, False, "A new agent with a CLI process of its own."
-    ),
-    "session.list": Method(SessionParams, SessionsResult, False, False, "The caller's sessions."),
-    "session.get": Method(SessionParams, SessionInfo, False, False, "One session."),
-    "session.close": Method(SessionParams, NoResult, False, False, "End one."),
+    "chat.complete": Method(ChatParams, ChatAnswer, "One answer, when it is complete."),
+    "model.list": Method(NoParams, ModelsResult, "The models and profiles that can be asked for."),
+    "conversation.create": Method(ConversationCreateParams, ConversationInfo, "A new, empty conversation."),
+    "conversation.get": Method(ConversationParams, ConversationInfo, "One conversation."),
+    "conversation.list": Method(ConversationsParams, ConversationsResult, "The caller's conversations."),
+    "conversation.messages": Method(ConversationParams, MessagesResult, "What was said in one."),
+    "conversation.delete": Method(ConversationParams, NoResult, "Forget one."),
+    "session.open": Method(SessionOpenParams, SessionInfo, "A new agent with a CLI process of its own."),
+    "session.list": Method(SessionsParams, SessionsResult, "The caller's sessions."),
+    "session.get": Method(SessionParams, SessionInfo, "One session."),
+    "session.close": Method(SessionParams, NoResult, "End one."),
     "session.attach": Method(
-        SessionParams, SessionEnd, True, False, "State and past of one, then its CLI's lines as they come."
+        SessionParams, SessionEnd, "State and past of one, then its CLI's lines as they come.", streams=True
     ),
-    "session.send": Method(SessionMessageParams, NoResult, False, False, "Say something in one."),
-    "session.interrupt": Method(SessionParams, SessionInterrupted, False, False, "End its running turn."),
-    "session.set_model": Method(SessionModelParams, SessionInfo, False, False, "Go on with another model."),
+    "session.send": Method(SessionMessageParams, NoResult, "Say something in one."),
+    "session.interrupt": Method(SessionParams, SessionInterrupted, "End its running turn."),
+    "session.set_model": Method(SessionModelParams, SessionInfo, "Go on with another model."),
     "session.set_permission_mode": Method(
-        SessionModeParams, SessionInfo, False, False, "Have it ask more or less before it acts."
+        SessionModeParams, SessionInfo, "Have it ask more or less before it acts."
     ),
-    "session.answer": Method(
-        SessionAnswerParams, NoResult, False, False, "Answer one of its permission requests."
-    ),
-    "cache.stats": Method(NoParams, CacheStats, False, False, "What the cache of answers holds."),
-    "daemon.ping": Method(NoParams, PingResult, False, False, "Answers at once."),
-    "daemon.health": Method(
-        NoParams, HealthResult, False, False, "Whether a chat sent now would be accepted."
-    ),
+    "session.answer": Method(SessionAnswerParams, NoResult, "Answer one of its permission requests."),
+    "cache.stats": Method(NoParams, CacheStats, "What the cache of answers holds."),
+    "daemon.ping": Method(NoParams, PingResult, "Answers at once."),
+    "daemon.health": Method(NoParams, HealthResult, "Whether a chat sent now would be accepted."),
     "admin.status": Method(
-        NoParams, StatusResult, False, True, "The daemon's state, counters and settings in force."
+        NoParams, StatusResult, "The daemon's state, counters and settings in force.", admin=True
     ),
-    "admin.workers": Method(NoParams, WorkersResult, False, True, "The CLI processes, one row each."),
-    "admin.note": Method(NoteParams, NoResult, False, True, "Leave a line in the daemon's log."),
+    "admin.workers": Method(NoParams, WorkersResult, "The CLI processes, one row each.", admin=True),
+    "admin.note": Method(NoteParams, NoResult, "Leave a line in the daemon's log.", admin=True),
 }

@@ -37,7 +37,7 @@ def test_a_client_is_used_in_one_loop_after_another(factory: Callable[[], Any], 
     streams: list[Any] = []
 
     async def work() -> Any:
-        streams.append(client.stream("stall"))
+        streams.append(client.call_stream("stall"))
         await streams[-1]
         return await client.call("echo", {"n": len(streams)})
 

@@ -7,6 +7,7 @@ thread.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import os
 import socket
@@ -15,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import pytest
 import trio
@@ -23,6 +24,7 @@ import trio
 from ccd_client import AsyncClient, Client, Code, RpcError, TrioClient
 from ccd_client.events import Started, TextDelta
 from ccd_protocol.frames import Limits
+from ccd_protocol.methods import METHODS
 from fakes.peer_server import CHAT_RESULT, PeerServer
 
 
@@ -44,7 +46,7 @@ class SyncDriver:
         return self.client.chat(*args, **kwargs)
 
     def stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self.client.stream(*args, **kwargs)
+        return self.client.call_stream(*args, **kwargs)
 
     def next(self, stream: Any) -> Any:
         return next(stream, None)
@@ -54,6 +56,16 @@ class SyncDriver:
 
     def batch(self, *args: Any, **kwargs: Any) -> Any:
         return self.client.batch(*args, **kwargs)
+
+    def close_client(self) -> None:
+        self.client.close()
+
+    def text(self, *args: Any, **kwargs: Any) -> Any:
+        return self.client.stream(*args, **kwargs)
+
+    def do(self, work: Callable[[Any], Any]) -> Any:
+        """What comes of a call that is made of the client."""
+        return work(self.client)
 
     def leave_early(self, stream: Any) -> None:
         with stream:
@@ -115,7 +127,7 @@ class AsyncDriver:
 
     def stream(self, *args: Any, **kwargs: Any) -> Any:
         async def opened() -> Any:
-            return await self.client.stream(*args, **kwargs)
+            return await self.client.call_stream(*args, **kwargs)
 
         return self.run(opened)
 
@@ -130,6 +142,16 @@ class AsyncDriver:
             return [item async for item in stream]
 
         return self.run(work)
+
+    def close_client(self) -> None:
+        self.run(self.client.close)
+
+    def text(self, *args: Any, **kwargs: Any) -> Any:
+        return self.client.stream(*args, **kwargs)
+
+    def do(self, work: Callable[[Any], Any]) -> Any:
+        """What comes of a call that is made of the client."""
+        return self.run(lambda: work(self.client))
 
     def leave_early(self, stream: Any) -> None:
         async def work() -> None:
@@ -336,7 +358,7 @@ def test_cancelled_task_cancels_the_call(async_driver: Any, server: PeerServer) 
 
 def test_cancelled_task_cancels_its_stream(async_driver: Any, server: PeerServer) -> None:
     async def iterate() -> None:
-        async for _ in async_driver.client.stream("stall"):
+        async for _ in async_driver.client.call_stream("stall"):
             pass
 
     async_driver.run_and_cancel(iterate, lambda: server.wait_for(lambda: len(server.calls) == 1))
@@ -398,7 +420,7 @@ def test_callback_may_be_a_coroutine(async_driver: Any) -> None:
 def test_blocking_handler_may_use_the_client(server: PeerServer) -> None:
     with Client(server.path) as client:
         handlers = {"q": lambda params: client.call("echo", params)}
-        stream = client.stream("ask", {"ask": "q", "params": {"n": 4}}, handlers=handlers)
+        stream = client.call_stream("ask", {"ask": "q", "params": {"n": 4}}, handlers=handlers)
         assert list(stream) == []
         assert stream.result == {"ended": {"n": 4}}
 
@@ -645,14 +667,18 @@ def test_chat_refuses_wrong_parameters_before_it_connects(driver: Any, server: P
     assert server.connections == 0
 
 
-def test_closed_client_opens_again(server: PeerServer) -> None:
-    client = Client(server.path)
-    client.call("echo")
-    client.close()
-    client.close()
-    assert client.call("echo") == {}
-    client.close()
-    assert server.connections == 2
+def test_a_closed_client_stays_closed(driver: Any, server: PeerServer) -> None:
+    driver.call("echo")
+    stream = driver.stream("stall", {"first": b"x"})
+    assert driver.next(stream) == b"x"
+    for _ in range(2):
+        driver.close_client()
+    failed(Code.LOST, driver.next, stream)
+    for ask in (lambda: driver.call("echo"), lambda: driver.chat("hi"), lambda: driver.stream("stall")):
+        with pytest.raises(RuntimeError, match="this client is closed; make another one"):
+            ask()
+    assert repr(driver.client).endswith(f" of {server.path}, closed>")
+    assert server.connections == 1
 
 
 def test_threads_share_a_blocking_client(server: PeerServer) -> None:
@@ -663,7 +689,7 @@ def test_threads_share_a_blocking_client(server: PeerServer) -> None:
             for index in range(30):
                 params = {"from": [number, index], "text": "x" * (index * 5000)}
                 assert client.call("echo", params) == params
-            stream = client.stream("stream", {"count": 40, "size": 3000 + number}, window_bytes=20_000)
+            stream = client.call_stream("stream", {"count": 40, "size": 3000 + number}, window_bytes=20_000)
             assert sum(map(len, stream)) == 40 * (3000 + number)
         except BaseException as error:
             errors.append(error)
@@ -700,7 +726,9 @@ def test_many_concurrent_streams_over_one_connection(async_driver: Any, server: 
     sizes: list[int] = []
 
     async def one(number: int) -> None:
-        stream = async_driver.client.stream("stream", {"count": 20, "size": 500 + number}, window_bytes=4000)
+        stream = async_driver.client.call_stream(
+            "stream", {"count": 20, "size": 500 + number}, window_bytes=4000
+        )
         sizes.append(sum([len(payload) async for payload in stream]))
 
     async def work() -> None:
@@ -957,3 +985,150 @@ def test_a_wait_with_a_sink_ends_when_nothing_comes(async_driver: Any) -> None:
         found = async_driver.next_within(stream, 0.01, sink)
     assert found == []
     async_driver.close_stream(stream)
+
+
+TYPED: dict[str, tuple[Callable[[Any], Any], dict[str, Any]]] = {
+    "daemon.ping": (lambda client: client.ping(), {}),
+    "daemon.health": (lambda client: client.health(), {}),
+    "model.list": (lambda client: client.models(), {}),
+    "cache.stats": (lambda client: client.cache_stats(), {}),
+    "admin.status": (lambda client: client.status(), {}),
+    "admin.workers": (lambda client: client.workers(), {}),
+    "admin.note": (lambda client: client.note("a line"), {"text": "a line"}),
+    "conversation.list": (lambda client: client.conversations(), {}),
+    "conversation.create": (
+        lambda client: client.conversation("n").create({"a": 1}),
+        {"conversation_id": "n", "metadata": {"a": 1}},
+    ),
+    "conversation.get": (lambda client: client.conversation("n").get(), {"conversation_id": "n"}),
+    "conversation.messages": (lambda client: client.conversation("n").messages(), {"conversation_id": "n"}),
+    "conversation.delete": (lambda client: client.conversation("n").delete(), {"conversation_id": "n"}),
+    "session.list": (lambda client: client.sessions(), {}),
+    "session.open": (
+        lambda client: client.open_session(cwd="/x", allowed_tools=["Read"]),
+        {"cwd": "/x", "allowed_tools": ["Read"]},
+    ),
+    "session.get": (lambda client: client.session("s").get(), {"session_id": "s"}),
+    "session.send": (lambda client: client.session("s").send("hi"), {"session_id": "s", "content": "hi"}),
+    "session.interrupt": (lambda client: client.session("s").interrupt(), {"session_id": "s"}),
+    "session.set_model": (
+        lambda client: client.session("s").set_model("opus"),
+        {"session_id": "s", "model": "opus"},
+    ),
+    "session.set_permission_mode": (
+        lambda client: client.session("s").set_permission_mode("plan"),
+        {"session_id": "s", "mode": "plan"},
+    ),
+    "session.answer": (
+        lambda client: client.session("s").allow("r", {"x": 1}),
+        {"session_id": "s", "request_id": "r", "behavior": "allow", "updated_input": {"x": 1}},
+    ),
+    "session.close": (lambda client: client.session("s").close(), {"session_id": "s"}),
+}
+
+
+@pytest.mark.parametrize("method", TYPED)
+def test_a_typed_call_sends_what_it_should(driver: Any, server: PeerServer, method: str) -> None:
+    ask, params = TYPED[method]
+    result = driver.do(ask)
+    [called] = server.calls
+    assert (called.method, called.params) == (method, params)
+    match method.rpartition(".")[2]:
+        case "list" | "messages" if method != "model.list":
+            assert result == [{"id": "n", "asked": method}]
+        case "ping":
+            assert result["version"] == "0"
+        case "open":
+            assert result.id == "s1" and "'s1'" in repr(result)
+        case "interrupt":
+            assert result is True
+        case "delete" | "note" | "send" | "answer" | "close":
+            assert result is None
+        case _:
+            assert result["asked"] == method
+
+
+def test_every_method_has_a_typed_call() -> None:
+    assert {*TYPED, "chat.complete", "chat.stream", "session.attach"} == set(METHODS)
+
+
+def test_a_denial_says_why(driver: Any, server: PeerServer) -> None:
+    driver.do(lambda client: client.session("s").deny("r", "not here"))
+    told = {"session_id": "s", "request_id": "r", "behavior": "deny", "message": "not here"}
+    assert server.calls[0].params == told
+
+
+def test_a_session_is_followed_line_by_line(driver: Any) -> None:
+    lines = driver.client.session("s").attach()
+    assert driver.drain(lines) == [{"type": "state"}, {"type": "past"}]
+
+
+def test_text_while_it_comes(driver: Any) -> None:
+    text = driver.text("hello there you", model="m")
+    assert driver.drain(text) == ["hello ", "there ", "you"]
+    assert (text.answer.text, text.answer.cost_usd) == ("hello there you", 0.0)
+
+
+def test_a_method_with_parameters_is_streamed_as_it_is(driver: Any) -> None:
+    stream = driver.text("payloads", {"payloads": [b"a"], "result": 1}, window_bytes=10)
+    assert driver.drain(stream) == [b"a"]
+
+
+def test_a_conversation_is_asked_by_its_name(driver: Any, server: PeerServer) -> None:
+    answer = driver.do(lambda client: client.conversation("notes").ask("hello", model="m"))
+    assert answer.text == "hello"
+    assert driver.drain(driver.client.conversation("notes").stream("and more")) == ["and ", "more"]
+    assert [called.params["conversation_id"] for called in server.calls] == ["notes", "notes"]
+
+
+def test_retries_heed_what_the_daemon_says(driver_cls: Any, server: PeerServer) -> None:
+    driver = driver_cls(server.path, retries=1)
+    try:
+        assert driver.chat("busy at first").text == "busy at first"
+        assert driver.drain(driver.text("busy streams, too")) == ["busy ", "streams, ", "too"]
+        assert len(server.calls) == 4
+        assert driver.do(lambda client: client.conversation("n").ask("busy here")).text == "busy here"
+        assert [item.answer.text for item in driver.batch(["busy in a batch"])] == ["busy in a batch"]
+        failed(Code.BUSY, driver.call, "fail", {"code": int(Code.BUSY), "message": "untyped calls are not"})
+    finally:
+        driver.close()
+
+
+def test_without_retries_a_failure_is_told(driver: Any, server: PeerServer) -> None:
+    failed(Code.BUSY, driver.chat, "busy now")
+    stream = driver.text("busy stream")
+    failed(Code.BUSY, driver.drain, stream)
+    assert len(server.calls) == 2
+
+
+@dataclasses.dataclass
+class Person:
+    name: str
+    age: int
+    langs: list[str] = dataclasses.field(default_factory=list)
+
+
+class Place(TypedDict):
+    city: str
+    people: NotRequired[list[Person]]
+
+
+def test_an_answer_is_parsed_as_what_was_asked_for(driver: Any, server: PeerServer) -> None:
+    ada = '{"name": "Ada", "age": 36}'
+    assert driver.do(lambda client: client.parse(ada, Person)) == Person("Ada", 36)
+    schema = server.calls[0].params["format"]["schema"]
+    assert schema["required"] == ["name", "age"] and schema["additionalProperties"] is False
+    place = f'{{"city": "London", "people": [{ada}]}}'
+    assert driver.do(lambda client: client.parse(place, Place)) == {
+        "city": "London",
+        "people": [Person("Ada", 36)],
+    }
+    assert driver.do(lambda client: client.parse('{"value": [1, 2]}', list[int])) == [1, 2]
+
+
+@pytest.mark.parametrize("said", ["no JSON", '{"name": "Ada"}', '{"name": "Ada", "age": "old"}', "[]"])
+def test_an_answer_that_does_not_fit_is_told_with_its_text(driver: Any, said: str) -> None:
+    error = failed(Code.UPSTREAM_ERROR, driver.do, lambda client: client.parse(said, Person))
+    assert error.data["text"] == said and not error.retryable
+    with pytest.raises(TypeError, match="has no form in JSON"):
+        driver.do(lambda client: client.parse(said, set))

@@ -17,7 +17,7 @@ import os, sys, threading
 from ccd_client import Client, RpcError
 
 client = Client(sys.argv[1])
-stream = client.stream("stream", {"count": 20, "size": 1000}, window_bytes=2000)
+stream = client.call_stream("stream", {"count": 20, "size": 1000}, window_bytes=2000)
 next(stream)
 waiting = threading.Thread(target=lambda: client.call("echo", {"of": "a thread"}))
 waiting.start()

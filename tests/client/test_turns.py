@@ -73,7 +73,7 @@ def test_a_reader_whose_stream_another_thread_cancels_returns_without_the_daemon
     client: Client, server: PeerServer, timeout_s: float | None
 ) -> None:
     for _ in range(3):
-        stream = client.stream("stubborn", timeout_s=timeout_s)
+        stream = client.call_stream("stubborn", timeout_s=timeout_s)
         reader = Work(list, stream)
         until(lambda: reads(client))
         stream.cancel("enough")
@@ -86,7 +86,7 @@ def test_a_reader_whose_stream_another_thread_cancels_returns_without_the_daemon
 def test_a_stream_that_waits_for_another_reader_can_be_cancelled(client: Client, server: PeerServer) -> None:
     reader = Work(client.call, "stubborn")
     until(lambda: reads(client))
-    stream = client.stream("stubborn")
+    stream = client.call_stream("stubborn")
     waiter = Work(list, stream)
     until(lambda: waits(client))
     stream.cancel()
@@ -97,7 +97,7 @@ def test_a_stream_that_waits_for_another_reader_can_be_cancelled(client: Client,
 
 
 def test_cancelling_one_stream_leaves_the_reader_of_another_alone(client: Client, server: PeerServer) -> None:
-    kept, dropped = client.stream("slow_echo", {"delay_s": 0.1}), client.stream("stubborn")
+    kept, dropped = client.call_stream("slow_echo", {"delay_s": 0.1}), client.stream("stubborn")
     reader = Work(list, kept)
     until(lambda: reads(client))
     dropped.cancel()
@@ -125,7 +125,7 @@ def test_an_interrupt_cancels_what_the_thread_waits_for(
     actions: dict[str, Callable[[], Any]] = {
         "call": lambda: client.call("stubborn"),
         "call with a deadline": lambda: client.call("stubborn", timeout_s=3600),
-        "stream": lambda: next(client.stream("stubborn")),
+        "stream": lambda: next(client.call_stream("stubborn")),
     }
 
     def interrupt() -> None:
@@ -167,7 +167,7 @@ def test_what_an_interrupted_thread_received_is_not_lost(
     """The interrupt came after the bytes had left the socket and before they were acted on."""
     connection = client._connection
     assert connection is not None
-    stream = client.stream("payloads", {"payloads": [b"one"], "result": 1})
+    stream = client.call_stream("payloads", {"payloads": [b"one"], "result": 1})
     with client._lock:
         connection._receive()
     assert connection._received

@@ -23,7 +23,7 @@ def test_a_conversation_goes_on_over_turns_kinds_and_restarts(tmp_path: Path, cl
         with Client(stack.socket) as client:
             first = ask(client, "one", "mine", system="be brief")["text"]
             params = {"messages": [{"role": "user", "content": "two"}], "conversation_id": "mine"}
-            with client.stream("chat.stream", params) as stream:
+            with client.call_stream("chat.stream", params) as stream:
                 for _ in stream:
                     pass
         stack.daemon.stop()

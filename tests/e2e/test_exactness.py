@@ -154,7 +154,7 @@ def _step(client: Client, tenant: str, kind: int, canary: str) -> str:
     elif kind == 5:
         slow = '[[offline: {"text": "a b c d e f", "deltas": 6, "delta_ms": 30}]]'
         params["messages"] = [{"role": "user", "content": f"{canary} {slow}"}]
-        with client.stream("chat.stream", params) as stream:
+        with client.call_stream("chat.stream", params) as stream:
             return next(iter(stream)).decode()  # and leave: the turn is cancelled
     try:
         return str(client.call("chat.complete", params)["text"])

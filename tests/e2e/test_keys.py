@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
+from fakes.gateway_keys import bearer
+from fakes.session_socket import Talk, opened, socket_url
+from fakes.session_socket import ask as socket_ask
 from fakes.stack import Api, Stack, running_stack, wait_until
 
 
@@ -74,3 +78,32 @@ def test_a_gateway_for_other_machines_does_not_start_without_a_key(stack: Stack,
         assert refused.returncode == 2 and "ccd ctl keys create" in refused.stderr
     finally:
         del stack.settings["CCD_GATEWAY__KEYS_FILE"]
+
+
+def test_the_documented_key_is_asked_for_by_the_names_that_clients_use(stack: Stack) -> None:
+    token = made(stack, "documented", "--model", "claude-*")
+    assert [ask(stack, token, model=name)[0] for name in ("haiku", "claude-haiku-4-5", "default")] == [
+        200
+    ] * 3
+    narrow = made(stack, "narrow", "--model", "haiku")
+    assert [ask(stack, narrow, model=name)[0] for name in ("haiku", "opus", "default", "chat/opus")] == [
+        *(200, 404, 404, 404)
+    ]
+
+
+def test_a_session_does_not_lead_to_another_model(stack: Stack) -> None:
+    key = bearer(made(stack, "agent", "--model", "claude-haiku-*", "--scope", "agent"))
+    before = stack.api.newest()
+    session = opened(stack.url, key, model="haiku")
+    try:
+        with connect(socket_url(stack.url, session), additional_headers=key) as connection:
+            talk = Talk(connection)
+            for command in ("/model opus", "/config model=opus"):
+                talk.say("user_message", content=command)
+                assert "certain models" in talk.until("error")["error"]
+            assert not talk.ask("hello")["is_error"]
+        asked = {entry["body"]["model"] for entry in stack.api.requests(before)}
+        assert len(asked) == 1 and all(model.startswith("claude-haiku-") for model in asked)
+    finally:
+        ended = socket_ask(stack.url, "DELETE", f"/v1/sessions/{session}", headers=key)
+    assert ended.status == 200

@@ -15,7 +15,7 @@ class Attached:
         self.client = client
         self.session_id = session_id
         self.frames: list[dict[str, Any]] = []
-        self._stream = client.stream("session.attach", {"session_id": session_id})
+        self._stream = client.call_stream("session.attach", {"session_id": session_id})
         self._unread: list[dict[str, Any]] = []
         self._rest = b""
 

@@ -36,6 +36,11 @@ MODELS = {
         {"id": "vendor/claude-x", "alias": None, "display_name": "X"},
     ],
     "profiles": ["chat", "agent"],
+    "default": "claude-sonnet-5-20260115",
+    "of_profiles": {
+        "chat": {"model": None, "fallback_model": None},
+        "agent": {"model": None, "fallback_model": None},
+    },
 }
 CONVERSATION = {
     "id": "mine",

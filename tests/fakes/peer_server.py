@@ -18,6 +18,7 @@ from typing import Any
 
 from ccd_protocol.errors import Code
 from ccd_protocol.frames import Limits
+from ccd_protocol.methods import METHODS
 from ccd_protocol.peer import Called, Cancelled, Credited, Ended, Failed, Peer
 
 
@@ -321,6 +322,7 @@ def _said(called: Called) -> str:
 
 async def _chat_stream(connection: _Connection, called: Called) -> Any:
     """Echoes the last message, a word per delta, cut into payloads at odd places."""
+    await _busy_at_first(connection, called, _said(called))
     whole = lines(*re.findall(r"\S+\s*", _said(called)))
     for start in range(0, len(whole), 97):
         await connection.send(called, whole[start : start + 97])
@@ -328,8 +330,9 @@ async def _chat_stream(connection: _Connection, called: Called) -> Any:
 
 
 async def _chat_complete(connection: _Connection, called: Called) -> Any:
-    """Echoes the last message: "hold…" only when three are held, "…stuck" never."""
+    """Echoes the last message: "hold…" only when three are held, "…stuck" never, "busy" at the second attempt."""
     text = _said(called)
+    await _busy_at_first(connection, called, text)
     if text.startswith("hold"):
         await connection.server.hold(3)
     if text.endswith("stuck"):
@@ -337,7 +340,32 @@ async def _chat_complete(connection: _Connection, called: Called) -> Any:
     return {**CHAT_RESULT, "content": [{"type": "text", "text": text}], "text": text}
 
 
+async def _busy_at_first(connection: _Connection, called: Called, text: str) -> None:
+    if text.startswith("busy") and sum(_said(other) == text for other in connection.server.calls) == 1:
+        raise _Failure(Code.BUSY, "full", {"retry_after_ms": 10})
+
+
+async def _known(connection: _Connection, called: Called) -> Any:
+    """A method of the catalogue: what a typed call looks for in its result, and what it was asked with."""
+    return {
+        **called.params,
+        "asked": called.method,
+        "session_id": "s1",
+        "interrupted": True,
+        **{kind: [{"id": "n", "asked": called.method}] for kind in ("conversations", "messages", "sessions")},
+    }
+
+
+async def _attach(connection: _Connection, called: Called) -> Any:
+    """Two lines, cut in the middle of the second."""
+    for payload in (b'{"type":"state"}\n{"ty', b'pe":"past"}\n'):
+        await connection.send(called, payload)
+    return {"reason": "closed"}
+
+
 _METHODS: dict[str, Callable[[_Connection, Called], Awaitable[Any]]] = {
+    **dict.fromkeys(METHODS, _known),
+    "session.attach": _attach,
     "ask": _ask,
     "ask_and_cancel": _ask_and_cancel,
     "chat.complete": _chat_complete,

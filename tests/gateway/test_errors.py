@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from ccd_gateway.errors import ApiError, from_rpc
+from ccd_gateway.shapes import OPENAI
 from ccd_protocol.errors import MEANINGS, Code, RpcError
 
 
 def parts(error: ApiError) -> tuple[int, dict[str, Any], dict[str, str]]:
-    return error.status, json.loads(error.body())["error"], dict(error.headers)
+    return error.status, json.loads(OPENAI.render(error, "r").body)["error"], dict(error.headers)
 
 
 @pytest.mark.parametrize("code", list(Code))

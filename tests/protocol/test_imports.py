@@ -40,9 +40,9 @@ def test_the_blocker_blocks() -> None:
 
 def test_everything_imports_with_msgpack_alone() -> None:
     modules = sorted(
-        f"{path.parent.name}.{path.stem}"
+        ".".join(path.relative_to((ROOT / folder).parent).with_suffix("").parts)
         for folder in ("protocol/ccd_protocol", "protocol/ccd_settings", "client/ccd_client")
-        for path in (ROOT / folder).glob("*.py")
+        for path in (ROOT / folder).rglob("*.py")
         if path.stem not in ("__init__", "_trio")
     )
     assert len(modules) > 12

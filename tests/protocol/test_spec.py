@@ -26,9 +26,13 @@ def blocks(kind: str) -> list[str]:
 
 def rows(section: str) -> list[list[str]]:
     """The cells of the table in a section, without its head."""
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table(section)]
+
+
+def table(section: str) -> list[str]:
+    """The lines of the table in a section, without its head."""
     text = SPEC.split(f"## {section}")[1].split("\n## ")[0]
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines[2:]]
+    return [line for line in text.splitlines() if line.startswith("|")][2:]
 
 
 def described(block: str) -> tuple[list[Any], bytes]:
@@ -144,6 +148,15 @@ def test_table_of_methods() -> None:
         for name, method in METHODS.items()
     ]
     assert rows("10. Methods") == expected
+
+
+def test_table_of_parameters() -> None:
+    documented = {
+        method: (set(re.findall(r"`(\w+)`", cells)), set(re.findall(r"\*\*`(\w+)`\*\*", cells)))
+        for cells, methods in (line.strip("|").split("|") for line in table("11. Parameters"))
+        for method in re.findall(r"`([\w.]+)`", methods)
+    }
+    assert documented == {name: (set(method.names), set(method.required)) for name, method in METHODS.items()}
 
 
 def test_table_of_limits() -> None:

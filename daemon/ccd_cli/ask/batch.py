@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import click
 
+from ccd_cli.output import is_lively
 from ccd_client import BatchItem, ChatOptions, Client
 from ccd_protocol.errors import RpcError
 
@@ -110,7 +111,7 @@ def _error(error: RpcError | None) -> dict[str, Any]:
 @contextlib.contextmanager
 def progress_on(stream: TextIO, total: int) -> Iterator[Callable[[int, int], None]]:
     """Shows (done, failed): a bar on a terminal, elsewhere a line for every tenth of the whole."""
-    if not stream.isatty():
+    if not is_lively(stream):
         yield _lines(stream, total)
         return
     from rich.console import Console  # noqa: PLC0415 - slow to import, and only for people

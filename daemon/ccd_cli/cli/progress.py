@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 from rich.progress import Progress as Bars
 
+from ccd_cli.output import is_lively
 from ccd_daemon.claude.install import Progress
 
 _WORDS = {
@@ -26,7 +27,7 @@ _WORDS = {
 def shown(stream: TextIO | None = None) -> Iterator[Callable[[Progress], None]]:
     """The callback to give to `install`, showing on `stream` (stderr) while the context lasts."""
     stream = stream or sys.stderr
-    if not stream.isatty():
+    if not is_lively(stream):
         yield _lines(stream)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())

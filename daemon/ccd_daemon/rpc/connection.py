@@ -2,7 +2,7 @@
 
 A method that answers at once runs inside the read that brought it, without a task; the others get a task each,
 which is cancelled when the caller cancels, its deadline passes, or the connection is lost. The one place where an
-exception becomes a CCDP code is `_fail`.
+exception becomes a CCDP code is `fail`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from ccd_daemon.process.lineage import Origin
+from ccd_daemon.rpc.call import Call, Handler
 from ccd_daemon.rpc.identity import Identity, identify
 from ccd_protocol import frames
 from ccd_protocol import peer as p
@@ -24,32 +24,6 @@ log = logging.getLogger("ccd.connection")
 _WRITE_HIGH_BYTES = 1024 * 1024
 _MAX_UNREAD_BYTES = 16 * 1024 * 1024
 _FREE_BYTES = 256 * 1024  # smaller requests are not worth counting
-_AT_ONCE_BYTES = (
-    16 * 1024
-)  # smaller payloads wait for those of the same turn of the loop, and share one write
-
-
-class Source(Protocol):
-    """What produces a stream and can be held back."""
-
-    def pause(self) -> None:
-        """Produce nothing more."""
-
-    def resume(self) -> None:
-        """Go on."""
-
-
-@dataclass(frozen=True)
-class Handler:
-    """A method's implementation: a coroutine function gets a `Call` and a task.
-
-    One that answers `at_once` is a plain function and gets the `Called` as it came.
-    """
-
-    run: Callable[[Any], Any]
-    streams: bool = False
-    admin: bool = False
-    at_once: bool = False
 
 
 class ConnectionRules(Protocol):
@@ -69,54 +43,8 @@ class ConnectionRules(Protocol):
     def keep(self, nbytes: int) -> bool:
         """So many more bytes are kept for a client, or fewer; whether that is all right."""
 
-    def may_administer(self, identity: Identity) -> bool:
-        """Whether the peer may use admin methods."""
-
-
-class Call:
-    """A call that is being served."""
-
-    __slots__ = (
-        *("_connection", "_source", "begun", "id", "method", "nbytes", "params", "task", "timeout_ms"),
-        "window",
-    )
-
-    def __init__(self, connection: Connection, event: p.Called) -> None:
-        self.id = event.id
-        self.method = event.method
-        self.params = event.params
-        self.timeout_ms = event.timeout_ms
-        self.window = event.window
-        self.nbytes = 0  # of its parameters, when they are many
-        self.task: asyncio.Task[None] | None = None
-        self.begun = False  # the task has had its first step
-        self._connection = connection
-        self._source: Source | None = None
-
-    @property
-    def identity(self) -> Identity:
-        """Who calls."""
-        return self._connection.identity
-
-    def feed_from(self, source: Source | None) -> None:
-        """Name what is to be held back when the caller's window is used up."""
-        self._source = source
-
-    def send(self, payload: bytes) -> None:
-        """Pass one payload on; holds the source back when the caller cannot take more."""
-        connection = self._connection
-        window = connection.peer.item(self.id, payload)
-        if len(payload) > _AT_ONCE_BYTES:
-            connection.flush()
-        elif not connection.flush_is_due:
-            connection.flush_soon()
-        if (window <= 0 or connection.choked) and self._source is not None:
-            self._source.pause()
-
-    def resume(self) -> None:
-        """The caller can take more."""
-        if self._source is not None:
-            self._source.resume()
+    def refusal(self, event: p.Called, handler: Handler | None, identity: Identity) -> RpcError | None:
+        """Why the peer gets no answer to a call of a method, or None."""
 
 
 class Connection(asyncio.Protocol):
@@ -157,7 +85,8 @@ class Connection(asyncio.Protocol):
             self._leave(refusal.code, refusal.message)
             return
         self.flush()
-        self._hello = self._loop.call_later(frames.HELLO_TIMEOUT_S, self._no_hello)
+        text = f"no HELLO within {frames.HELLO_TIMEOUT_S:g} s"
+        self._hello = self._loop.call_later(frames.HELLO_TIMEOUT_S, self._leave, Code.PROTOCOL, text)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -250,9 +179,6 @@ class Connection(asyncio.Protocol):
         if not self.peer.open_calls:
             self._transport.close()
 
-    def _no_hello(self) -> None:
-        self._leave(Code.PROTOCOL, f"no HELLO within {frames.HELLO_TIMEOUT_S:g} s")
-
     def _leave(self, code: Code, message: str) -> None:
         self.peer.goaway(code, message)
         self.flush()
@@ -267,7 +193,7 @@ class Connection(asyncio.Protocol):
 
     def _on_called(self, event: p.Called) -> None:
         handler = self._rules.handlers.get(event.method)
-        refusal = self._refusal(event, handler)
+        refusal = self._rules.refusal(event, handler, self.identity)
         if handler is None or refusal is not None:
             assert refusal is not None
             self.peer.fail(event.id, refusal.code, refusal.message, refusal.data)
@@ -276,7 +202,7 @@ class Connection(asyncio.Protocol):
             try:
                 self.peer.end(event.id, handler.run(event))
             except Exception as error:
-                self._fail(event, error)
+                fail(self.peer, event, error)
             return
         call = Call(self, event)
         self._calls[event.id] = call
@@ -285,32 +211,14 @@ class Connection(asyncio.Protocol):
             self._calls_bytes += call.nbytes
         call.task = self._loop.create_task(self._serve(call, handler.run))
 
-    def _refusal(self, event: p.Called, handler: Handler | None) -> RpcError | None:
-        if handler is None:
-            return RpcError(Code.NO_METHOD, f"there is no method {event.method[:80]!r}")
-        if handler.admin and not self._rules.may_administer(self.identity):
-            return RpcError(
-                Code.FORBIDDEN,
-                f"{event.method} is for the daemon's user, root and server.admin_uids, "
-                "and not for what a worker has started",
-            )
-        if handler.streams and not event.window:
-            return RpcError(
-                Code.BAD_PARAMS,
-                f"{event.method} sends ITEMs: the call must give a window",
-                {"param": "window"},
-            )
-        return None
-
     def _on_cancelled(self, event: p.Cancelled) -> None:
         call = self._calls.get(event.id)
         if call is None or call.task is None:
             return
         call.task.cancel()
-        if (
-            not call.begun
-        ):  # a task that is cancelled before its first step never runs: nobody else would answer
-            self._fail(call, RpcError(Code.CANCELLED))
+        # a task that is cancelled before its first step never runs: nobody else would answer
+        if not call.begun:
+            fail(self.peer, call, RpcError(Code.CANCELLED))
             self._served(call)
 
     def _on_credited(self, event: p.Credited) -> None:
@@ -337,9 +245,9 @@ class Connection(asyncio.Protocol):
                 result = await run(call)
             self.peer.end(call.id, result)
         except asyncio.CancelledError:
-            self._fail(call, RpcError(Code.CANCELLED))
+            fail(self.peer, call, RpcError(Code.CANCELLED))
         except Exception as error:
-            self._fail(call, error)
+            fail(self.peer, call, error)
         finally:
             self._served(call)
 
@@ -352,12 +260,13 @@ class Connection(asyncio.Protocol):
         if self.peer.closed or not self.peer.usable:
             self._close_if_done()
 
-    def _fail(self, call: Call | p.Called, error: Exception) -> None:
-        """The one place where an exception becomes a code on the wire."""
-        if isinstance(error, RpcError):
-            self.peer.fail(call.id, error.code, error.message, error.data)
-        elif isinstance(error, TimeoutError):
-            self.peer.fail(call.id, Code.DEADLINE, f"not answered within {call.timeout_ms} ms")
-        else:
-            log.error("%s failed", call.method, exc_info=error)
-            self.peer.fail(call.id, Code.INTERNAL, "a fault inside ccd; its log says more")
+
+def fail(peer: p.Peer, call: Call | p.Called, error: Exception) -> None:
+    """The one place where an exception becomes a code on the wire."""
+    if isinstance(error, RpcError):
+        peer.fail(call.id, error.code, error.message, error.data)
+    elif isinstance(error, TimeoutError):
+        peer.fail(call.id, Code.DEADLINE, f"not answered within {call.timeout_ms} ms")
+    else:
+        log.error("%s failed", call.method, exc_info=error)
+        peer.fail(call.id, Code.INTERNAL, "a fault inside ccd; its log says more")

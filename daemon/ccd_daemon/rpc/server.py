@@ -21,8 +21,10 @@ from pathlib import Path
 
 from ccd_daemon.config import ServerSettings
 from ccd_daemon.process.lineage import Origin
-from ccd_daemon.rpc.connection import Connection, Handler
+from ccd_daemon.rpc.call import Handler
+from ccd_daemon.rpc.connection import Connection
 from ccd_daemon.rpc.identity import Identity
+from ccd_protocol import peer as p
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.frames import Limits
 
@@ -264,6 +266,26 @@ class Server:
         """So many more bytes are kept for a client, or fewer; whether that is all right."""
         self._kept_bytes += nbytes
         return self._kept_bytes <= self._settings.max_kept_bytes
+
+    def refusal(self, event: p.Called, handler: Handler | None, identity: Identity) -> RpcError | None:
+        """Returns why the peer gets no answer to a call of a method, or None."""
+        if handler is None:
+            return RpcError(Code.NO_METHOD, f"there is no method {event.method[:80]!r}")
+        if handler.admin and not self.may_administer(identity):
+            return RpcError(
+                Code.FORBIDDEN,
+                f"{event.method} is for the daemon's user, root and server.admin_uids, "
+                "and not for what a worker has started",
+            )
+        if handler.bare and event.params:
+            return RpcError(Code.BAD_PARAMS, f"{event.method} takes no parameters", {"param": ""})
+        if handler.streams and not event.window:
+            return RpcError(
+                Code.BAD_PARAMS,
+                f"{event.method} sends ITEMs: the call must give a window",
+                {"param": "window"},
+            )
+        return None
 
     def may_administer(self, identity: Identity) -> bool:
         """The daemon's user, root and the listed ones, but nothing that a worker started: tools may run there."""

@@ -5,7 +5,7 @@ What a worker has started is nobody, whoever's user it runs as: it gets answers,
 
 from __future__ import annotations
 
-from ccd_daemon.rpc.connection import Call
+from ccd_daemon.rpc.call import Call
 from ccd_protocol.errors import Code, RpcError
 
 _NOBODY = "nobody"

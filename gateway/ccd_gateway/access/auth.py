@@ -16,20 +16,12 @@ from pathlib import Path
 from ccd_gateway.access.keyfile import MAX_TOKEN_BYTES, PREFIX, Key, KeyFileError, find, read
 from ccd_gateway.errors import ApiError
 
-OPEN_PATHS = frozenset({"/health", "/openapi.json"})
 _LOOK_EVERY_S = 1.0
 _MAX_FAILURES = 20
 _FAILURES_S = 60.0
 _MAX_PEERS = 10_000
 _IN_QUERY = re.compile(
     rb"(?:^|&)(?:api[-_]?key|x-api-key|key|access[-_]token|token|authorization)=", re.IGNORECASE
-)
-#: Any one of them is enough. At the sessions' path `chat` is only good for the end of a conversation.
-_SCOPES_OF_PREFIX = (
-    ("/api/", ("agent",)),
-    ("/ws/", ("agent",)),
-    ("/v1/sessions", ("agent", "chat")),
-    ("/stats", ("stats",)),
 )
 _KEY_PROTOCOL = "ccd.key."
 _log = logging.getLogger(__name__)
@@ -118,14 +110,22 @@ class Door:
         self._required = required
         self._failures = Failures()
 
-    def key_of(self, path: str, query: bytes, headers: HeaderList, peer: str) -> Key | None:
+    def key_of(
+        self, scopes: tuple[str, ...] | None, query: bytes, headers: HeaderList, peer: str
+    ) -> Key | None:
         """The request's key; None when it has none and needs none.
+
+        Args:
+            scopes: the key must allow one of them; with none of them every key will do; None: none is asked for.
+            query: the request's.
+            headers: the request's.
+            peer: the client's address.
 
         Raises:
             ApiError: 401 for a key that is missing, wrong, ambiguous or in the query; 429 for too many of
                 those from one address; 403 for a route that the key is not for.
         """
-        if path in OPEN_PATHS:
+        if scopes is None:
             return None
         store = self._store
         token = presented(headers)
@@ -134,7 +134,7 @@ class Door:
             key = find(store.keys(within_s=0), token, time.time())
         required = store.had_keys if self._required is None else self._required
         if key is not None and not _IN_QUERY.search(query):
-            _check_scope(key, path)
+            _check_scope(key, scopes)
             return key
         if not required and not token.startswith(PREFIX):
             return None  # SDKs always send some key
@@ -181,14 +181,8 @@ def offered(subprotocols: Iterable[str]) -> list[tuple[bytes, bytes]]:
     return [(b"x-api-key", token.encode()) for token in tokens]
 
 
-def scopes_of(path: str) -> tuple[str, ...]:
-    """What a key must allow for a route, one of these; whatever is not named otherwise is chat."""
-    return next((scopes for prefix, scopes in _SCOPES_OF_PREFIX if path.startswith(prefix)), ("chat",))
-
-
-def _check_scope(key: Key, path: str) -> None:
-    scopes = scopes_of(path)
-    if not set(scopes) & set(key.scopes):
+def _check_scope(key: Key, scopes: tuple[str, ...]) -> None:
+    if scopes and not set(scopes) & set(key.scopes):
         raise ApiError(
             403,
             f"This API key is not for this route: it lacks the scope '{scopes[0]}'.",

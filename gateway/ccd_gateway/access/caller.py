@@ -15,6 +15,7 @@ from typing import Any
 import falcon.asgi
 
 from ccd_gateway.access.keyfile import Key
+from ccd_gateway.shapes import OPENAI, Shape
 
 LOCAL_TENANT = "local"
 _SCOPE_NAME = "ccd.caller"
@@ -27,6 +28,7 @@ class Caller:
     Attributes:
         key: the key that was presented, or None where none is needed.
         request_id: the request's id, as in `X-Request-ID`.
+        shape: of its errors.
         headers: added to the answer if it has not begun yet (`x-ratelimit-*`).
         model: the model that was asked, once one was.
         input_tokens, output_tokens, cost_usd: what the request has used up so far.
@@ -34,6 +36,7 @@ class Caller:
 
     key: Key | None = None
     request_id: str = ""
+    shape: Shape = OPENAI
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     model: str | None = None
     input_tokens: int = 0

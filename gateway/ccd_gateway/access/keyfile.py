@@ -19,7 +19,7 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,14 @@ _NO_DIGEST = hashlib.sha256(b"").hexdigest()
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(max_length=200)]
 Limit = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+
+
+ANY = "*"
+
+
+def fits(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a name is one of the patterns, in which `*` and `?` are the only signs: `sonnet[1m]` is a name."""
+    return any(fnmatch.fnmatchcase(name, pattern.replace("[", "[[]")) for pattern in patterns)
 
 
 class KeyFileError(Exception):
@@ -72,13 +80,18 @@ class Key(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     concurrent: Limit | None = None
     usd_per_day: Annotated[float, Meta(gt=0, le=1e9)] | None = None
 
-    def may_use_model(self, model: str) -> bool:
-        """Whether one of the patterns fits."""
-        return any(fnmatch.fnmatchcase(model, pattern) for pattern in self.models)
+    def may_use_model(self, name: str) -> bool:
+        """Whether one of the patterns fits; what a name means is `permission`'s to say."""
+        return fits(name, self.models)
 
     def may_use_profile(self, profile: str) -> bool:
         """Whether one of the patterns fits."""
-        return any(fnmatch.fnmatchcase(profile, pattern) for pattern in self.profiles)
+        return fits(profile, self.profiles)
+
+    @property
+    def bound_to_models(self) -> bool:
+        """Whether there are models that it may not use."""
+        return ANY not in self.models
 
     @property
     def limited(self) -> bool:
@@ -215,26 +228,31 @@ def checked(fields: Mapping[str, object]) -> Key:
 def changing(path: Path) -> Iterator[dict[str, Key]]:
     """The keys of a file, to be changed in place; written when the block ends without an error.
 
-    Others who change it wait. The new file takes the place of the old one at once and survives a power cut.
+    Others who change it wait for the directory's lock, which leaves no file behind that would be another user's.
+    The new file takes the place of the old one at once and survives a power cut.
 
     Raises:
         KeyFileError: it cannot be read or written.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise KeyFileError(f"cannot write in {path.parent}: {error.strerror}") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(folder, fcntl.LOCK_EX)
         keys = read(path)
         yield keys
-        _replace(path, msgspec.json.format(msgspec.json.encode(_Document(1, list(keys.values())))) + b"\n")
+        content = msgspec.json.format(msgspec.json.encode(_Document(1, list(keys.values())))) + b"\n"
+        try:
+            _replace(path, content, folder)
+        except OSError as error:
+            raise KeyFileError(f"cannot write the keys file {path}: {error.strerror}") from error
     finally:
-        os.close(lock)
+        os.close(folder)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes, folder: int) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # made with mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -246,11 +264,7 @@ def _replace(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    os.fsync(folder)
 
 
 def _give_to_owner(descriptor: int, path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from ccd_client import AsyncClient, AsyncStream
 from ccd_gateway.access.caller import Caller, current_caller
 from ccd_gateway.access.metering import Books, Run, begin
-from ccd_gateway.access.permission import permitted
+from ccd_gateway.access.permission import Known, permitted
 from ccd_gateway.answer.lines import LineReader
 from ccd_gateway.answer.turn import ChatTurn, Lane, Reader
 from ccd_protocol.errors import Code, RpcError
@@ -27,7 +27,7 @@ _REFUSED_S = 0.8  # after so long without anybody listening the daemon counts as
 _PROBE_EVERY_S = 0.05
 _PROBE_TIMEOUT_S = 2.0
 _WINDOW_BYTES = 262144
-_PROFILES_FOR_S = 5.0  # how long the daemon's list of profiles is believed
+_KNOWN_FOR_S = 5.0  # how long the daemon's list of models and profiles is believed
 _RESENDABLE = frozenset({Code.LOST, Code.DRAINING})
 
 
@@ -57,8 +57,8 @@ class Backend:
         self._timeout_s = timeout_s
         self._reconnect_wait_s = reconnect_wait_s
         self._books = books
-        self._profiles: frozenset[str] = frozenset()
-        self._profiles_until_s = 0.0
+        self._known: Known | None = None
+        self._known_until_s = 0.0
 
     async def call(self, method: str, params: Any = None, *, timeout_s: float | None = None) -> Any:
         """A unary call; sent once more when the daemon was lost.
@@ -105,7 +105,7 @@ class Backend:
             RpcError: whatever the daemon says; LOST when it cannot be reached.
         """
         with self._lane() as lane:
-            async with lane.client.stream(method, params, window_bytes=_WINDOW_BYTES) as stream:
+            async with lane.client.call_stream(method, params, window_bytes=_WINDOW_BYTES) as stream:
                 yield stream
 
     async def admit(self, caller: Caller, params: ChatParams) -> Run | None:
@@ -115,6 +115,18 @@ class Backend:
             RpcError: UPSTREAM_LIMIT or BUDGET; STORAGE.
         """
         return await begin(self._books, caller, caller.key, params) if caller.key is not None else None
+
+    async def known(self) -> Known:
+        """The models and profiles that the daemon has, as they were a moment ago.
+
+        Raises:
+            RpcError: the daemon cannot be asked.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if self._known is None or now_s >= self._known_until_s:
+            found: ModelsResult = await self.call("model.list")
+            self._known, self._known_until_s = Known.of(found), now_s + _KNOWN_FOR_S
+        return self._known
 
     async def close(self) -> None:
         """Close the connections."""
@@ -128,12 +140,7 @@ class Backend:
         caller = current_caller()
         if caller.key is None:
             return params, None
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._profiles_until_s:
-            found: ModelsResult = await self.call("model.list")
-            self._profiles = frozenset(found["profiles"])
-            self._profiles_until_s = loop.time() + _PROFILES_FOR_S
-        params = permitted(caller.key, params, self._profiles)
+        params = permitted(caller.key, params, await self.known())
         return params, await begin(self._books, caller, caller.key, params)
 
     async def _start_once(
@@ -141,7 +148,7 @@ class Backend:
     ) -> ChatTurn:
         params, run = await self._admitted(params)
         lane = self._lane()
-        stream = lane.client.stream(
+        stream = lane.client.call_stream(
             "chat.stream", params, timeout_s=self._timeout_s, window_bytes=_WINDOW_BYTES
         )
         turn = ChatTurn(stream, lane, reader(), run)

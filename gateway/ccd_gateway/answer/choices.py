@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.answer.caching import numbered
 from ccd_gateway.answer.lines import Delta
-from ccd_gateway.answer.turn import ChatTurn
+from ccd_gateway.answer.turn import ChatTurn, Reader
 from ccd_protocol.methods import ChatAnswer, ChatParams
 
 T = TypeVar("T")
@@ -27,15 +27,19 @@ async def complete_all(backend: Backend, params: ChatParams, count: int) -> list
     return await _all_or_none(calls, lambda answer: None)
 
 
-async def start_all(backend: Backend, params: ChatParams, count: int, silence_s: float) -> list[ChatTurn]:
+async def start_all(
+    backend: Backend, params: ChatParams, count: int, silence_s: float, reader: Callable[[], Reader]
+) -> list[ChatTurn]:
     """So many turns, each of which has begun to answer or has been silent; the caller closes them.
 
     Raises:
         RpcError: the first failure; the other turns are cancelled.
     """
     if count == 1:
-        return [await backend.start(params, silence_s)]
-    return await _all_or_none([backend.start(params, silence_s) for _ in range(count)], ChatTurn.close)
+        return [await backend.start(params, silence_s, reader)]
+    return await _all_or_none(
+        [backend.start(params, silence_s, reader) for _ in range(count)], ChatTurn.close
+    )
 
 
 async def deltas(

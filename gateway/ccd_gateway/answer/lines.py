@@ -18,6 +18,7 @@ THINKING: Final = "thinking"
 CALL: Final = "call"
 ARGUMENTS: Final = "arguments"
 
+REFUSED: Final = "The model refused to answer."
 _EMPTY = b'""'
 _NO_ARGUMENTS = b'"{}"'
 

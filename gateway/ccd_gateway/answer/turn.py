@@ -72,6 +72,11 @@ class ChatTurn:
                 return
             self.first += deltas
 
+    def taken(self) -> list[Any]:
+        """`first`, which is kept no longer."""
+        first, self.first = self.first, []
+        return first
+
     async def deltas(self, silence_s: float, express: Express | None = None) -> list[Any] | None:
         """What came since the last time, waiting if nothing did; None at the end.
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from ccd_gateway.anthropic.schema import MessagesRequest
-from ccd_gateway.chat.translate import target
 from ccd_gateway.errors import bad_request
-from ccd_protocol.methods import ChatParams
+from ccd_gateway.surface.given import given
+from ccd_protocol.chat.parameters import Surface, names_in
 
-#: Parameters that a call has under the same names.
-_SAME = (
-    *("messages", "system", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences"),
-    *("tools", "tool_choice", "thinking", "metadata", "service_tier"),
-)
 #: Parameters that go into the model API's request without ccd having a word for them.
 _FURTHER = (
     *("output_config", "output_format", "context_management", "container", "mcp_servers"),
@@ -52,34 +48,23 @@ def read_betas(header: str | None) -> Betas:
     return Betas(asked, [f"anthropic-beta.{word}" for word in words if word in _LOGIN_BETAS])
 
 
-def to_params(
-    request: MessagesRequest, betas: Betas, *, model: str, profile_header: str | None, strict: bool
-) -> ChatParams:
-    """The parameters of the call.
+def to_params(request: MessagesRequest, betas: Betas) -> dict[str, Any]:
+    """The parameters of the call, but for profile and model.
 
     Args:
         request: what was asked.
         betas: what its header asks for.
-        model: what the settings make of the request's model.
-        profile_header: `X-CCD-Profile`.
-        strict: whether to refuse what would be ignored.
-
-    Raises:
-        ApiError: 400 for a profile that cannot be one.
     """
-    chosen = target(model, profile_header)
-    params: dict[str, Any] = {"profile": chosen.profile, "model": chosen.model}
-    params.update({name: getattr(request, name) for name in _SAME})
+    params = given(Surface.MESSAGES, request, names_in(Surface.MESSAGES).keys() - {"model"})
     params["extra_body"] = _given({name: getattr(request, name) for name in _FURTHER}) or None
     params["betas"] = betas.asked or None
-    params["strict"] = strict or None
-    return cast(ChatParams, {"exact": True, **_given(params)})
+    return {"exact": True, **_given(params)}
 
 
 def _given(params: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}
 
 
-def ignored_by_daemon(names: list[str]) -> list[str]:
+def ignored_by_daemon(names: Iterable[str]) -> list[str]:
     """The daemon's names for what it could not honour, as a client of the Messages API knows them."""
     return ["anthropic-beta" if name == "betas" else name for name in names]

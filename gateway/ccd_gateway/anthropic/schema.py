@@ -12,28 +12,9 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from ccd_gateway.chat.schema import decode_object
 from ccd_gateway.errors import ApiError, bad_request
-
-Blocks = str | list[dict[str, Any]]
-Object = dict[str, Any]
-
-
-class Prompt(Struct, kw_only=True):
-    """What a message and a count of its tokens have in common. Null and absent mean the same."""
-
-    model: Annotated[str, Meta(min_length=1, max_length=512)]
-    messages: Annotated[list[Object], Meta(min_length=1)]
-    system: Blocks | None = None
-    tools: list[Object] | None = None
-    tool_choice: Object | None = None
-    thinking: Object | None = None
-    output_config: Object | None = None
-    output_format: Object | None = None
-    context_management: Object | None = None
-    mcp_servers: list[Object] | None = None
-    cache_control: Object | None = None
-    speed: str | None = None
+from ccd_gateway.surface.body import WrongField, decode_object, violation
+from ccd_gateway.surface.prompt import Blocks, Object, Prompt
 
 
 class MessagesRequest(Prompt, kw_only=True):
@@ -63,8 +44,6 @@ class _Message(Struct):
 
 
 _Request = TypeVar("_Request", bound=Prompt)
-_AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
 _INDEX = re.compile(r"\[(\d+|\.\.\.)\]")
 
 
@@ -81,7 +60,7 @@ def decode(body: bytes, kind: type[_Request]) -> _Request:
     try:
         request = msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from error
+        raise _refusal(violation(error)) from error
     for index, message in enumerate(request.messages):
         _check_message(message, index)
     return request
@@ -91,15 +70,12 @@ def _check_message(message: Object, index: int) -> None:
     try:
         msgspec.convert(message, _Message)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error), f"messages.{index}") from error
+        raise _refusal(violation(error), f"messages.{index}") from error
 
 
-def _refusal(text: str, prefix: str = "") -> ApiError:
-    match = _AT.fullmatch(text)
-    what, path = (match["what"], match["path"] or "") if match else (text, "")
-    missing = _MISSING.fullmatch(what)
+def _refusal(wrong: WrongField, prefix: str = "") -> ApiError:
+    what, path, missing = wrong
     if missing:
-        path, what = f"{path}.{missing['name']}".strip("."), "Field required"
+        path, what = f"{path}.{missing}".strip("."), "Field required"
     path = f"{prefix}.{_INDEX.sub(lambda number: '.' + number[1], path)}".strip(".")
-    what = what.replace("`", "")
     return bad_request(f"{path}: {what}" if path else what)

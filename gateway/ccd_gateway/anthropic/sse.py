@@ -20,11 +20,6 @@ def framed(kind: str, data: bytes) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
 
 
-def ignored_comment(names: str) -> bytes:
-    """A comment that names what had no effect: it is known only when headers have long been sent."""
-    return b": x-ccd-ignored: %b\n\n" % names.encode()
-
-
 class EventWriter:
     """Writes the events of one stream; those that carry the answer's pieces go through as they are.
 

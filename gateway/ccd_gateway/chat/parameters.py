@@ -7,15 +7,11 @@ One without which the answer would be of no use is refused.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from ccd_gateway.chat.schema import ChatRequest
-from ccd_gateway.errors import ApiError, bad_request, unsupported
-
-_TOKEN = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
-_MAX_NAMES = 32
+from ccd_gateway.errors import unsupported
 
 Inert = Callable[[Any], bool]
 
@@ -71,8 +67,8 @@ def ignored_names(request: ChatRequest, unknown: Iterable[str]) -> list[str]:
         for name, inert in _NEVER_HONOURED.items()
         if (value := getattr(request, name)) is not None and not inert(value)
     ]
-    names += ["functions"] if request.functions and not request.legacy else []
-    if request.function_call is not None and not request.legacy:
+    names += ["functions"] if request.functions and not request.functions_form else []
+    if request.function_call is not None and not request.functions_form:
         names += [] if request.function_call in ("none", "auto") else ["function_call"]
     if request.temperature is not None and request.temperature > 1:
         names.append("temperature")
@@ -83,32 +79,3 @@ def ignored_names(request: ChatRequest, unknown: Iterable[str]) -> list[str]:
     elif request.stream_options is not None and request.stream_options.include_obfuscation:
         names.append("stream_options.include_obfuscation")
     return names + list(unknown)
-
-
-def refuse_ignored(names: Iterable[str]) -> None:
-    """What `X-CCD-Strict: true` asks for.
-
-    Raises:
-        ApiError: 400 naming the first.
-    """
-    for name in names:
-        raise _strict(name)
-
-
-def _strict(name: str) -> ApiError:
-    if name == "temperature":
-        return bad_request("'temperature' above 1 cannot be honoured (X-CCD-Strict is on).", name)
-    shown = safe_name(name)
-    message = f"'{shown}' cannot be honoured, and X-CCD-Strict is on."
-    return bad_request(message, shown, "unsupported_parameter")
-
-
-def header_value(names: Iterable[str]) -> str:
-    """The names as the value of `X-CCD-Ignored`: safe in a header whatever the client sent, and bounded."""
-    unique = list(dict.fromkeys(safe_name(name) for name in names))
-    return ", ".join(unique[:_MAX_NAMES] + (["..."] if len(unique) > _MAX_NAMES else []))
-
-
-def safe_name(name: str) -> str:
-    """The name, with everything replaced that may not stand in a header."""
-    return name if _TOKEN.fullmatch(name) else re.sub(r"[^A-Za-z0-9_.\[\]-]", "?", name)[:64] or "?"

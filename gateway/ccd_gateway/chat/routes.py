@@ -2,54 +2,62 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import falcon
 import falcon.asgi
-import msgspec
 
 from ccd_gateway.answer import choices
 from ccd_gateway.answer.backend import Backend
-from ccd_gateway.answer.caching import cache_use, name_cache
+from ccd_gateway.answer.lines import REFUSED, Delta
 from ccd_gateway.answer.turn import ChatTurn
-from ccd_gateway.chat.parameters import header_value, ignored_names, refuse_ignored, refuse_unsupported
+from ccd_gateway.chat.parameters import ignored_names, refuse_unsupported
 from ccd_gateway.chat.schema import ChatRequest, Decoded, decode_chat
-from ccd_gateway.chat.sse import DONE, KEEPALIVE, ChunkWriter, error_event, ignored_comment
+from ccd_gateway.chat.sse import DONE, ChunkWriter, error_event
 from ccd_gateway.chat.translate import (
-    REFUSED,
     completion,
     finish_reason,
     ignored_by_daemon,
     in_clients_words,
     summed,
-    target,
     to_call,
     usage,
 )
 from ccd_gateway.conversations.named import conversation_params, header_text
-from ccd_gateway.edge.body import read_body
-from ccd_gateway.edge.outlet import Body, Express, Outlet, outlet_of, stream_events
-from ccd_gateway.errors import JSON, ApiError, from_rpc
+from ccd_gateway.edge.description import (
+    ADDRESS,
+    ANSWERING,
+    COUNT,
+    NULLABLE,
+    TEXT,
+    Description,
+    operation,
+    record,
+    ref,
+    typed,
+)
+from ccd_gateway.edge.routing import Route
+from ccd_gateway.errors import ApiError
 from ccd_gateway.images.confined import Confined
 from ccd_gateway.images.local import inline_local_images
 from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.surface.address import addressed
+from ccd_gateway.surface.driver import KEEPALIVE, Surface, Whole
+from ccd_gateway.surface.ignored import ignored_comment
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 
 FINGERPRINT = "fp_ccd"
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A request that has been read and found good."""
+class ChatJob:
+    """A chat completion that has been read and found good."""
 
     request: ChatRequest
     params: ChatParams
@@ -61,68 +69,63 @@ class Job:
         return self.params.get("conversation_id")
 
     @property
-    def wanted(self) -> int:
-        """How many answers are wanted."""
+    def n(self) -> int:
+        """How many answers are asked for."""
         return self.request.n or 1
 
     @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with the usage."""
-        options = self.request.stream_options
-        return bool(options and options.include_usage)
+    def streamed(self) -> bool:
+        """Whether the answer is to come as a stream."""
+        return bool(self.request.stream)
 
 
-class ChatCompletions:
-    """The resource; one instance per worker process."""
+class ChatCompletions(Surface[ChatJob]):
+    """The resource."""
 
     def __init__(self, backend: Backend, settings: GatewaySettings) -> None:
-        self._backend = backend
-        self._settings = settings
+        super().__init__(backend, settings)
         self._files = Confined(settings.allowed_roots)
         self._images = RemoteImages(settings)
 
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Answer a chat, streamed or whole."""
-        decoded = decode_chat(await read_body(req, self._settings.max_body_bytes))
+    async def read(self, req: falcon.asgi.Request, body: bytes) -> ChatJob:
+        """Read a request, and the images that it names."""
+        decoded = decode_chat(body)
         await inline_local_images(decoded.request.messages, self._files)
         await self._images.inline(decoded.request.messages)
-        job = read_job(req, decoded, self._settings)
-        try:
-            if job.request.stream:
-                await self._stream(job, req, resp)
-            else:
-                await self._complete(job, resp)
-            if job.conversation_id is not None:
-                resp.set_header("x-conversation-id", header_text(job.conversation_id))
-        except RpcError as error:
-            raise in_clients_words(error, legacy=job.request.legacy) from None
+        return read_job(req, decoded, self.settings)
 
-    async def _complete(self, job: Job, resp: falcon.asgi.Response) -> None:
-        answers = await choices.complete_all(self._backend, job.params, job.wanted)
+    async def answer(self, job: ChatJob, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Answer, and say in which conversation."""
+        await super().answer(job, req, resp)
+        if job.conversation_id is not None:
+            resp.set_header("x-conversation-id", header_text(job.conversation_id))
+
+    async def whole(self, job: ChatJob) -> Whole:
+        """A `chat.completion`."""
+        answers = await choices.complete_all(self.backend, job.params, job.n)
         body = completion(
             answers,
             completion_id=_completion_id(),
             created=int(time.time()),
             model=job.request.model,
             fingerprint=FINGERPRINT,
-            legacy=job.request.legacy,
+            functions_form=job.request.functions_form,
         )
         if job.conversation_id is not None:
             body["conversation_id"] = job.conversation_id
-        _name_ignored(resp, job.ignored + ignored_by_daemon(answers))
-        name_cache(resp, answers)
-        resp.content_type = JSON
-        resp.data = msgspec.json.encode(body)
+        return Whole(body, answers, ignored_by_daemon(answers))
 
-    async def _stream(self, job: Job, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Begin to answer once the model does, or after a silence, so that most failures have a status."""
-        turns = await choices.start_all(self._backend, job.params, job.wanted, self._settings.keepalive_s)
-        _name_ignored(resp, job.ignored)
-        answer = Answer(turns, _writers(job), outlet_of(req), self._settings.keepalive_s)
-        stream_events(req, resp, Body(answer.pieces(job.include_usage), answer.close))
+    def writer(self, job: ChatJob) -> ChatWriter:
+        """Of `chat.completion.chunk`s."""
+        options = job.request.stream_options
+        return ChatWriter(job, include_usage=bool(options and options.include_usage))
+
+    def in_clients_words(self, job: ChatJob, error: RpcError) -> RpcError:
+        """Under OpenAI's names."""
+        return in_clients_words(error, functions_form=job.request.functions_form)
 
 
-def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettings) -> Job:
+def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettings) -> ChatJob:
     """Check a request and make the call's parameters of it.
 
     Raises:
@@ -133,108 +136,94 @@ def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettin
     refuse_unsupported(request)
     call = to_call(request)
     ignored = ignored_names(request, unknown) + call.ignored
-    params: dict[str, Any] = {**call.params}
-    if (req.get_header("x-ccd-strict") or "").lower() == "true":
-        refuse_ignored(ignored)
-        params["strict"] = True
-    chosen = target(settings.model_for(request.model), req.get_header("x-ccd-profile"))
-    for name, value in (("profile", chosen.profile), ("model", chosen.model)):
-        if value is not None:
-            params[name] = value
-    params |= conversation_params(req, request, settings)
-    if not request.stream:
-        params["cache"] = cache_use(req, fields)
-    return Job(request, params, ignored)  # type: ignore[arg-type]  # built by key; the daemon checks it
+    params = {**call.params, **conversation_params(req, request.conversation_id, request.n or 1, settings)}
+    cached = None if request.stream else fields
+    return ChatJob(request, addressed(req, settings, params, request.model, ignored, cached), ignored)
 
 
-class Answer:
-    """A streamed answer of one choice or more. It keeps nothing of the request, which may be large."""
+class ChatWriter:
+    """Writes the chunks of one completion, of one choice or more."""
 
-    __slots__ = ("_keepalive_s", "_outlet", "_turns", "_writers")
+    silence = KEEPALIVE
 
-    def __init__(
-        self, turns: Sequence[ChatTurn], writers: Sequence[ChunkWriter], outlet: Outlet, keepalive_s: float
-    ) -> None:
-        self._turns = turns
-        self._writers = writers
-        self._outlet = outlet
-        self._keepalive_s = keepalive_s
+    def __init__(self, job: ChatJob, *, include_usage: bool) -> None:
+        completion_id, created = _completion_id(), int(time.time())
+        self._include_usage = include_usage
+        self._functions_form = job.request.functions_form
+        self._choices = [
+            ChunkWriter(
+                completion_id,
+                created,
+                job.request.model,
+                FINGERPRINT,
+                include_usage=include_usage,
+                choice=choice,
+                functions_form=job.request.functions_form,
+                conversation_id=job.conversation_id,
+            )
+            for choice in range(job.n)
+        ]
 
-    def close(self) -> None:
-        """Cancel the turns that have not ended."""
-        for turn in self._turns:
-            turn.close()
+    def begin(self, turns: Sequence[ChatTurn]) -> bytes:
+        """Each choice's role, and what it has said so far."""
+        pairs = zip(self._choices, turns, strict=True)
+        return b"".join(choice.role() + choice.chunks(turn.taken()) for choice, turn in pairs)
 
-    async def pieces(self, include_usage: bool) -> AsyncGenerator[bytes, None]:
-        """One piece for each write: all events of what arrived in one read."""
-        legacy = self._writers[0].legacy
-        try:
-            yield self._begin()
-            if len(self._turns) == 1:
-                turn, made = self._turns[0], self._writers[0].chunks
-                while (
-                    found := await turn.deltas(self._keepalive_s, Express(self._outlet, made))
-                ) is not None:
-                    if piece := made(found) if found else KEEPALIVE if turn.silent else b"":
-                        yield piece
-            else:
-                async with contextlib.aclosing(self._merged()) as merged:
-                    async for piece in merged:
-                        yield piece
-            yield self._end(include_usage)
-        except RpcError as error:
-            yield error_event(from_rpc(in_clients_words(error, legacy=legacy)).error)
-        except Exception:
-            _log.exception("a streamed answer failed")
-            yield error_event(ApiError(500, "The gateway failed. See its log.").error)
+    def maker(self, number: int) -> Callable[[list[Delta]], bytes]:
+        """The chunks of one choice."""
+        return self._choices[number].chunks
 
-    def _begin(self) -> bytes:
-        pairs = list(zip(self._writers, self._turns, strict=True))
-        begin = b"".join(writer.role() + writer.chunks(turn.first) for writer, turn in pairs)
-        for turn in self._turns:
-            turn.first = []
-        return begin
-
-    async def _merged(self) -> AsyncGenerator[bytes, None]:
-        async with contextlib.aclosing(choices.deltas(self._turns, self._keepalive_s)) as found:
-            async for number, deltas in found:
-                if deltas is not None:
-                    yield self._writers[number].chunks(deltas) if deltas else KEEPALIVE
-
-    def _end(self, include_usage: bool) -> bytes:
-        results = [turn.result for turn in self._turns]
-        ends = [_end(writer, result) for writer, result in zip(self._writers, results, strict=True)]
-        tail = self._writers[0].usage(usage(summed(results))) if include_usage else b""
+    async def end(self, turns: Sequence[ChatTurn]) -> bytes:
+        """Why each choice ended, what was ignored, the usage if it was asked for, and `[DONE]`."""
+        results = [turn.result for turn in turns]
+        ends = [_end(choice, result) for choice, result in zip(self._choices, results, strict=True)]
+        tail = self._choices[0].usage(usage(summed(results))) if self._include_usage else b""
         return b"".join((*ends, ignored_comment(ignored_by_daemon(results)), tail, DONE))
 
+    def in_clients_words(self, error: RpcError) -> RpcError:
+        """Under OpenAI's names."""
+        return in_clients_words(error, functions_form=self._functions_form)
 
-def _writers(job: Job) -> list[ChunkWriter]:
-    """One for each answer; they make chunks of one completion."""
-    completion_id, created = _completion_id(), int(time.time())
-    return [
-        ChunkWriter(
-            completion_id,
-            created,
-            job.request.model,
-            FINGERPRINT,
-            include_usage=job.include_usage,
-            choice=choice,
-            legacy=job.request.legacy,
-            conversation_id=job.conversation_id,
-        )
-        for choice in range(job.wanted)
-    ]
+    async def fail(self, error: ApiError) -> bytes:
+        """An event that every client reports."""
+        return error_event(error.error)
 
 
 def _end(writer: ChunkWriter, result: Mapping[str, Any]) -> bytes:
     refusal = writer.refusal(REFUSED) if result.get("stop_reason") == "refusal" else b""
-    return refusal + writer.finish(finish_reason(result, legacy=writer.legacy))
-
-
-def _name_ignored(resp: falcon.asgi.Response, names: list[str]) -> None:
-    if names:
-        resp.set_header("x-ccd-ignored", header_value(names))
+    return refusal + writer.finish(finish_reason(result, functions_form=writer.functions_form))
 
 
 def _completion_id() -> str:
     return f"chatcmpl-{secrets.token_hex(12)}"
+
+
+# --- where it is ---
+
+
+def routes(backend: Backend, settings: GatewaySettings) -> list[Route]:
+    """The one route."""
+    return [Route("/v1/chat/completions", ChatCompletions(backend, settings), _description)]
+
+
+def _description() -> Description:
+    message = record({"role": {"const": "assistant"}, "content": NULLABLE})
+    choice = record({"index": COUNT, "message": message, "finish_reason": TEXT})
+    answer = {
+        "id": TEXT,
+        "object": {"const": "chat.completion"},
+        "created": COUNT,
+        "model": TEXT,
+        "choices": {"type": "array", "items": choice},
+        "usage": record(dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), COUNT)),
+    }
+    chat = operation(
+        "chat",
+        ref("ChatCompletion"),
+        ANSWERING,
+        body=ref("ChatRequest"),
+        parameters=ADDRESS,
+        streams=True,
+        cached=True,
+    )
+    return Description({"post": chat}, {**typed(ChatRequest), "ChatCompletion": record(answer)})

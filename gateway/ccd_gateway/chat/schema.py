@@ -7,23 +7,13 @@ and "wrong" needs it.
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-import msgspec
 from msgspec import Meta, Struct
 
-from ccd_gateway.errors import ApiError, bad_request
+from ccd_gateway.surface.body import Effort, StreamOptions, decode_object, read_as
 
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-
-
-class StreamOptions(Struct):
-    """What a stream carries besides the answer."""
-
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
 
 
 class ChatRequest(Struct, kw_only=True):
@@ -70,14 +60,12 @@ class ChatRequest(Struct, kw_only=True):
     verbosity: str | None = None
 
     @property
-    def legacy(self) -> bool:
+    def functions_form(self) -> bool:
         """Whether it uses the deprecated `functions`, which count only where there are no `tools`."""
         return bool(self.functions) and not self.tools
 
 
 FIELDS = frozenset(ChatRequest.__struct_fields__)
-_AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
 
 
 class Decoded(NamedTuple):
@@ -95,39 +83,5 @@ def decode_chat(body: bytes) -> Decoded:
         ApiError: 400, naming the field where there is one.
     """
     fields = decode_object(body)
-    try:
-        request = msgspec.convert(fields, ChatRequest)
-    except msgspec.ValidationError as error:
-        raise wrong_field(str(error)) from error
+    request = read_as(fields, ChatRequest)
     return Decoded(request, [name for name in fields if name not in FIELDS], fields)
-
-
-def decode_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body, whatever its Content-Type says; a byte order mark is let pass.
-
-    Raises:
-        ApiError: 400 when it is not JSON or not an object.
-    """
-    try:
-        value = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        what = "it is empty" if not body.strip() else str(error)
-        raise bad_request(f"The request body is not valid JSON: {what}.", code="invalid_json") from error
-    if not isinstance(value, dict):
-        raise bad_request("The request body must be a JSON object.", code="invalid_json")
-    return value
-
-
-def wrong_field(text: str) -> ApiError:
-    """The 400 for a validation error of msgspec, worded with the field's path."""
-    match = _AT.fullmatch(text)
-    what, path = (match["what"], match["path"] or "") if match else (text, "")
-    path = path.replace("[...]", "")  # a value in a dict, whose key is the client's own
-    missing = _MISSING.fullmatch(what)
-    if missing:
-        param = f"{path}.{missing['name']}".lstrip(".")
-        return bad_request(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
-    what = what.replace("`", "").replace("array", "list").removesuffix(".")
-    if path == "messages" and "length" in what:
-        return bad_request("Messages cannot be empty.", "messages")
-    return bad_request(f"Invalid value for '{path}': {what[:1].lower()}{what[1:]}.", path or None)

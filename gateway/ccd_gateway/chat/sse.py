@@ -7,7 +7,7 @@ decoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +15,6 @@ import msgspec
 from ccd_gateway.answer.lines import CALL, TEXT, THINKING, Delta
 
 DONE = b"data: [DONE]\n\n"
-KEEPALIVE = b": keep-alive\n\n"
 _json = msgspec.json.encode
 
 _END = b"}\n\n"
@@ -29,12 +28,6 @@ def error_event(error: Mapping[str, Any]) -> bytes:
     return b"data: " + _json({"error": error}) + b"\n\n"
 
 
-def ignored_comment(names: Iterable[str]) -> bytes:
-    """What `X-CCD-Ignored` says, for what is known only after the headers: a comment, which clients skip."""
-    found = ", ".join(names)
-    return f": x-ccd-ignored: {found}\n\n".encode() if found else b""
-
-
 class ChunkWriter:
     """Makes the chunks of one choice of a stream.
 
@@ -45,11 +38,11 @@ class ChunkWriter:
         fingerprint: `system_fingerprint`.
         include_usage: whether chunks have a `usage` key, null until the last.
         choice: which of `n` answers.
-        legacy: tool calls have the deprecated form of one `function_call`.
+        functions_form: tool calls have the deprecated form of one `function_call`.
         conversation_id: in the first and the last chunk, where the answer belongs to a conversation.
     """
 
-    __slots__ = ("_delta", "_end", "_legacy", "_named", "_open", "_start_bytes")
+    __slots__ = ("_delta", "_end", "_functions_form", "_named", "_open", "_start_bytes")
 
     def __init__(
         self,
@@ -60,7 +53,7 @@ class ChunkWriter:
         *,
         include_usage: bool,
         choice: int = 0,
-        legacy: bool = False,
+        functions_form: bool = False,
         conversation_id: str | None = None,
     ) -> None:
         head = {
@@ -76,13 +69,13 @@ class ChunkWriter:
         self._end = _END_WITH_USAGE if include_usage else _END
         self._delta = start + b'{"index":%d,"delta":' % choice
         self._open = _OPEN_WITH_USAGE if include_usage else _OPEN
-        self._legacy = legacy
+        self._functions_form = functions_form
         self._named = b"" if conversation_id is None else b',"conversation_id":' + _json(conversation_id)
 
     @property
-    def legacy(self) -> bool:
+    def functions_form(self) -> bool:
         """Whether tool calls have the deprecated form."""
-        return self._legacy
+        return self._functions_form
 
     def chunks(self, deltas: list[Delta]) -> bytes:
         """The chunks for pieces of the answer."""
@@ -119,7 +112,7 @@ class ChunkWriter:
 
     def _call(self, delta: Delta) -> bytes:
         """The first fragment of a call has its id and name, the later ones neither: all clients take that."""
-        if self._legacy:
+        if self._functions_form:
             return self._function_call(delta)
         if delta.kind == CALL:
             function = b'{"name":%b,"arguments":""}' % _json(delta.name)

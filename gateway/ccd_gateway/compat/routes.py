@@ -1,26 +1,79 @@
-"""Where the older projects' surfaces are."""
+"""Where the older projects' own surfaces are: `/stats`, `/version`, `/api`."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
-import falcon.asgi
-
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.compat.rate import SharedLimit
-from ccd_gateway.compat.run import Run, Version
+from ccd_gateway.compat.run import ClaudeCode, Version
 from ccd_gateway.compat.stats import Stats
-from ccd_gateway.conversations.routes import Conversations
+from ccd_gateway.compat.task import TaskOptions
+from ccd_gateway.edge.description import (
+    ANSWERING,
+    COUNT,
+    TEXT,
+    Description,
+    operation,
+    record,
+    ref,
+    typed,
+)
+from ccd_gateway.edge.routing import CHAT, Refusing, Route
+from ccd_gateway.errors import ApiError
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.shapes import FLASK
 
-App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
+AGENT = ("agent",)
+#: What claude_code_api had below /api, and ccd does not have yet.
+_TASKS = ("claude-code/async", "claude-code/task/", "claude-code/batch", "claude-code/workflow", "tasks")
+_FAILING = {number: text for number, text in ANSWERING.items() if number not in (404, 413)}
 
 
-def add_routes(app: App, backend: Backend, settings: GatewaySettings) -> None:
-    """Register them. The limit is shared by all processes that are forked after this."""
-    conversations = Conversations(backend, settings)
-    app.add_route("/v1/conversations", conversations)
-    app.add_route("/v1/conversations/{name:path}", conversations, suffix="one")
-    app.add_route("/stats", Stats(backend))
-    app.add_route("/version", Version(backend))
-    app.add_route("/api/claude-code", Run(backend, settings, SharedLimit(settings.flask_requests_per_minute)))
+def routes(backend: Backend, settings: GatewaySettings) -> list[Route]:
+    """All of them. The limit is shared by all processes that are forked after this."""
+    task = ClaudeCode(backend, settings, SharedLimit(settings.flask_requests_per_minute))
+    missing = Refusing(not_there)
+    return [
+        Route("/stats", Stats(backend), _stats, scopes=("stats",)),
+        Route("/version", Version(backend), _version, scopes=CHAT, shape=FLASK),
+        Route("/api/claude-code", task, _task, scopes=AGENT, shape=FLASK),
+        Route("/api", missing, scopes=AGENT, shape=FLASK),
+        Route("/api/{rest:path}", missing, scopes=AGENT, shape=FLASK),
+    ]
+
+
+def not_there(method: str, path: str) -> ApiError:
+    """The 404 for a path below /api that leads nowhere; 501 for what is still to come."""
+    shown, rest = f"{method} {path[:200]}", path.removeprefix("/api").removeprefix("/")
+    there = "There are: POST /api/claude-code, GET /version, GET /health."
+    if rest.rstrip("/").startswith(_TASKS) or f"{rest}/".startswith(_TASKS):
+        headers = [("x-should-retry", "false")]
+        text = f"{shown} is not implemented: tasks, batches and workflows are not there yet. {there}"
+        return ApiError(501, text, code="not_implemented", headers=headers)
+    return ApiError(404, f"There is no {shown} here. {there}", code="unknown_url")
+
+
+def _stats() -> Description:
+    cache = record({"enabled": {"type": "boolean"}, "total_entries": COUNT, "total_hits": COUNT})
+    return Description({"get": operation("stats", record({"cache": cache, "version": TEXT}), _FAILING)})
+
+
+def _version() -> Description:
+    version = record({"claude_code_version": TEXT, "api_version": TEXT, "timestamp": TEXT})
+    return Description({"get": operation("version", version, _FAILING, shape=FLASK)})
+
+
+def _task() -> Description:
+    outcome = {
+        "status": {"enum": ["success", "error", "timeout"]},
+        "output": TEXT,
+        "error": TEXT,
+        "return_code": {"type": "integer"},
+        "execution_time": {"type": "number"},
+        "command": TEXT,
+        "success": {"type": "boolean"},
+    }
+    answer = record({"success": {"type": "boolean"}, "result": record(outcome), "request_id": TEXT})
+    options = {"anyOf": [{"type": "null"}, ref("TaskOptions")]}
+    task = {**record({"prompt": TEXT}), "properties": {"prompt": TEXT, "options": options}}
+    post = operation("claudeCode", answer, ANSWERING, shape=FLASK, body=task, cached=True)
+    return Description({"post": post}, typed(TaskOptions))

@@ -13,17 +13,17 @@ import falcon.asgi
 from ccd_gateway.access.caller import caller_of
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.answer.caching import cache_use, name_cache
-from ccd_gateway.chat.parameters import header_value
-from ccd_gateway.chat.schema import decode_object
-from ccd_gateway.chat.translate import target
 from ccd_gateway.compat.rate import SharedLimit
-from ccd_gateway.compat.task import RESULTS, Options, Task, chat_params, read_task, result
-from ccd_gateway.conversations.routes import send
+from ccd_gateway.compat.task import RESULTS, Task, TaskOptions, chat_params, read_task, result
 from ccd_gateway.edge.body import read_body
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.images import confined
 from ccd_gateway.images.confined import Confined, Place
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.surface.address import target
+from ccd_gateway.surface.body import decode_object
+from ccd_gateway.surface.driver import send
+from ccd_gateway.surface.ignored import name_ignored
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams
 
@@ -52,7 +52,7 @@ class _Files(NamedTuple):
     output: Place | None
 
 
-class Run:
+class ClaudeCode:
     """One task, answered in its own request."""
 
     def __init__(self, backend: Backend, settings: GatewaySettings, limit: SharedLimit) -> None:
@@ -85,8 +85,7 @@ class Run:
             if error.code not in RESULTS:
                 raise
             outcome = result(task.options, time.monotonic() - started_s, error=error)
-        if ignored:
-            resp.set_header("x-ccd-ignored", header_value(ignored))
+        name_ignored(resp, ignored)
         send(resp, {"success": outcome["success"], "result": outcome, "request_id": caller.request_id})
 
     def _count(self, who: str) -> None:
@@ -97,7 +96,7 @@ class Run:
             text = f"More than {per_minute} requests in a minute. Try again in {int(wait_s) + 1} s."
             raise ApiError(429, text, code="rate_limit_exceeded", headers=headers)
 
-    def _open(self, options: Options) -> _Files:
+    def _open(self, options: TaskOptions) -> _Files:
         """Find and check the files before anything is spent; blocks."""
         base = self._base(options)
         context, output = None, None
@@ -115,7 +114,7 @@ class Run:
                 ) from None
         return _Files(context, output)
 
-    def _base(self, options: Options) -> Place | None:
+    def _base(self, options: TaskOptions) -> Place | None:
         """Where relative paths begin: `working_dir`, which may be relative to `project_dir`.
 
         Directories have no other use, as the model has no tools. A task that names one without such a path

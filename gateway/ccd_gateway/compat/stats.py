@@ -8,7 +8,7 @@ import falcon
 import falcon.asgi
 
 from ccd_gateway.answer.backend import Backend
-from ccd_gateway.conversations.routes import send
+from ccd_gateway.surface.driver import send
 
 
 class Stats:

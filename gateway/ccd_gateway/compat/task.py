@@ -8,8 +8,9 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from ccd_gateway.chat.parameters import safe_name
 from ccd_gateway.errors import bad_request
+from ccd_gateway.surface.body import violation
+from ccd_gateway.surface.ignored import safe_name
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatParams
 
@@ -35,7 +36,7 @@ RESULTS = frozenset(
 )
 
 
-class Options(Struct, kw_only=True):
+class TaskOptions(Struct, kw_only=True):
     """`options` of a task; null and absent mean the same."""
 
     format: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
@@ -50,14 +51,14 @@ class Options(Struct, kw_only=True):
     working_dir: _Path | None = None
 
 
-OPTIONS = frozenset(Options.__struct_fields__)
+OPTIONS = frozenset(TaskOptions.__struct_fields__)
 
 
 class Task(NamedTuple):
     """What is to be asked; `unknown` are options that there never were."""
 
     prompt: str
-    options: Options
+    options: TaskOptions
     unknown: list[str]
 
 
@@ -76,9 +77,9 @@ def read_task(fields: dict[str, Any]) -> Task:
     if not isinstance(given, dict | None):
         raise bad_request("'options' must be an object.", "options")
     try:
-        options = msgspec.convert(given or {}, Options)
+        options = msgspec.convert(given or {}, TaskOptions)
     except msgspec.ValidationError as error:
-        what, _, path = str(error).replace("`", "").partition(" - at $.")
+        what, path, _ = violation(error)
         raise bad_request(f"'options.{path}': {what[:1].lower()}{what[1:]}.", f"options.{path}") from None
     if options.format is not None and not options.format.isprintable():
         raise bad_request("'options.format': expected a word, for example json.", "options.format")
@@ -108,7 +109,7 @@ def chat_params(task: Task, model: str | None, context: str | None, tenant: str)
 
 
 def result(
-    options: Options, took_s: float, *, output: str = "", error: RpcError | None = None
+    options: TaskOptions, took_s: float, *, output: str = "", error: RpcError | None = None
 ) -> dict[str, Any]:
     """RESULT of a task that was answered, or failed."""
     timed_out = error is not None and error.code is Code.DEADLINE
@@ -123,7 +124,7 @@ def result(
     }
 
 
-def command(options: Options) -> str:
+def command(options: TaskOptions) -> str:
     """The command that the older project would have run, without key and prompt. ccd runs none for a task."""
     words = ["claude", "code", "--api-key", "***", "--prompt", "..."]
     for name in ("format", "model", "max_tokens", "temperature"):

@@ -12,15 +12,28 @@ from msgspec import Meta, Struct
 
 from ccd_gateway.access.caller import tenant_of
 from ccd_gateway.answer.backend import Backend
-from ccd_gateway.chat.schema import decode_object
 from ccd_gateway.edge.body import read_body
-from ccd_gateway.errors import JSON, ApiError, bad_request
+from ccd_gateway.edge.description import (
+    ANSWERING,
+    COUNT,
+    NULLABLE,
+    TEXT,
+    Description,
+    in_path,
+    operation,
+    record,
+    ref,
+)
+from ccd_gateway.edge.routing import Route
+from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.surface.body import decode_object, violation
+from ccd_gateway.surface.driver import send
 from ccd_protocol.errors import Code, RpcError
-from ccd_protocol.methods import Conversation
+from ccd_protocol.methods import ConversationInfo
 
 
-class Wanted(Struct):
+class ConversationWanted(Struct):
     """`POST /v1/conversations`."""
 
     model: Annotated[str, Meta(max_length=512)] | None = None
@@ -38,10 +51,10 @@ class Conversations:
         """Begin one. The status is 200, as there."""
         fields = decode_object(await read_body(req, self._settings.max_body_bytes))
         try:
-            wanted = msgspec.convert(fields, Wanted)
+            wanted = msgspec.convert(fields, ConversationWanted)
         except msgspec.ValidationError as error:
-            what, _, path = str(error).partition(" - at `$.")
-            raise bad_request(f"Bad request: {what}", path.rstrip("`") or None) from None
+            what, path, _ = violation(error)
+            raise bad_request(f"Bad request: {what}", path or None) from None
         metadata = {"model": wanted.model, "project_path": wanted.project_path}
         params = {"tenant": tenant_of(req), "metadata": metadata}
         send(resp, shown(await self._backend.call("conversation.create", params)))
@@ -61,10 +74,10 @@ class Conversations:
         await self.one("conversation.delete", req, name)
         send(resp, {"id": name, "object": "conversation.deleted", "deleted": True})
 
-    async def one(self, method: str, req: falcon.asgi.Request, name: str) -> Conversation:
+    async def one(self, method: str, req: falcon.asgi.Request, name: str) -> ConversationInfo:
         """One conversation. Another tenant's, and a name that cannot be one, are the same 404 as an unknown one."""
         try:
-            found: Conversation = await self._backend.call(
+            found: ConversationInfo = await self._backend.call(
                 method, {"tenant": tenant_of(req), "conversation_id": name}
             )
         except RpcError as error:
@@ -74,7 +87,7 @@ class Conversations:
         return found
 
 
-def shown(found: Conversation) -> dict[str, object]:
+def shown(found: ConversationInfo) -> dict[str, object]:
     """The older project's form; its `turn_count` counts messages."""
     kept = found["metadata"]
     return {
@@ -97,7 +110,41 @@ def rfc3339(seconds: float) -> str:
     return f"{when:%Y-%m-%dT%H:%M:%S.%f}000Z"
 
 
-def send(resp: falcon.asgi.Response, body: object) -> None:
-    """Answer with JSON."""
-    resp.content_type = JSON
-    resp.data = msgspec.json.encode(body)
+# --- where they are ---
+
+_FAILING = {number: text for number, text in ANSWERING.items() if number not in (404, 413)}
+_ONE = {**_FAILING, 404: "There is no such conversation.", 405: "No conversation, but a route."}
+
+
+def routes(backend: Backend, settings: GatewaySettings) -> list[Route]:
+    """The list and the conversations in it."""
+    conversations = Conversations(backend, settings)
+    return [
+        Route("/v1/conversations", conversations, _list),
+        Route("/v1/conversations/{name:path}", conversations, _one, "one"),
+    ]
+
+
+def _list() -> Description:
+    kept = {"model": NULLABLE, "total_tokens": COUNT, "turn_count": COUNT, "project_path": NULLABLE}
+    times = {"id": TEXT, "created_at": TEXT, "updated_at": TEXT}
+    one = record({**times, "message_count": COUNT, "metadata": record(kept)})
+    listed = record({"conversations": {"type": "array"}})
+    wanted = {"type": "object", "properties": {"model": NULLABLE, "project_path": NULLABLE}}
+    begin = operation(
+        "beginConversation", ref("Conversation"), {**_FAILING, 413: ANSWERING[413]}, body=wanted
+    )
+    return Description(
+        {"get": operation("conversations", listed, _FAILING), "post": begin}, {"Conversation": one}
+    )
+
+
+def _one() -> Description:
+    gone = record({"id": TEXT, "object": {"const": "conversation.deleted"}, "deleted": {"const": True}})
+    return Description(
+        {
+            "parameters": [in_path("name")],
+            "get": operation("conversation", ref("Conversation"), _ONE),
+            "delete": operation("forgetConversation", gone, _ONE),
+        }
+    )

@@ -1,21 +1,16 @@
-"""Routes that are not here: a 404 that says why and what is, for clients that expect all of OpenAI's API.
-
-What the older Flask project had below /api and ccd has not yet is 501.
-"""
+"""Routes that are not here: a 404 that says why and what is, for clients that expect all of OpenAI's API."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import Iterable
 
-import falcon.asgi
-
+from ccd_gateway.edge.routing import ANY, Refusing, Route
 from ccd_gateway.errors import ApiError
 
 # What a part of OpenAI's API would need, and Claude Code does not have.
 _REASONS = {
     "audio": "Claude neither speaks nor listens",
-    "completions": "the legacy text completions are not offered; send a prompt as a user message instead",
+    "completions": "the older text completions are not offered; send a prompt as a user message instead",
     "embeddings": "Claude makes no embeddings",
     "files": "files are sent inside messages, as data URLs",
     "fine_tuning": "models cannot be tuned here",
@@ -26,24 +21,14 @@ _REASONS = {
 }
 
 
-#: What claude_code_api had below /api, and ccd does not have yet.
-_TASKS = ("claude-code/async", "claude-code/task/", "claude-code/batch", "claude-code/workflow", "tasks")
-
-Sink = Callable[..., Coroutine[Any, Any, None]]
-
-
-def sink(paths: Iterable[str]) -> Sink:
-    """What answers every path without a route; `paths` are those with one."""
-    served = [path for path in paths if path.startswith("/v1/") and "{" not in path]
-
-    async def absent(req: falcon.asgi.Request, resp: falcon.asgi.Response | None, **params: Any) -> None:
-        raise unknown_route(req.method, req.path, served)
-
-    return absent
+def absent(routes: Iterable[Route]) -> Route:
+    """What answers every path without a route; `routes` are those with one."""
+    served = [route.path for route in routes if route.path.startswith("/v1/") and "{" not in route.path]
+    return Route("", Refusing(lambda method, path: unknown_route(method, path, served)), scopes=ANY)
 
 
-def unknown_route(method: str, path: str, served: Iterable[str]) -> ApiError:
-    """The 404 (501 for what is still to come) for a path that leads nowhere.
+def unknown_route(method: str, path: str, served: Iterable[str] = ()) -> ApiError:
+    """The 404 for a path that leads nowhere.
 
     Args:
         method: the request's.
@@ -52,20 +37,9 @@ def unknown_route(method: str, path: str, served: Iterable[str]) -> ApiError:
     """
     shown = f"{method} {path[:200]}"
     head, _, rest = path.removeprefix("/").partition("/")
-    if head == "api":
-        return _no_task(shown, rest)
     if head != "v1":
         return ApiError(404, f"Unknown route: {shown}. The API is under /v1.", code="unknown_url")
     reason = _REASONS.get(rest.partition("/")[0])
     why = f": {reason}" if reason else ""
     there = ", ".join(sorted(served))
     return ApiError(404, f"There is no {shown} here{why}. There are: {there}.", code="unknown_url")
-
-
-def _no_task(shown: str, rest: str) -> ApiError:
-    there = "There are: POST /api/claude-code, GET /version, GET /health."
-    if rest.rstrip("/").startswith(_TASKS) or f"{rest}/".startswith(_TASKS):
-        headers = [("x-should-retry", "false")]
-        text = f"{shown} is not implemented: tasks, batches and workflows are not there yet. {there}"
-        return ApiError(501, text, code="not_implemented", headers=headers)
-    return ApiError(404, f"There is no {shown} here. {there}", code="unknown_url")

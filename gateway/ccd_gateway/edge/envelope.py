@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
-
-import msgspec
 
 from ccd_gateway.access.auth import Door, offered
 from ccd_gateway.access.caller import Caller, admit
 from ccd_gateway.edge import outlet
+from ccd_gateway.edge.absent import unknown_route
 from ccd_gateway.edge.access_log import AccessLog
 from ccd_gateway.edge.body import discard, too_large
 from ccd_gateway.edge.browser import BrowserRules
 from ccd_gateway.edge.disconnect import UntilDisconnect
 from ccd_gateway.edge.outlet import Outlet
+from ccd_gateway.edge.routing import Matched, Routes, matched
 from ccd_gateway.edge.upload import upload
 from ccd_gateway.errors import JSON, ApiError, overloaded
+from ccd_gateway.shapes import Shape
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -41,30 +41,30 @@ class Envelope:
 
     Args:
         app: what answers admitted requests.
+        routes: finds the route of each request.
         rules: the browser rules.
         max_requests: requests with a body, and replayed streams, that one worker process handles at a time; more
             are 503.
         max_body_bytes: a larger Content-Length is 413 here already, as the framework asks for the body first.
         body_timeout_s: longest time for a body.
         door: who may come in.
-        sockets: serves WebSockets; it raises `ApiError` to refuse one before it is accepted.
         log: told of every answer.
     """
 
     def __init__(
         self,
         app: App,
+        routes: Routes,
         rules: BrowserRules,
         *,
         max_requests: int,
         max_body_bytes: int,
         body_timeout_s: float,
         door: Door,
-        sockets: App,
         log: AccessLog,
     ) -> None:
         self._app = app
-        self._sockets = sockets
+        self.routes = routes
         self._rules = rules
         self._max_requests = max_requests
         self._max_body_bytes = max_body_bytes
@@ -89,7 +89,7 @@ class Envelope:
                     await self._answered(scope, exchange)
                 except ApiError as error:
                     await exchange.outlet.close()  # else the error's body would be held back for another
-                    await answer_error(exchange.send, error)
+                    await exchange.refuse(error)
                 if exchange.outlet.body is not None:
                     await exchange.stream()
         finally:
@@ -101,7 +101,7 @@ class Envelope:
 
     def _exchange(self, receive: Receive, send: Send, scope: Scope) -> Exchange:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        caller = Caller(request_id=request_id(headers.get(b"x-request-id")).decode())
+        caller = _caller(self.routes.admit(scope), headers)
         return Exchange(receive, send, caller, self._rules.cors_headers(headers.get(b"origin")))
 
     async def _answered(self, scope: Scope, exchange: Exchange) -> None:
@@ -113,7 +113,8 @@ class Envelope:
             await _answer(exchange.send, 204, preflight, b"")
             return
         caller = exchange.caller
-        caller.key = self._door.key_of(scope["path"], scope["query_string"], scope["headers"], _peer(scope))
+        scopes = matched(scope).route.scopes
+        caller.key = self._door.key_of(scopes, scope["query_string"], scope["headers"], _peer(scope))
         admit(scope, caller)
         outlet.admit(scope, exchange.outlet)
         receive = exchange.receive
@@ -124,18 +125,21 @@ class Envelope:
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A WebSocket, admitted by the same rules."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        caller = Caller(request_id=request_id(headers.get(b"x-request-id")).decode())
+        found = self.routes.admit(scope)
+        caller = _caller(found, headers)
         started_s, status, counted = time.perf_counter(), 101, 0
         try:
             self._rules.check("GET", headers)
             given = [*scope["headers"], *offered(scope["subprotocols"])]
-            caller.key = self._door.key_of(scope["path"], scope["query_string"], given, _peer(scope))
+            caller.key = self._door.key_of(found.route.scopes, scope["query_string"], given, _peer(scope))
             admit(scope, caller)
             counted = self._one_more()
-            await self._sockets(scope, receive, send)
+            if found.route.socket is None:
+                raise _no_socket(found.route.path, scope["path"])
+            await found.route.socket(scope, receive, send)
         except ApiError as error:
             status = error.status
-            await _deny(scope, send, error, caller.request_id)
+            await _deny(scope, send, error, caller)
         finally:
             self.open_requests -= counted
             self._log.write({**scope, "method": "GET"}, status, time.perf_counter() - started_s, caller)
@@ -189,9 +193,14 @@ class Exchange:
         """An ASGI `send`."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            mine = (b"x-request-id", self.caller.request_id.encode())
-            message["headers"] = [*message.get("headers", ()), mine, *self._cors, *self.caller.headers]
+            mine = _ids(self.caller)
+            message["headers"] = [*message.get("headers", ()), *mine, *self._cors, *self.caller.headers]
         await self.outlet.send(message)
+
+    async def refuse(self, error: ApiError) -> None:
+        """Send a whole error answer."""
+        status, body = self.caller.shape.render(error, self.caller.request_id)
+        await _answer(self.send, status, _error_headers(error), body)
 
     def stream(self) -> Awaitable[None]:
         """Send the body of a streamed answer."""
@@ -201,6 +210,12 @@ class Exchange:
     async def close(self) -> None:
         """The answer is over, however it ended."""
         await self.outlet.close()
+
+
+def _no_socket(route: str, path: str) -> ApiError:
+    if not route:
+        return unknown_route("GET", path)
+    return ApiError(426, "This route speaks HTTP, not WebSocket: ask without the Upgrade header.")
 
 
 def _lasts(scope: Scope) -> bool:
@@ -227,28 +242,36 @@ async def _pieces(receive: Receive) -> AsyncGenerator[bytes, None]:
         yield message.get("body", b"")
 
 
-def request_id(given: bytes | None) -> bytes:
+def request_id(given: bytes | None, shape: Shape) -> str:
     """The client's own id if it is visible ASCII of at most 200 characters, else a new one."""
     if given is not None and _VISIBLE.fullmatch(given):
-        return given
-    return str(uuid.uuid4()).encode()
+        return given.decode()
+    return shape.new_id()
 
 
-async def answer_error(send: Send, error: ApiError) -> None:
-    """Send a whole error answer."""
+def _caller(found: Matched, headers: Mapping[bytes, bytes]) -> Caller:
+    shape = found.shape_for(headers)
+    return Caller(request_id=request_id(headers.get(b"x-request-id"), shape), shape=shape)
+
+
+def _ids(caller: Caller) -> list[tuple[bytes, bytes]]:
+    names = filter(None, (caller.shape.id_header, b"x-request-id"))
+    return [(name, caller.request_id.encode()) for name in names]
+
+
+def _error_headers(error: ApiError) -> list[tuple[bytes, bytes]]:
     headers = [(name.encode(), value.encode()) for name, value in error.headers]
-    await _answer(send, error.status, [(b"content-type", JSON.encode()), *headers], error.body())
+    return [(b"content-type", JSON.encode()), *headers]
 
 
-async def _deny(scope: Scope, send: Send, error: ApiError, own_id: str) -> None:
+async def _deny(scope: Scope, send: Send, error: ApiError, caller: Caller) -> None:
     """Refuse a WebSocket with an HTTP answer, where the server can."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": 1008})
         return
-    headers = [(name.encode(), value.encode()) for name, value in error.headers]
-    headers += [(b"content-type", JSON.encode()), (b"x-request-id", own_id.encode())]
-    await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
-    body = msgspec.json.encode({"error": error.error["message"]})
+    status, body = caller.shape.render(error, caller.request_id)
+    headers = [*_error_headers(error), *_ids(caller)]
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
 
 

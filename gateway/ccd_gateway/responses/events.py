@@ -16,8 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from ccd_gateway.answer.lines import ARGUMENTS, TEXT, THINKING, Delta
-from ccd_gateway.chat.translate import REFUSED as REFUSAL
+from ccd_gateway.answer.lines import ARGUMENTS, REFUSED, TEXT, THINKING, Delta
 from ccd_gateway.responses.resource import Response, new_id, usage
 from ccd_protocol.methods import ChatAnswer, ChatResult
 
@@ -290,14 +289,14 @@ class ResponseEvents:
         """A part that says so, after whatever the model said before it stopped."""
         events, message = self._open_message()
         place = {**self._place(message), "content_index": len(message["content"])}
-        part = {"type": "refusal", "refusal": REFUSAL}
+        part = {"type": "refusal", "refusal": REFUSED}
         message["content"].append(part)
         return b"".join(
             (
                 events,
                 self._event("response.content_part.added", **place, part={"type": "refusal", "refusal": ""}),
-                self._event("response.refusal.delta", **place, delta=REFUSAL),
-                self._event("response.refusal.done", **place, refusal=REFUSAL),
+                self._event("response.refusal.delta", **place, delta=REFUSED),
+                self._event("response.refusal.done", **place, refusal=REFUSED),
                 self._event("response.content_part.done", **place, part=part),
             )
         )

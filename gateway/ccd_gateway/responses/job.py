@@ -12,11 +12,6 @@ import msgspec
 
 from ccd_client.messages import chat_request
 from ccd_gateway.access.caller import tenant_of
-from ccd_gateway.answer.caching import cache_use
-from ccd_gateway.anthropic.schema import Prompt
-from ccd_gateway.anthropic.tokens import estimate
-from ccd_gateway.chat.parameters import refuse_ignored
-from ccd_gateway.chat.translate import Target, target
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents
@@ -33,31 +28,28 @@ from ccd_gateway.responses.schema import Decoded, ResponsesRequest
 from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import BrokenChainError, LongChainError, ResponseTable, StoredResponse
 from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.surface.address import addressed
+from ccd_gateway.surface.given import end_user, given, in_words_of
+from ccd_gateway.surface.prompt import Prompt
+from ccd_gateway.surface.tokens import estimate
+from ccd_protocol.chat.parameters import Surface, names_in
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 
-_NAMES = {
-    "max_tokens": "max_output_tokens",
-    "stop_sequences": "stop",
-    "effort": "reasoning.effort",
-    "thinking": "reasoning.effort",
-}
 # How the client's library and the daemon call a parameter, and how this API does.
 _PATHS = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
         (r"^response_format(\.json_schema)?", "text.format"),
-        (r"^format", "text.format"),
         (r"^(tools\[\d+\])\.function", r"\1"),
         (r"^(tools\[\d+\])\.input_schema", r"\1.parameters"),
-        (r"^max_tokens", "max_output_tokens"),
-        (r"^(effort|thinking)", "reasoning.effort"),
         (r"^messages(\[.*)?$", "input"),
+        *((rf"^{name}\b", to) for name, to in names_in(Surface.RESPONSES).items() if name != to),
     )
 )
 
 
-class Job(NamedTuple):
+class ResponseJob(NamedTuple):
     """A request that has been read and found good.
 
     Attributes:
@@ -77,13 +69,23 @@ class Job(NamedTuple):
     ignored: list[str]
 
     @property
+    def streamed(self) -> bool:
+        """Whether the answer is to come as a stream."""
+        return bool(self.request.stream)
+
+    @property
+    def n(self) -> int:
+        """How many answers are asked for."""
+        return 1
+
+    @property
     def with_summary(self) -> bool:
         """Whether the model's thinking is shown."""
         return self.request.reasoning is not None and self.request.reasoning.wanted is not None
 
     @property
     def input_tokens(self) -> int:
-        """An estimate; see `ccd_gateway.anthropic.tokens`."""
+        """An estimate; see `ccd_gateway.surface.tokens`."""
         wanted = self.params.get("format")
         return estimate(
             Prompt(
@@ -121,7 +123,7 @@ async def read_job(
     store: ResponseStore,
     images: RemoteImages,
     settings: GatewaySettings,
-) -> Job:
+) -> ResponseJob:
     """Check a request, fetch what it refers to, and make the call's parameters of it.
 
     Raises:
@@ -132,21 +134,17 @@ async def read_job(
     tenant = tenant_of(req)
     history = await _history(tenant, request.previous_response_id, store)
     items = await _resolved(tenant, own_items(request.input or ""), store)
-    chosen = target(settings.model_for(request.model), req.get_header("x-ccd-profile"))
     made = to_messages(history, items)
     try:
         await images.inline(made.messages)
     except RpcError as error:
         raise in_words_of_items(error, made.origins) from None
-    params, more = _params(chosen, request, made)
+    given, more = call_of(request, made)
     ignored = ignored + more
-    if (req.get_header("x-ccd-strict") or "").lower() == "true":
-        refuse_ignored(ignored)
-        params["strict"] = True
-    if not (request.stream or request.background):
-        params["cache"] = cache_use(req, fields)
+    cached = None if request.stream or request.background else fields
+    params = addressed(req, settings, given, request.model, ignored, cached)
     response = new_response(request, created_at=int(time.time()), store=request.store is not False)
-    return Job(tenant, request, params, response, items, ignored)
+    return ResponseJob(tenant, request, params, response, items, ignored)
 
 
 async def history_of(tenant: str, response_id: str, store: ResponseStore) -> list[Item]:
@@ -206,24 +204,26 @@ async def _referred(tenant: str, item_id: str, path: str, store: ResponseStore) 
     raise missing_reference(path, item_id)
 
 
-def _params(chosen: Target, request: ResponsesRequest, made: Messages) -> tuple[ChatParams, list[str]]:
+def call_of(request: ResponsesRequest, made: Messages) -> tuple[ChatParams, list[str]]:
+    """The parameters of the call, but for profile and model, and the names of what has no effect.
+
+    Raises:
+        RpcError: BAD_PARAMS in this API's words.
+    """
     messages, origins = made
-    user = request.user or request.safety_identifier or (request.metadata or {}).get("user_id")
+    fitted = {
+        "temperature": None if request.temperature is None else min(request.temperature, 1.0),
+        "effort": request.effort,
+        **end_user(request.user, request.safety_identifier, request.metadata),
+    }
     try:
         params, ignored = chat_request(
             messages,
-            system=request.instructions,
             tools=[{"type": "function", "function": tool} for tool in request.tools or ()],
             tool_choice=request.tool_choice,
             parallel_tool_calls=request.parallel_tool_calls,
             response_format=_response_format(request),
-            profile=chosen.profile,
-            model=chosen.model,
-            max_tokens=request.max_output_tokens,
-            temperature=None if request.temperature is None else min(request.temperature, 1.0),
-            top_p=request.top_p,
-            effort=request.effort,
-            metadata={"user_id": user} if user else None,
+            **{**given(Surface.RESPONSES, request), **fitted},
         )
     except RpcError as error:
         raise in_clients_words(in_words_of_items(error, origins)) from error
@@ -257,7 +257,7 @@ def _renamed(name: str, origins: list[str]) -> str:
 
 def ignored_by_daemon(result: Mapping[str, Any]) -> list[str]:
     """Parameters that the daemon could not honour, under this API's names."""
-    return [_NAMES.get(name, name) for name in result.get("ignored") or ()]
+    return in_words_of(Surface.RESPONSES, result.get("ignored") or ())
 
 
 def not_found(response_id: str) -> ApiError:

@@ -19,13 +19,13 @@ import msgspec
 
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.answer.lines import Delta
-from ccd_gateway.chat.sse import KEEPALIVE
-from ccd_gateway.errors import ApiError, from_rpc, overloaded
+from ccd_gateway.errors import fault, from_rpc, overloaded
 from ccd_gateway.responses.events import ResponseEvents
-from ccd_gateway.responses.job import Job, ignored_by_daemon, in_clients_words
+from ccd_gateway.responses.job import ResponseJob, ignored_by_daemon, in_clients_words
 from ccd_gateway.responses.resource import failed, note_ignored
 from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import ResponseTable
+from ccd_gateway.surface.driver import KEEPALIVE
 from ccd_protocol.errors import RpcError
 
 _BEAT_EVERY_S = 1.0
@@ -57,7 +57,7 @@ class _Gone(Exception):
 class _Run:
     """One response that runs here."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ResponseJob) -> None:
         self.job = job
         self.events = job.events()
         self.written = 0  # events in the store
@@ -80,7 +80,7 @@ class BackgroundRuns:
         self._slots = asyncio.Semaphore(_MAX_RUNNING)
         self._beat: asyncio.Task[None] | None = None
 
-    async def start(self, job: Job) -> dict[str, Any]:
+    async def start(self, job: ResponseJob) -> dict[str, Any]:
         """Store a response as queued and begin to work on it.
 
         Returns:
@@ -172,7 +172,7 @@ class BackgroundRuns:
             await self._fail(run, from_rpc(in_clients_words(error)).error)
         except Exception:
             _log.exception("a background response failed")
-            await self._fail(run, ApiError(500, "The gateway failed. See its log.").error)
+            await self._fail(run, fault().error)
         finally:
             del self._runs[run.job.response["id"]]
             run.wake()

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-import msgspec
 from msgspec import Meta, Struct
 
-from ccd_gateway.chat.schema import Effort, StreamOptions, decode_object, wrong_field
 from ccd_gateway.errors import ApiError, bad_request, unsupported
+from ccd_gateway.surface.body import Effort, StreamOptions, decode_object, read_as
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 Summary = Literal["auto", "concise", "detailed"]
@@ -108,10 +107,7 @@ def decode(body: bytes, *, model_needed: bool = True) -> Decoded:
     fields = decode_object(body)
     if not model_needed and fields.get("model") is None:
         fields["model"] = "default"
-    try:
-        request = msgspec.convert(fields, ResponsesRequest)
-    except msgspec.ValidationError as error:
-        raise wrong_field(str(error)) from error
+    request = read_as(fields, ResponsesRequest)
     _refuse(request)
     unknown = [name for name, value in fields.items() if name not in FIELDS and value is not None]
     return Decoded(request, _ignored(request) + unknown, fields)

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +15,13 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
+from ccd_gateway import boot_signals
 from ccd_gateway.access.auth import is_local, why_not
 from ccd_gateway.access.keyfile import KeyFileError
 from ccd_gateway.app import create_app
 from ccd_gateway.edge.envelope import App
-from ccd_gateway.server import boot_signals
-from ccd_gateway.server.worker import GatewayWorker
+from ccd_gateway.server.internals import GatewayWorker
+from ccd_gateway.server.tls import CertificateError, Certificates
 from ccd_gateway.settings import GatewaySettings
 from ccd_settings.parent import die_with_parent, starter
 from ccd_settings.service_manager import Notifier, take_socket
@@ -53,11 +55,17 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
         listener.close()
         print(f"ccd gateway: {refusal}", file=sys.stderr)
         return 2
+    try:
+        certificates = Certificates(settings.certfile, settings.keyfile) if settings.certfile else None
+    except CertificateError as error:
+        listener.close()
+        print(f"ccd gateway: {error}", file=sys.stderr)
+        return 2
     if not is_local(listener.getsockname()) and not settings.insecure_no_auth:
         # Also where a worker starts when the last key is gone.
         settings = replace(settings, require_keys=True)
     try:
-        _Server(settings, listener, partial(_ready, manager, on_ready)).run()
+        _Server(settings, listener, partial(_ready, manager, on_ready), certificates).run()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     return 0
@@ -100,10 +108,10 @@ def listen(bind: str) -> socket.socket:
     return socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
 
 
-def url(listener: socket.socket) -> str:
+def url(listener: socket.socket, scheme: str = "http") -> str:
     """Where the gateway can be reached."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def options(settings: GatewaySettings) -> dict[str, Any]:
@@ -135,10 +143,15 @@ class _Server(BaseApplication):  # type: ignore[misc]
     """
 
     def __init__(
-        self, settings: GatewaySettings, listener: socket.socket, on_ready: Callable[[str], None]
+        self,
+        settings: GatewaySettings,
+        listener: socket.socket,
+        on_ready: Callable[[str], None],
+        certificates: Certificates | None = None,
     ) -> None:
         self.settings = settings
-        self._url = url(listener)
+        self._certificates = certificates
+        self._url = url(listener, "https" if certificates else "http")
         self._fd = listener.detach()  # gunicorn makes a socket of its own of it, and closes this number
         self._on_ready = on_ready
         super().__init__()
@@ -147,9 +160,18 @@ class _Server(BaseApplication):  # type: ignore[misc]
         for name, value in options(self.settings).items():
             self.cfg.set(name, value)
         self.cfg.set("bind", [f"fd://{self._fd}"])
+        if self._certificates is not None:
+            self.cfg.set(
+                "certfile", str(self.settings.certfile)
+            )  # so that gunicorn knows that it serves HTTPS
+            self.cfg.set("ssl_context", self._context)
         self.cfg.set("when_ready", self._when_ready)
         self.cfg.set("pre_fork", _pre_fork)
         self.cfg.set("post_fork", _post_fork if self.settings.die_with_parent else _hold_signals)
+
+    def _context(self, config: Any, default: Any) -> ssl.SSLContext:
+        assert self._certificates is not None
+        return self._certificates.context
 
     def load(self) -> App:
         return create_app(self.settings)

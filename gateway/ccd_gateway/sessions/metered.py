@@ -12,8 +12,9 @@ import msgspec
 
 from ccd_gateway.access.caller import Caller
 from ccd_gateway.access.metering import Run
+from ccd_gateway.access.permission import may_run
 from ccd_gateway.answer.backend import Backend
-from ccd_protocol.errors import RpcError
+from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatParams, ChatResult, Message
 
 _TOKEN_PREFIX = b'{"type":"stream_event"'
@@ -40,14 +41,18 @@ class Metered:
     Args:
         backend: admits and books.
         caller: who asks.
+
+    Attributes:
+        model: what the session uses, as far as is known; `""` is the default one.
     """
 
     def __init__(self, backend: Backend, caller: Caller) -> None:
+        self.model = ""
         self._backend = backend
         self._caller = caller
         self._run: Run | None = None
-        self._over_budget = False
-        self._model = ""
+        self._refused = False
+        self._checked_model: str | None = None
         self._cost_usd = 0.0  # of the session, at its last result
 
     @property
@@ -63,24 +68,35 @@ class Metered:
         """
         if self._caller.key is not None and self._run is None:
             message = Message(role="user", content=content)
-            self._over_budget = False
-            params = ChatParams(messages=[message], model=self._model)
+            self._refused = False
+            params = ChatParams(messages=[message], model=self.model)
             self._run = await self._backend.admit(self._caller, params)
 
     async def saw(self, line: bytes) -> RpcError | None:
-        """A line has come; a failure when the turn is to be ended because the budget is used up."""
+        """A line has come; a failure when the turn is to be ended: the budget is used up, or the model is another."""
         if self._caller.key is None:
             return None
         if not line.startswith(_TOKEN_PREFIX):
             await self._look_at(line)
-        if self._run is None or self._over_budget:
+        if self._run is None or self._refused:
             return None
         try:
+            await self._check_model()
             self._run.saw(line)
         except RpcError as error:
-            self._over_budget = True
+            self._refused = True
             return error
         return None
+
+    async def _check_model(self) -> None:
+        """A turn says with which model it begins, shortly before that is asked; another client may have chosen it."""
+        key = self._caller.key
+        if key is None or not key.bound_to_models or self.model == self._checked_model:
+            return
+        known = await self._backend.known()
+        if not may_run(key, known, self.model):
+            raise RpcError(Code.MODEL_NOT_FOUND, f"This API key may not use the model {self.model[:200]!r}.")
+        self._checked_model = self.model
 
     async def _look_at(self, line: bytes) -> None:
         try:
@@ -88,7 +104,7 @@ class Metered:
         except msgspec.DecodeError:  # a line of another kind, in which these names mean something else
             return
         if found.state is not None:
-            self._model = found.state.model or self._model
+            self.model = found.state.model or self.model
             self._cost_usd = max(self._cost_usd, found.state.total_cost_usd)
         if found.type != "result":
             return
@@ -101,7 +117,7 @@ class Metered:
         return ChatResult(
             stop_reason=None,
             stop_sequence=None,
-            model=self._model,
+            model=self.model,
             usage=line.usage or {},  # type: ignore[typeddict-item]
             cost_usd=cost_usd,
             duration_ms=0,

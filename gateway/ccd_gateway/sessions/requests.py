@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from ccd_gateway.errors import ApiError, bad_request
+from ccd_gateway.errors import bad_request
+from ccd_protocol.acting import HARMLESS, acting
 
 
 class Call(NamedTuple):
@@ -16,42 +18,38 @@ class Call(NamedTuple):
     params: dict[str, Any]
 
 
-class _UserMessage(msgspec.Struct, tag="user_message"):
+class _UserMessage(msgspec.Struct):
     content: str | list[dict[str, Any]]
 
 
-class _PermissionResponse(msgspec.Struct, tag="permission_response"):
+class _PermissionResponse(msgspec.Struct):
     request_id: str
     behavior: str = "deny"
     updated_input: dict[str, Any] | None = None
     message: str | None = None
 
 
-class _Interrupt(msgspec.Struct, tag="interrupt"):
+class _Interrupt(msgspec.Struct):
     pass
 
 
-class _SetModel(msgspec.Struct, tag="set_model"):
+class _SetModel(msgspec.Struct):
     model: str | None = None
 
 
-class _SetPermissionMode(msgspec.Struct, tag="set_permission_mode"):
+class _SetPermissionMode(msgspec.Struct):
     mode: str
 
 
-class _KeepAlive(msgspec.Struct, tag="keep_alive"):
-    pass
-
-
-_Message = _UserMessage | _PermissionResponse | _Interrupt | _SetModel | _SetPermissionMode | _KeepAlive
-_decode = msgspec.json.Decoder(_Message).decode
-_METHODS: dict[Any, str] = {
-    _UserMessage: "session.send",
-    _PermissionResponse: "session.answer",
-    _Interrupt: "session.interrupt",
-    _SetModel: "session.set_model",
-    _SetPermissionMode: "session.set_permission_mode",
+_KEEP_ALIVE = "keep_alive"
+_KINDS: Mapping[str, tuple[str, type[msgspec.Struct]]] = {
+    "user_message": ("session.send", _UserMessage),
+    "permission_response": ("session.answer", _PermissionResponse),
+    "interrupt": ("session.interrupt", _Interrupt),
+    "set_model": ("session.set_model", _SetModel),
+    "set_permission_mode": ("session.set_permission_mode", _SetPermissionMode),
 }
+_OURS = ("session_id", "tenant")  # the connection says which
 
 
 def read(line: str) -> Call | None:
@@ -59,16 +57,21 @@ def read(line: str) -> Call | None:
 
     Raises:
         ApiError: 400, it is not a message that there is.
+        RpcError: BAD_PARAMS, it has a key that such a message does not have.
     """
     try:
-        message = _decode(line)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise _unreadable(error) from None
-    method = _METHODS.get(type(message))
-    return Call(method, msgspec.structs.asdict(message)) if method is not None else None
-
-
-def _unreadable(error: Exception) -> ApiError:
-    if isinstance(error, msgspec.ValidationError):
-        return bad_request(f"This message cannot be understood: {error}.")
-    return bad_request("A message must be a line of JSON.", code="invalid_json")
+        fields = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise bad_request("A message must be a line of JSON.", code="invalid_json") from None
+    kind = fields.pop("type", None) if isinstance(fields, dict) else None
+    if kind == _KEEP_ALIVE and fields.keys() <= HARMLESS:
+        return None
+    if not isinstance(kind, str) or kind not in _KINDS:
+        text = f"{kind!r:.60} is no type of a message; there are: {', '.join(_KINDS)}."
+        raise bad_request(f"This message cannot be understood: {text}")
+    method, shape = _KINDS[kind]
+    params = acting(method, fields, set_here=_OURS)
+    try:
+        return Call(method, msgspec.structs.asdict(msgspec.convert(params, shape)))
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise bad_request(f"This message cannot be understood: {error}.") from None

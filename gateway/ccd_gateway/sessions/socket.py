@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -20,14 +20,15 @@ from ccd_gateway.access.auth import KeyStore
 from ccd_gateway.access.caller import Caller, caller_of_scope
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.edge.envelope import Message, Receive, Scope, Send
-from ccd_gateway.errors import ApiError
+from ccd_gateway.edge.routing import matched
+from ccd_gateway.errors import ApiError, fault
 from ccd_gateway.sessions import access, requests
 from ccd_gateway.sessions.metered import Metered
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.errors import Code, RpcError
+from ccd_protocol.methods import SessionInfo
 
 SUBPROTOCOL = "ccd.v1"
-_PATH = re.compile(r"/ws/session/([^/]+)/?")
 _NORMAL, _POLICY, _INTERNAL, _RESTART, _LATER = 1000, 1008, 1011, 1012, 1013
 _MAX_REASON_BYTES = 120  # a close frame holds 123
 _CODES = {
@@ -62,7 +63,7 @@ class SessionSockets:
             ApiError: the handshake is refused.
         """
         caller = caller_of_scope(scope)
-        session_id = _session_of(scope["path"])
+        session_id = matched(scope).fields["name"]
         access.check(caller, without_key=self._settings.allow_agent_without_key)
         await receive()  # the handshake
         await send({"type": "websocket.accept", "subprotocol": _chosen(scope["subprotocols"])})
@@ -167,17 +168,19 @@ class _Client:
             await self._tell_error(message)
         except Exception:
             _log.exception("a message of a session failed")
-            await self._tell_error("The gateway failed. See its log.")
+            await self._tell_error(str(fault()))
 
     async def _do(self, call: requests.Call) -> None:
         params = {**call.params, **self._which}
         if call.method == "session.set_model":
-            model = params["model"]
-            params["model"] = model = self._settings.model_for(model) if model else None
-            access.check_model(self._caller, model)
+            await self._set_model(params)
+            return
         if call.method != "session.send":
             await self._backend.call_once(call.method, params)
             return
+        if self._caller.key is not None:
+            known = await self._backend.known()
+            access.check_said(self._caller, known, self.metered.model, params["content"])
         fresh = not self.metered.running
         await self.metered.begin(params["content"])
         try:
@@ -186,6 +189,14 @@ class _Client:
             if fresh:
                 self.metered.cut(asked=False)
             raise
+
+    async def _set_model(self, params: dict[str, Any]) -> None:
+        model = params["model"]
+        params["model"] = model = self._settings.model_for(model) if model else None
+        if self._caller.key is not None:
+            access.check_model(self._caller, await self._backend.known(), model)
+        found: SessionInfo = await self._backend.call_once("session.set_model", params)
+        self.metered.model = found["state"]["model"]
 
     async def _dismiss_if_revoked(self) -> None:
         """End the connection of a client whose key no longer lets it in; a turn that runs is still booked."""
@@ -224,25 +235,6 @@ async def _lines(stream: AsyncStream) -> AsyncIterator[bytes]:
 def _end_of(reason: str) -> tuple[int, str]:
     restart = reason not in ("closed", "idle")
     return (_RESTART if restart else _NORMAL), f"the session has ended: {reason}"
-
-
-def _session_of(path: str) -> str:
-    match = _PATH.fullmatch(path)
-    if match is not None:
-        return match[1]
-    if path.startswith("/ws/cli"):
-        raise no_dialling_in()
-    raise ApiError(404, f"Unknown route: {path[:200]}. There is /ws/session/{{id}}.", code="unknown_url")
-
-
-def no_dialling_in() -> ApiError:
-    """The refusal for a CLI that would connect by itself, as those of claude-code-api did."""
-    return ApiError(
-        404,
-        "This gateway starts the CLI itself and talks to it over pipes, so nothing can dial in. "
-        "Open a session with POST /v1/sessions, and connect to /ws/session/{id}.",
-        code="unknown_url",
-    )
 
 
 def _chosen(offered: list[str]) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ccd_offline import tokens
+from ccd_offline import models, tokens
 from ccd_offline.answer.caching import Split
 from ccd_offline.answer.directives import Directive, ToolCall
 from ccd_offline.rules import schemas, signature, validation
@@ -105,6 +105,9 @@ def _calls(body: dict[str, Any], directive: Directive) -> list[dict[str, Any]]:
 
 
 def _call(call: ToolCall, tool: dict[str, Any]) -> dict[str, Any]:
+    if call.input_json is not None:
+        given: Any = msgspec.Raw(call.input_json.encode())
+        return {"type": "tool_use", "id": _call_id(call), "name": call.name, "input": given}
     given = (
         call.input
         if call.input is not None
@@ -112,17 +115,32 @@ def _call(call: ToolCall, tool: dict[str, Any]) -> dict[str, Any]:
     )
     return {
         "type": "tool_use",
-        "id": call.id or f"toolu_{secrets.token_hex(12)}",
+        "id": _call_id(call),
         "name": call.name,
         "input": given,
     }
+
+
+def _call_id(call: ToolCall) -> str:
+    return call.id or f"toolu_{secrets.token_hex(12)}"
 
 
 def _thinking(body: dict[str, Any], directive: Directive) -> list[dict[str, Any]]:
     if directive.thinking is None or not validation.thinks(body):
         return []
     shown = "" if body["thinking"].get("display") == "omitted" else directive.thinking
-    return [{"type": "thinking", "thinking": shown, "signature": signature.sign(directive.thinking)}]
+    return [
+        {
+            "type": "thinking",
+            "thinking": shown,
+            "signature": signature.sign(directive.thinking, _model_id(body)),
+        }
+    ]
+
+
+def _model_id(body: dict[str, Any]) -> str:
+    model = models.find(body["model"])
+    return model.id if model is not None else str(body["model"])
 
 
 def _limited(

@@ -62,7 +62,7 @@ def steps(answer: Answer, directive: Directive, request_id: str) -> Iterator[Ste
         last, then = faults[min(faults)]
         yield Step(delay_ms, pending + last, then)
         return
-    yield Step(delay_ms, pending + _end(answer))
+    yield Step(delay_ms, pending if directive.no_end else pending + _end(answer))
 
 
 def _faults(
@@ -105,13 +105,26 @@ def _end(answer: Answer) -> bytes:
 
 def _blocks(answer: Answer, directive: Directive) -> Iterator[tuple[bytes, bool]]:
     """Events of the content blocks, each with whether it is a delta that carries content."""
-    for index, block in enumerate(answer.blocks):
-        empty, deltas = _PIECES[block["type"]](block, directive)
-        opening = event("content_block_start", index=index, content_block=empty)
-        yield opening + (event("ping") if index == 0 else b""), False
-        for delta in deltas:
-            yield event("content_block_delta", index=index, delta=delta), delta["type"] != "signature_delta"
-        yield event("content_block_stop", index=index), False
+    blocks = [_block(index, block, directive) for index, block in enumerate(answer.blocks)]
+    if not directive.interleaved:
+        yield from itertools.chain.from_iterable(blocks)
+        return
+    while blocks:
+        for block in list(blocks):
+            found = next(block, None)
+            if found is None:
+                blocks.remove(block)
+            else:
+                yield found
+
+
+def _block(index: int, block: dict[str, Any], directive: Directive) -> Iterator[tuple[bytes, bool]]:
+    empty, deltas = _PIECES[block["type"]](block, directive)
+    opening = event("content_block_start", index=index, content_block=empty)
+    yield opening + (event("ping") if index == 0 else b""), False
+    for delta in deltas:
+        yield event("content_block_delta", index=index, delta=delta), delta["type"] != "signature_delta"
+    yield event("content_block_stop", index=index), False
 
 
 _Pieces = tuple[dict[str, Any], Iterator[dict[str, Any]]]
@@ -130,6 +143,8 @@ def _thinking(block: dict[str, Any], directive: Directive) -> _Pieces:
 
 
 def _tool_use(block: dict[str, Any], directive: Directive) -> _Pieces:
+    if directive.whole_inputs:
+        return block, iter(())
     text = _encode(block["input"]).decode()
     starts = range(0, len(text), _INPUT_PIECE_CHARS)
     pieces = ["", *(text[at : at + _INPUT_PIECE_CHARS] for at in starts)]

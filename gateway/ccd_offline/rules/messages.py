@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from typing import Any, NamedTuple
 
 from ccd_offline.errors import RefusedError, invalid
 from ccd_offline.models import Model
 from ccd_offline.rules import blocks, shape
+
+_MANY_IMAGES = 20
+_PIXELS_OF_MANY = 2000
 
 
 class Turn(NamedTuple):
@@ -26,6 +30,7 @@ def check(value: Any, *, model: Model, thinking: str) -> None:
     for index, message in enumerate(given):
         _message(message, index, model, last=index == len(given) - 1)
     turns = _turns(given)
+    _images(turns, model)
     if turns[0].role != "user":
         raise invalid('messages: first message must use the "user" role')
     _pairs(turns)
@@ -56,7 +61,32 @@ def _message(value: Any, index: int, model: Model, *, last: bool) -> None:
         )
     if isinstance(content, list):
         for number, block in enumerate(content):
-            blocks.check(block, role, f"{path}.content.{number}")
+            blocks.check(block, role, f"{path}.content.{number}", model.id)
+
+
+def _images(turns: list[Turn], model: Model) -> None:
+    """How many there are, and that none of many is large."""
+    found = [block for turn in turns for block in _images_in(turn.content)]
+    most = 100 if model.context_tokens <= 200_000 else 600
+    if len(found) > most:
+        raise invalid(f"messages: too many images and documents: {len(found)} + 0 > {most}")
+    for block in found if len(found) > _MANY_IMAGES else ():
+        source = block["source"]
+        if (
+            source["type"] == "base64"
+            and max(blocks.pixels(base64.b64decode(source["data"]))) > _PIXELS_OF_MANY
+        ):
+            raise invalid(
+                "messages: At least one of the image dimensions exceed max allowed size for many-image requests:"
+                f" {_PIXELS_OF_MANY} pixels"
+            )
+
+
+def _images_in(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    nested = [block["content"] for block in content if isinstance(block.get("content"), list)]
+    return [block for block in content if block["type"] == "image"] + [
+        image for inner in nested for image in _images_in(inner)
+    ]
 
 
 def _unexpected(role: Any) -> RefusedError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -79,6 +80,54 @@ def check_format(value: Any, path: str) -> None:
     shape.one_of(given.get("type"), f"{path}.type", ("json_schema",))
     shape.keys(given, path, required=("type", "schema"))
     check_grammar(shape.mapping(given["schema"], f"{path}.schema"), f"{path}.schema")
+
+
+_AT_THE_ROOT = ("oneOf", "allOf", "anyOf")
+_PROPERTY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+_LISTS_OF_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_MAPS_OF_SCHEMAS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
+_SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+
+
+def check_input(schema: dict[str, Any], path: str) -> None:
+    """Refuse a tool's schema that the real API refuses for any tool."""
+    if any(key in schema for key in _AT_THE_ROOT):
+        raise invalid(f"{path}: input_schema does not support oneOf, allOf, or anyOf at the top level")
+    properties = schema.get("properties")
+    for name in properties if isinstance(properties, dict) else ():
+        if not _PROPERTY.fullmatch(name):
+            raise invalid(f"{path}.properties: Property keys should match pattern '^{_PROPERTY.pattern}$'")
+    if not _is_schema(schema, 0):
+        raise invalid(f"{path}: JSON schema is invalid. It must match JSON Schema draft 2020-12")
+
+
+def _is_schema(schema: Any, depth: int) -> bool:
+    """Whether a value is a schema of draft 2020-12, as far as the keywords go whose form older drafts had otherwise."""
+    if isinstance(schema, bool):
+        return True
+    if not isinstance(schema, dict) or depth > _MAX_DEPTH:
+        return False
+    kinds = schema.get("type", [])
+    required = schema.get("required", [])
+    return (
+        all(kind in _TYPES for kind in (kinds if isinstance(kinds, list) else [kinds]))
+        and isinstance(required, list)
+        and all(isinstance(name, str) for name in required)
+        and len(set(required)) == len(required)
+        and isinstance(schema.get("enum", []), list)
+        and isinstance(schema.get("$ref", ""), str)
+        and not any(isinstance(schema.get(key), bool | str) or schema.get(key, 0) is None for key in _NUMBERS)
+        and all(_is_schema(schema[key], depth + 1) for key in _SCHEMAS if key in schema)
+        and all(_are_schemas(schema[key], list, depth) for key in _LISTS_OF_SCHEMAS if key in schema)
+        and all(_are_schemas(schema[key], dict, depth) for key in _MAPS_OF_SCHEMAS if key in schema)
+    )
+
+
+def _are_schemas(value: Any, kind: type, depth: int) -> bool:
+    inner: list[Any] = list(value.values()) if isinstance(value, dict) else value
+    return isinstance(value, kind) and all(_is_schema(schema, depth + 1) for schema in inner)
 
 
 def check_grammar(root: dict[str, Any], path: str) -> None:

@@ -6,6 +6,7 @@ would have refused a wrong one. `messages` has the rules of the conversation its
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ccd_offline import models, tokens
@@ -63,6 +64,14 @@ _COUNT_OPTIONAL = frozenset(
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _MAX_CACHE_MARKS = 4
 _MAX_STRICT_TOOLS = 20
+_TELLING = {
+    "an email address": re.compile(r"[^\s@]+@[^\s@]+\.[A-Za-z]{2,}"),
+    "a phone number": re.compile(
+        r"\+\s*\d(?:[ ().-]*\d){6,}"
+        r"|(?<![\w-])\(?\d{2,4}\)?[ .-]{1,2}\d{2,4}(?:[ .-]\d{2,4}){1,3}(?![\w-])"
+        r"|(?<![\w-])\d{10,15}(?![\w-])"
+    ),
+}
 
 
 def check(body: Any, *, betas: frozenset[str] = frozenset(), counting: bool = False) -> Model:
@@ -235,6 +244,7 @@ def _tool(tool: dict[str, Any], path: str) -> str:
         raise invalid(f"{path}.input_schema.type: Field required")
     if schema["type"] != "object":
         raise invalid(f"{path}.input_schema.type: Input should be 'object'")
+    schemas.check_input(schema, f"{path}.input_schema")
     if tool.get("strict"):
         schemas.check_grammar(schema, f"{path}.input_schema")
     if "description" in tool:
@@ -264,7 +274,16 @@ def _metadata(body: dict[str, Any]) -> None:
     metadata = shape.mapping(body.get("metadata", {}), "metadata")
     shape.keys(metadata, "metadata", optional=("user_id",))
     if metadata.get("user_id") is not None:
-        shape.string(metadata["user_id"], "metadata.user_id", limit=256)
+        _opaque(shape.string(metadata["user_id"], "metadata.user_id", limit=256))
+
+
+def _opaque(user_id: str) -> None:
+    """It must not say who somebody is."""
+    for what, pattern in _TELLING.items():
+        if pattern.search(user_id):
+            raise invalid(
+                f"metadata.user_id: user_id appears to contain {what}. Please send a uuid or hash value instead"
+            )
 
 
 def _output_config(body: dict[str, Any], model: Model) -> None:

@@ -94,12 +94,21 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_a_bar() -> None:
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     screen = Terminal()
     with ask_batch.progress_on(screen, 8) as show:
         show(3, 0)
         show(8, 1)
     assert "8/8" in screen.getvalue() and "1 failed" in screen.getvalue()
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    screen = Terminal()
+    with ask_batch.progress_on(screen, 8) as show:
+        show(8, 1)
+    assert screen.getvalue() == "8 of 8 done, 1 failed\n"
 
 
 def test_questions_are_read_strictly() -> None:

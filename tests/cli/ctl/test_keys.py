@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -194,3 +197,39 @@ def test_usage(ccd: Ccd) -> None:
     ccd("keys", "revoke", "app")
     assert len(ccd.json("usage", "--since", since)) == 2
     assert "2026-11-01" in ccd("usage", "--since", "yesterday", status=2).stderr
+
+
+def run_ccd(ccd: Ccd, *arguments: str, stdout: IO[bytes] | int, file_bytes: int = -1) -> tuple[int, str]:
+    """The command as a process of its own, whose files may grow to so many bytes."""
+    command = [sys.executable, "-m", "ccd_cli", "ctl", "keys", *arguments]
+    if file_bytes >= 0:
+        command = ["prlimit", f"--fsize={file_bytes}", *command]
+    environ = {**ccd.environ, "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, env=environ, stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    return done.returncode, done.stderr.decode()
+
+
+@pytest.mark.parametrize("command", ["create", "rotate"])
+def test_a_disk_that_is_full_is_one_line_and_changes_nothing(ccd: Ccd, command: str) -> None:
+    ccd("keys", "create", "app")
+    before = ccd.path.read_bytes()
+    name = "other" if command == "create" else "app"
+    status, said = run_ccd(ccd, command, name, stdout=subprocess.PIPE, file_bytes=100)
+    assert status == 1
+    assert said.startswith(f"ccd: cannot write the keys file {ccd.path}: ") and said.count("\n") == 1
+    assert ccd.path.read_bytes() == before
+    assert [entry.name for entry in ccd.data.iterdir()] == ["keys.json"]
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+@pytest.mark.parametrize("command", ["create", "rotate"])
+def test_a_key_that_cannot_be_shown_is_not_made(ccd: Ccd, command: str, more: tuple[str, ...]) -> None:
+    ccd("keys", "create", "app")
+    before = ccd.path.read_bytes()
+    with Path("/dev/full").open("wb") as full:
+        status, said = run_ccd(ccd, command, "other" if command == "create" else "app", *more, stdout=full)
+    assert status == 1
+    assert said == "ccd: the key cannot be shown, so none was made: No space left on device\n"
+    assert ccd.path.read_bytes() == before

@@ -259,10 +259,19 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_is_a_bar_on_a_terminal() -> None:
+def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     with cli_progress.shown(stream) as show:
         show(Progress("downloading", 5, 10))
         show(Progress("unpacking", 5, 10))
         show(Progress("unpacking", 10, 10))
     assert "Unpacking" in stream.getvalue()
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    with cli_progress.shown(stream) as show:
+        show(Progress("done"))
+    assert stream.getvalue() == "Installed\n"

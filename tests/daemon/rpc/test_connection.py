@@ -12,7 +12,8 @@ import pytest
 import uvloop
 
 from ccd_daemon.config import ServerSettings as Settings
-from ccd_daemon.rpc.connection import Call, Connection, Handler
+from ccd_daemon.rpc.call import Call, Handler
+from ccd_daemon.rpc.connection import Connection
 from ccd_daemon.rpc.server import Server
 from ccd_protocol.errors import Code
 from ccd_protocol.peer import Ended, Failed, GoingAway, Greeted, Peer

@@ -172,7 +172,7 @@ def test_a_tenant_sees_only_its_own(client: Client) -> None:
         assert {error.code for error in errors} == {Code.NOT_FOUND} and errors[0].message == errors[1].message
     for which in (known, unknown):
         with pytest.raises(RpcError) as error:
-            next(client.stream("session.attach", which))
+            next(client.call_stream("session.attach", which))
         assert error.value.code is Code.NOT_FOUND
     assert client.call("session.list", {"tenant": "b"})["sessions"] == []
     assert [info["session_id"] for info in client.call("session.list", {"tenant": "a"})["sessions"]] == [mine]
@@ -412,7 +412,9 @@ def test_a_client_that_does_not_read_is_cut_off_and_the_others_go_on(tmp_path: P
     with running_faults(tmp_path, **small, **NONE_SPARE) as stack:
         with stack.client() as client, stack.client() as slow_client:
             session = open_session(client)
-            slow = slow_client.stream("session.attach", {"session_id": session.session_id}, window_bytes=1000)
+            slow = slow_client.call_stream(
+                "session.attach", {"session_id": session.session_id}, window_bytes=1000
+            )
             next(slow)
             for _ in range(3):  # each is about as much as may wait
                 assert text(session.ask(faulty(burst=5000))).count(".") == 5000
@@ -535,4 +537,4 @@ def test_processes_that_share_a_configuration_start_one_after_the_other(tmp_path
             seen |= {row["profile"] for row in with_process}
         assert seen == {"chat", "session"}
         assert len(client.call("session.list", {})["sessions"]) == 2
-        wait_until(lambda: sum(row["state"] == "ready" for row in client.workers()["workers"]) == 2)
+        wait_until(lambda: client.status()["pool"]["spares"]["chat"] == 2)

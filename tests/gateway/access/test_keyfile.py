@@ -152,7 +152,7 @@ def test_a_failed_change_leaves_the_file_and_nothing_else(tmp_path: Path) -> Non
         keys.clear()
         raise RuntimeError
     assert path.read_bytes() == before
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".keys.json.lock", "keys.json"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["keys.json"]
 
 
 def test_changes_at_the_same_time_are_all_kept(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ccd_gateway.anthropic.events import Event, event
 from ccd_gateway.anthropic.message import Collector, opening, whole_usage
-from ccd_gateway.anthropic.sse import PING, EventWriter, ignored_comment
+from ccd_gateway.anthropic.sse import PING, EventWriter
 
 USAGE_KEYS = {
     *("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens"),
@@ -128,5 +128,4 @@ def test_deltas_are_not_touched() -> None:
 
 
 def test_comment_and_ping() -> None:
-    assert ignored_comment("temperature") == b": x-ccd-ignored: temperature\n\n"
     assert sent(PING) == [("ping", {"type": "ping"})]

@@ -8,7 +8,6 @@ import pytest
 from ccd_gateway.anthropic.request import Betas, ignored_by_daemon, read_betas, to_params
 from ccd_gateway.anthropic.schema import MessagesRequest, decode
 from ccd_gateway.errors import ApiError
-from ccd_protocol.methods import ChatParams
 
 WHOLE: dict[str, Any] = {
     "model": "sonnet",
@@ -36,15 +35,12 @@ NO_BETAS = Betas([], [])
 FURTHER = ("output_config", "context_management", "cache_control", "inference_geo")
 
 
-def params(fields: dict[str, Any], betas: Betas = NO_BETAS, **more: Any) -> ChatParams:
-    request = decode(json.dumps(fields).encode(), MessagesRequest)
-    return to_params(
-        request, betas, **{"model": request.model, "profile_header": None, "strict": False, **more}
-    )
+def params(fields: dict[str, Any], betas: Betas = NO_BETAS) -> dict[str, Any]:
+    return to_params(decode(json.dumps(fields).encode(), MessagesRequest), betas)
 
 
 def test_every_parameter_is_passed_on_as_it_is() -> None:
-    expected = {key: value for key, value in WHOLE.items() if key not in FURTHER}
+    expected = {key: value for key, value in WHOLE.items() if key not in (*FURTHER, "model")}
     expected |= {"exact": True, "extra_body": {key: WHOLE[key] for key in FURTHER}}
     assert params(WHOLE) == expected
 
@@ -64,16 +60,8 @@ def test_every_field_has_a_fate() -> None:
             pytest.fail(f"{name} takes nothing")
 
 
-def test_profile_strictness_and_betas() -> None:
-    base = {key: WHOLE[key] for key in ("max_tokens", "messages")}
-    made = params(base | {"model": "agent/opus"}, Betas(["a-1"], []), strict=True)
-    assert (made["profile"], made["model"], made["strict"], made["betas"]) == ("agent", "opus", True, ["a-1"])
-    assert params(base | {"model": "a/b"}, profile_header="p")["model"] == "a/b"
-    with pytest.raises(ApiError):
-        params(base | {"model": "m"}, profile_header="a b")
-
-
 def test_betas() -> None:
+    assert params(WHOLE, Betas(["a-1"], []))["betas"] == ["a-1"]
     assert read_betas(None) == ([], [])
     assert read_betas(" a-1,b.2 ,, a-1") == (["a-1", "b.2"], [])
     assert read_betas("a,oauth-2025-04-20") == (["a"], ["anthropic-beta.oauth-2025-04-20"])

@@ -5,9 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from ccd_gateway.chat.parameters import header_value, ignored_names, refuse_ignored, refuse_unsupported
+from ccd_gateway.chat.parameters import ignored_names, refuse_unsupported
 from ccd_gateway.chat.schema import ChatRequest
 from ccd_gateway.errors import ApiError
+from ccd_gateway.surface.ignored import header_value, refuse_ignored
 
 
 def request(**more: Any) -> ChatRequest:

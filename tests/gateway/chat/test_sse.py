@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 from ccd_gateway.answer.lines import Delta
-from ccd_gateway.chat.sse import DONE, KEEPALIVE, ChunkWriter, error_event, ignored_comment
+from ccd_gateway.chat.sse import DONE, ChunkWriter, error_event
+from ccd_gateway.surface.driver import KEEPALIVE
+from ccd_gateway.surface.ignored import ignored_comment
 
 
 def writer(include_usage: bool = False, **options: Any) -> ChunkWriter:
@@ -58,7 +60,7 @@ def test_fragments_of_a_tool_call() -> None:
 
 
 def test_legacy_fragments_of_the_only_call() -> None:
-    w = writer(legacy=True)
+    w = writer(functions_form=True)
     assert data(w.chunk(CALL))["choices"] == choice({"function_call": {"name": 'f"', "arguments": ""}})
     assert data(w.chunk(MORE))["choices"] == choice({"function_call": {"arguments": '{"a"'}})
     assert w.chunk(SECOND) == b""

@@ -12,11 +12,9 @@ from ccd_gateway.chat.translate import (
     ignored_by_daemon,
     in_clients_words,
     summed,
-    target,
     to_call,
     usage,
 )
-from ccd_gateway.errors import ApiError
 from ccd_protocol.errors import Code, RpcError
 from fakes.gateway_daemon import RESULT
 
@@ -25,33 +23,6 @@ def request(**more: Any) -> ChatRequest:
     return msgspec.convert(
         {"model": "m", "messages": [{"role": "user", "content": "hi"}], **more}, ChatRequest
     )
-
-
-@pytest.mark.parametrize(
-    ("model", "header", "wanted"),
-    [
-        ("sonnet", None, (None, "sonnet")),
-        ("agent/sonnet", None, ("agent", "sonnet")),
-        ("agent/a/b", None, ("agent", "a/b")),
-        ("agent/", None, ("agent", None)),
-        ("agent/sonnet", "chat", ("chat", "agent/sonnet")),
-        (
-            "arn:aws:bedrock:eu:1:inference-profile/x",
-            None,
-            (None, "arn:aws:bedrock:eu:1:inference-profile/x"),
-        ),
-        ("/x", None, (None, "/x")),
-    ],
-)
-def test_target(model: str, header: str | None, wanted: tuple[str | None, str | None]) -> None:
-    assert target(model, header) == wanted
-
-
-@pytest.mark.parametrize("header", ["", "a b", "a/b", "x" * 65])
-def test_wrong_profile_header(header: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        target("m", header)
-    assert caught.value.error["param"] == "X-CCD-Profile"
 
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
@@ -127,7 +98,6 @@ def test_parameters_of_the_call(given_: dict[str, Any], wanted: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("given_", "param"),
     [
-        ({"stop": ["a", ""]}, "stop"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [{"type": "custom"}]}, "tools[0].type"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
@@ -143,7 +113,7 @@ def test_what_is_wrong_is_named(given_: dict[str, Any], param: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("param", "legacy", "name"),
+    ("param", "functions_form", "name"),
     [
         ("stop_sequences[1]", False, "stop[1]"),
         ("effort", False, "reasoning_effort"),
@@ -159,10 +129,10 @@ def test_what_is_wrong_is_named(given_: dict[str, Any], param: str) -> None:
     ],
 )
 def test_parameters_have_the_names_that_the_client_used(
-    param: str | None, legacy: bool, name: str | None
+    param: str | None, functions_form: bool, name: str | None
 ) -> None:
     error = RpcError(Code.BAD_PARAMS, "what", {"param": param} if param else {})
-    renamed = in_clients_words(error, legacy=legacy)
+    renamed = in_clients_words(error, functions_form=functions_form)
     assert (renamed.code, renamed.message, renamed.data.get("param")) == (Code.BAD_PARAMS, "what", name)
 
 
@@ -181,8 +151,8 @@ def test_parameters_have_the_names_that_the_client_used(
 )
 def test_finish_reason(stop_reason: str | None, word: str) -> None:
     assert finish_reason({"stop_reason": stop_reason}) == word
-    legacy = "function_call" if word == "tool_calls" else word
-    assert finish_reason({"stop_reason": stop_reason}, legacy=True) == legacy
+    word_there = "function_call" if word == "tool_calls" else word
+    assert finish_reason({"stop_reason": stop_reason}, functions_form=True) == word_there
 
 
 def test_usage() -> None:
@@ -192,10 +162,12 @@ def test_usage() -> None:
     assert usage({})["total_tokens"] == 0
 
 
-def answered(*content: dict[str, Any], legacy: bool = False, **result: Any) -> dict[str, Any]:
+def answered(*content: dict[str, Any], functions_form: bool = False, **result: Any) -> dict[str, Any]:
     text = "".join(block.get("text", "") for block in content)
     answer: Any = {**RESULT, **result, "content": list(content), "text": text}
-    body = completion([answer], completion_id="c", created=1, model="asked", fingerprint="fp", legacy=legacy)
+    body = completion(
+        [answer], completion_id="c", created=1, model="asked", fingerprint="fp", functions_form=functions_form
+    )
     assert (body["id"], body["object"], body["created"], body["model"]) == (
         "c",
         "chat.completion",
@@ -239,10 +211,10 @@ def test_completion_with_tool_calls() -> None:
     ]
     with_text = answered({"type": "text", "text": "wait"}, *CALLS, stop_reason="tool_use")
     assert with_text["message"]["content"] == "wait"
-    legacy = answered(*CALLS, stop_reason="tool_use", legacy=True)
-    assert legacy["finish_reason"] == "function_call"
-    assert legacy["message"]["function_call"] == {"name": "f", "arguments": '{"a":"é"}'}
-    assert "tool_calls" not in legacy["message"]
+    choice = answered(*CALLS, stop_reason="tool_use", functions_form=True)
+    assert choice["finish_reason"] == "function_call"
+    assert choice["message"]["function_call"] == {"name": "f", "arguments": '{"a":"é"}'}
+    assert "tool_calls" not in choice["message"]
 
 
 def test_completion_of_a_refusal() -> None:

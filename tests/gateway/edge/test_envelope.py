@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ccd_gateway.edge.envelope import request_id
+from ccd_gateway.shapes import OPENAI
 from fakes.gateway_daemon import Call, Daemon, start, text
 from fakes.gateway_process import Gateway, read_until
 
@@ -102,5 +103,5 @@ def test_admission(daemon: Daemon) -> None:
     [(b"a-1", True), (b"x" * 200, True), (b"x" * 201, False), (b"", False), (b"a b", False), (None, False)],
 )
 def test_request_id(given: bytes | None, kept: bool) -> None:
-    assert (request_id(given) == given) is kept
-    assert len(request_id(None)) == 36
+    assert (request_id(given, OPENAI) == (given or b"").decode("latin-1")) is kept
+    assert len(request_id(None, OPENAI)) == 36

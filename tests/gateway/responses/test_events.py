@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from ccd_gateway.answer.lines import ARGUMENTS, CALL, TEXT, THINKING, Delta
-from ccd_gateway.chat.translate import REFUSED as REFUSAL
+from ccd_gateway.answer.lines import ARGUMENTS, CALL, REFUSED, TEXT, THINKING, Delta
 from ccd_gateway.responses.events import ResponseEvents, complete
 from ccd_gateway.responses.resource import new_response
 from ccd_gateway.responses.schema import decode
@@ -192,8 +191,8 @@ def test_a_refusal_is_a_part_of_its_own() -> None:
         ),
     ]
     assert events[3]["part"] == {"type": "refusal", "refusal": ""}
-    assert (events[4]["delta"], events[5]["refusal"]) == (REFUSAL, REFUSAL)
-    assert events[-1]["response"]["output"][0]["content"] == [{"type": "refusal", "refusal": REFUSAL}]
+    assert (events[4]["delta"], events[5]["refusal"]) == (REFUSED, REFUSED)
+    assert events[-1]["response"]["output"][0]["content"] == [{"type": "refusal", "refusal": REFUSED}]
 
 
 def test_a_refusal_after_text_follows_it_in_the_same_message() -> None:

@@ -217,11 +217,18 @@ def test_an_absurd_content_length_is_refused_at_once(gateway: Gateway) -> None:
         assert read_until(connection, b"}}").startswith(b"HTTP/1.1 413 ")
 
 
-def test_websockets_of_unknown_routes_are_refused(gateway: Gateway) -> None:
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/v1/responses", 426), ("/v1/chat/completions", 426), ("/v1/nothing", 404), ("/nothing", 404)],
+)
+def test_websockets_of_other_routes_are_refused(gateway: Gateway, path: str, status: int) -> None:
+    """Codex asks for one at /v1/responses, and goes on without after a 426."""
     upgrade = (
-        "GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     with gateway.connect() as connection:
         connection.sendall(upgrade.encode())
-        assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 404")
+        head = read_until(connection, b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert set(json.loads(read_until(connection, b"}}"))["error"]) == {"message", "type", "param", "code"}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ccd_gateway.server.websocket import WebSocket
+from ccd_gateway.server.internals import WebSocket
 from ccd_protocol.errors import Code, RpcError
 from fakes.gateway_daemon import SESSION, Call, Daemon
 from fakes.gateway_keys import add_key
@@ -171,7 +171,6 @@ def test_who_breaks_the_rules_is_told_so_and_let_go(
         ({"path": "/ws/cli/s1"}, 404, "nothing can dial in"),
         ({"path": "/ws/session/"}, 404, "Unknown route"),
         ({"path": "/ws/session/a/b"}, 404, "Unknown route"),
-        ({"path": "/v1/chat/completions"}, 404, "Unknown route"),
         ({"more": f"x-api-key: ccd_{'0' * 12}_{'x' * 43}\r\n"}, 401, "API key"),
         ({"more": f"Sec-WebSocket-Protocol: ccd.v1, ccd.key.ccd_{'0' * 12}_{'x' * 43}\r\n"}, 401, "API key"),
         ({"more": "Sec-WebSocket-Protocol: ccd.v1, other\r\n"}, 101, ""),

@@ -34,10 +34,17 @@ def failing(daemon: Daemon, method: str, code: Code, message: str = "why", **dat
 
 def test_open(agents: Gateway, daemon: Daemon) -> None:
     wanted = {"model": "gpt-5", "cwd": "/srv/a", "permission_mode": "plan", "allowed_tools": ["Read"]}
-    answer = agents.request("POST", "/v1/sessions", {**wanted, "further": 1})
+    answer = agents.request("POST", "/v1/sessions", {**wanted, "id": 1, "timestamp": 2})
     assert (answer.status, answer.json) == (201, {"session_id": "s1", "ws_url": "/ws/session/s1"})
-    assert answer.headers["x-ccd-ignored"] == "further" and answer.headers["x-request-id"]
+    assert "x-ccd-ignored" not in answer.headers and answer.headers["x-request-id"]
     assert daemon.calls == [("session.open", {**wanted, "model": "sonnet", "tenant": "local"})]
+
+
+@pytest.mark.parametrize("key", ["further", "tenant", "permissionMode", "allowedTools", "session_id", ""])
+def test_a_key_that_is_not_known_opens_nothing(agents: Gateway, daemon: Daemon, key: str) -> None:
+    answer = agents.request("POST", "/v1/sessions", {"model": "haiku", key: "plan"})
+    assert answer.status == 400 and "nothing was done" in answer.json["error"]
+    assert daemon.calls == []
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"model":null,"cwd":null}'])

@@ -127,7 +127,7 @@ def test_thinking_is_signed_and_only_said_where_it_is_on(display: str) -> None:
     said = "".join(delta.get("thinking", "") for delta in deltas)
     assert said == ("let me see" if display == "summarized" else "")
     assert deltas[-1]["type"] == "signature_delta"
-    assert signature.fits(deltas[-1]["signature"], said)
+    assert signature.fits(deltas[-1]["signature"], said, "claude-haiku-4-5")
     assert [block["type"] for block in answer(request(), directive).blocks] == ["text"]
 
 

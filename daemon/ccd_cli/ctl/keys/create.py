@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ccd_cli.ctl import days
-from ccd_cli.ctl.keys.file import failing, file_option, path_of, show_token
+from ccd_cli.ctl.keys.file import failing, file_option, path_of, say_once, show_token
 from ccd_cli.ending import EXIT_FAILED, stop
 from ccd_cli.options import command, json_option
 from ccd_gateway.access import keyfile
@@ -61,4 +61,5 @@ def create(name: str, expires: float | None, keys_file: Path | None, as_json: bo
                     EXIT_FAILED,
                 )
             keys[key.id] = key
-    show_token(key, token, as_json)
+            show_token(key, token, as_json)
+    say_once(key, as_json)

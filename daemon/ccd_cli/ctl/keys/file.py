@@ -65,12 +65,21 @@ def row(key: keyfile.Key) -> dict[str, Any]:
 
 
 def show_token(key: keyfile.Key, token: str, as_json: bool) -> None:
-    """Print the secret of a new key: it is shown once, and only a hash of it is stored."""
-    if as_json:
-        click.echo(json.dumps({**row(key), "token": token}))
-        return
-    click.echo(token)
-    click.echo(f"The key {key.name!r} is shown only now. Clients send it as their API key.", err=True)
+    """Print the secret of a new key: it is shown once, and only a hash of it is stored.
+
+    To be called while the key may still be taken back: one whose secret nobody has seen is of no use to anybody.
+    """
+    try:
+        click.echo(json.dumps({**row(key), "token": token}) if as_json else token)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else what is still held back fails again at the exit
+        stop(f"the key cannot be shown, so none was made: {error.strerror}", EXIT_FAILED)
+
+
+def say_once(key: keyfile.Key, as_json: bool) -> None:
+    """Tell a reader what has just been shown, once it is certain."""
+    if not as_json:
+        click.echo(f"The key {key.name!r} is shown only now. Clients send it as their API key.", err=True)
 
 
 def _time(moment_s: float) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ccd_cli.ctl.keys.file import failing, file_option, named, path_of, show_token
+from ccd_cli.ctl.keys.file import failing, file_option, named, path_of, say_once, show_token
 from ccd_cli.options import command, json_option
 from ccd_gateway.access import keyfile
 
@@ -20,4 +20,5 @@ def rotate(name: str, keys_file: Path | None, as_json: bool) -> None:
     with failing(), keyfile.changing(path_of(keys_file)) as keys:
         key, token = keyfile.renewed(named(keys, name))
         keys[key.id] = key
-    show_token(key, token, as_json)
+        show_token(key, token, as_json)
+    say_once(key, as_json)

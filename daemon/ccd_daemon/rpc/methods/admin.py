@@ -1,4 +1,4 @@
-"""`daemon.*`, `model.list` and `admin.*`: what the daemon says of itself. They answer at once and never wait."""
+"""`admin.*`: what the daemon says of itself to its operator. They answer at once and never wait."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import Protocol
 from ccd_daemon.pool.policy import Rehearsals
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.process.memory import host_memory, rss_bytes
+from ccd_daemon.request.body import bad
+from ccd_daemon.rpc.methods.daemon import pool_state
+from ccd_daemon.rpc.parameters import read
 from ccd_daemon.session.session import Session
 from ccd_daemon.session.sessions import Sessions
 from ccd_daemon.worker.worker import Worker
-from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.events import Called
 from ccd_protocol.methods import (
-    HealthResult,
-    Model,
-    ModelsResult,
     NoResult,
-    PingResult,
+    NoteParams,
     StatusResult,
     WorkerRow,
     WorkersResult,
@@ -28,8 +27,6 @@ from ccd_protocol.methods import (
 log = logging.getLogger("ccd")
 
 _MAX_NOTE = 200
-#: What the CLI calls its models when it has not been asked yet.
-_ALIASES = ("opus", "sonnet", "haiku")
 
 
 class Facts(Protocol):
@@ -54,49 +51,14 @@ class AdminMethods:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
-        self._pong = PingResult(pid=os.getpid(), version=facts.version)
-
-    def ping(self, call: Called) -> PingResult:
-        """Answers at once."""
-        return self._pong
 
     def note(self, call: Called) -> NoResult:
         """Leave a line in the log, so that what happened outside can be found beside what happened here."""
-        text = call.params.get("text")
-        if not isinstance(text, str) or not 0 < len(text) <= _MAX_NOTE or set(call.params) != {"text"}:
-            raise RpcError(Code.BAD_PARAMS, f"admin.note takes 'text', at most {_MAX_NOTE} characters")
+        text = read(call.params, NoteParams)["text"]
+        if not 0 < len(text) <= _MAX_NOTE:
+            raise bad("text", f"text: expected 1 to {_MAX_NOTE} characters")
         log.info("noted: %s", text)
         return NoResult()
-
-    def health(self, call: Called) -> HealthResult:
-        """Whether a chat sent now would be accepted."""
-        pool = self._facts.pool
-        state, reason = pool_state(pool)
-        answer = HealthResult(
-            ready=state in ("ready", "starting"),
-            state=state,
-            reason=reason,
-            version=self._facts.version,
-            cli_version=pool.cli_version,
-        )
-        if not answer["ready"]:
-            answer["retry_after_ms"] = 2000
-        return answer
-
-    def models(self, call: Called) -> ModelsResult:
-        """The CLI's own list, each resolved name once, under the first alias that is not `default`."""
-        pool = self._facts.pool
-        found: dict[str, Model] = {}
-        for entry in sorted(pool.models, key=lambda model: model.get("value") == "default"):
-            alias = str(entry.get("value") or "")
-            name = str(entry.get("resolvedModel") or alias)
-            if name and name not in found:
-                found[name] = Model(
-                    id=name, alias=alias or None, display_name=str(entry.get("displayName") or name)
-                )
-        if not found:
-            found = {alias: Model(id=alias, alias=alias, display_name=alias.title()) for alias in _ALIASES}
-        return ModelsResult(models=list(found.values()), profiles=sorted(pool.shelves))
 
     def workers(self, call: Called) -> WorkersResult:
         """The CLI processes, oldest first."""
@@ -123,6 +85,9 @@ class AdminMethods:
                 "waiting": pool.waiting,
                 "spares": {name: len(shelf.spares) for name, shelf in pool.shelves.items()},
                 "last_death": pool.last_death,
+                "bound": sum(1 for shelf in pool.shelves.values() for _ in shelf.bound),
+                "parked": sum(1 for shelf in pool.shelves.values() for _ in shelf.parked()),
+                **pool.recognition.report(),
             },
             counters=pool.counters | {"surplus_calls": surplus(pool)},
             memory={
@@ -139,20 +104,6 @@ class AdminMethods:
 def surplus(pool: Pool) -> int:
     """API calls that the CLI made beyond one per turn."""
     return pool.counters["surplus_calls"] + sum(worker.wear.surplus_calls for worker in pool.workers)
-
-
-def pool_state(pool: Pool) -> tuple[str, str | None]:
-    """The daemon's state in a word, and why."""
-    if pool.draining:
-        return "draining", "ccd is shutting down"
-    if pool.login.refusal is not None:
-        return "degraded", pool.login.refusal
-    broken = pool.broken()
-    if broken is not None:
-        return "degraded", f"the CLI cannot be started: {broken.breaker.reason}"
-    if not any(worker.was_ready for worker in pool.workers) and pool.counters["leases"] == 0:
-        return "starting", "the first CLI process is warming up"
-    return "ready", None
 
 
 def _row(worker: Worker) -> WorkerRow:

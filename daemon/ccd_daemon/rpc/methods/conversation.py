@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import msgspec
+from typing import TypeVar
 
 from ccd_daemon.request.body import bad
-from ccd_daemon.rpc.connection import Call
+from ccd_daemon.rpc.call import Call
+from ccd_daemon.rpc.parameters import read
 from ccd_daemon.rpc.tenancy import check_kept, tenant_of
 from ccd_daemon.store.conversations import ConversationStore
 from ccd_protocol.methods import (
-    Conversation,
+    ConversationCreateParams,
+    ConversationInfo,
     ConversationParams,
+    ConversationsParams,
     ConversationsResult,
     MessagesResult,
     NoResult,
 )
+
+T = TypeVar("T")
 
 MAX_ID_CHARS = 200
 
@@ -28,47 +32,38 @@ class ConversationMethods:
         self._store = store
         self._may_name = may_name_tenants
 
-    async def create(self, call: Call) -> Conversation:
+    async def create(self, call: Call) -> ConversationInfo:
         """A new, empty conversation; CONFLICT when the id is taken."""
-        params, tenant = self._read(call)
+        params, tenant = self._read(call, ConversationCreateParams)
         return await self._store.create(tenant, params.get("metadata", {}), params.get("conversation_id"))
 
-    async def get(self, call: Call) -> Conversation:
+    async def get(self, call: Call) -> ConversationInfo:
         """One conversation."""
-        params, tenant = self._read(call)
-        return await self._store.get(tenant, _id(params))
+        params, tenant = self._read(call, ConversationParams)
+        return await self._store.get(tenant, check_id(params["conversation_id"]))
 
     async def list(self, call: Call) -> ConversationsResult:
         """The caller's conversations, the last used first."""
-        _, tenant = self._read(call)
+        _, tenant = self._read(call, ConversationsParams)
         return ConversationsResult(conversations=await self._store.all_of(tenant))
 
     async def messages(self, call: Call) -> MessagesResult:
         """What was said in one conversation."""
-        params, tenant = self._read(call)
-        return MessagesResult(messages=await self._store.messages(tenant, _id(params)))
+        params, tenant = self._read(call, ConversationParams)
+        return MessagesResult(
+            messages=await self._store.messages(tenant, check_id(params["conversation_id"]))
+        )
 
     async def delete(self, call: Call) -> NoResult:
         """Forget one conversation."""
-        params, tenant = self._read(call)
-        await self._store.delete(tenant, _id(params))
+        params, tenant = self._read(call, ConversationParams)
+        await self._store.delete(tenant, check_id(params["conversation_id"]))
         return NoResult()
 
-    def _read(self, call: Call) -> tuple[ConversationParams, str]:
-        try:
-            params = msgspec.convert(call.params, type=ConversationParams)
-        except msgspec.ValidationError as error:
-            reason, _, path = str(error).partition(" - at `$.")
-            raise bad(path.rstrip("`"), reason) from None
+    def _read(self, call: Call, kind: type[T]) -> tuple[T, str]:
+        params = read(call.params, kind)
         check_kept(call, "conversation_id")
-        return params, tenant_of(call, params.get("tenant"), may_name=self._may_name(call))
-
-
-def _id(params: ConversationParams) -> str:
-    found = params.get("conversation_id")
-    if not found:
-        raise bad("conversation_id", "conversation_id is missing")
-    return check_id(found)
+        return params, tenant_of(call, call.params.get("tenant"), may_name=self._may_name(call))
 
 
 def check_id(conversation_id: str) -> str:

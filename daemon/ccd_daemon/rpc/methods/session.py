@@ -6,11 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-import msgspec
-
 from ccd_daemon.config import SessionSettings
 from ccd_daemon.request.body import bad
-from ccd_daemon.rpc.connection import Call
+from ccd_daemon.rpc.call import Call
+from ccd_daemon.rpc.parameters import read
 from ccd_daemon.rpc.server import Server
 from ccd_daemon.rpc.tenancy import tenant_of
 from ccd_daemon.session import roots
@@ -30,6 +29,7 @@ from ccd_protocol.methods import (
     SessionModeParams,
     SessionOpenParams,
     SessionParams,
+    SessionsParams,
     SessionsResult,
 )
 
@@ -69,7 +69,7 @@ class SessionMethods:
 
     async def list(self, call: Call) -> SessionsResult:
         """The caller's sessions, the oldest first."""
-        _, tenant = self._read(call, SessionParams)
+        _, tenant = self._read(call, SessionsParams)
         return SessionsResult(sessions=[session.info() for session in self._sessions.all_of(tenant)])
 
     async def get(self, call: Call) -> SessionInfo:
@@ -136,11 +136,7 @@ class SessionMethods:
                 "sessions run tools as ccd's user, so they are for that user, root, server.tenant_uids and "
                 "sessions.uids, and not for what a worker has started",
             )
-        try:
-            params = msgspec.convert(call.params, type=kind)
-        except msgspec.ValidationError as error:
-            reason, _, path = str(error).partition(" - at `$.")
-            raise bad(path.rstrip("`"), reason) from None
+        params = read(call.params, kind)
         may_name = self._server.may_speak_for_others(call.identity)
         return params, tenant_of(call, call.params.get("tenant"), may_name=may_name)
 

@@ -1,0 +1,51 @@
+"""`daemon.*`: whether it is there, and whether it works. Any peer may ask; they answer at once and never wait."""
+
+from __future__ import annotations
+
+import os
+
+from ccd_daemon.pool.pool import Pool
+from ccd_protocol.events import Called
+from ccd_protocol.methods import HealthResult, PingResult
+
+
+class DaemonMethods:
+    """What says whether the daemon works."""
+
+    def __init__(self, pool: Pool, version: str) -> None:
+        self._pool = pool
+        self._version = version
+        self._pong = PingResult(pid=os.getpid(), version=version)
+
+    def ping(self, call: Called) -> PingResult:
+        """Answers at once."""
+        return self._pong
+
+    def health(self, call: Called) -> HealthResult:
+        """Whether a chat sent now would be accepted."""
+        pool = self._pool
+        state, reason = pool_state(pool)
+        answer = HealthResult(
+            ready=state in ("ready", "starting"),
+            state=state,
+            reason=reason,
+            version=self._version,
+            cli_version=pool.cli_version,
+        )
+        if not answer["ready"]:
+            answer["retry_after_ms"] = 2000
+        return answer
+
+
+def pool_state(pool: Pool) -> tuple[str, str | None]:
+    """The daemon's state in a word, and why."""
+    if pool.draining:
+        return "draining", "ccd is shutting down"
+    if pool.login.refusal is not None:
+        return "degraded", pool.login.refusal
+    broken = pool.broken()
+    if broken is not None:
+        return "degraded", f"the CLI cannot be started: {broken.breaker.reason}"
+    if not any(worker.was_ready for worker in pool.workers) and pool.counters["leases"] == 0:
+        return "starting", "the first CLI process is warming up"
+    return "ready", None
