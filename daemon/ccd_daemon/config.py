@@ -132,6 +132,7 @@ class DeadlineSettings:
     reset_timeout_s: float = setting(5.0, "until a reset is confirmed", min=0.1)
     drain_grace_s: float = setting(5.0, "until a process whose stdin was closed has ended", min=0.1)
     kill_grace_s: float = setting(2.0, "from TERM to KILL", min=0.05)
+    check_s: float = setting(2.0, "checking a JSON schema, or an answer against one", min=0.01, max=60)
     shutdown_s: float = setting(20.0, "for running answers when ccd is stopped", min=0)
 
 
