@@ -40,6 +40,7 @@ class Append(Which, kw_only=True, forbid_unknown_fields=True):
     """`task.append`."""
 
     steps: Annotated[list[Any], Meta(min_length=1)]
+    at: Annotated[int, Meta(ge=0)] | None = None  # how many there must be before: nothing is added twice
 
 
 class Resend(Which, kw_only=True, forbid_unknown_fields=True):

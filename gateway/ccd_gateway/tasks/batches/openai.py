@@ -120,16 +120,17 @@ class Batches:
 async def fill(worker: TaskWorker, caller: Caller, task: Task, steps: AsyncIterator[Json]) -> Task:
     """Append the steps of an open batch, some at a time, and start it; one that cannot be is cancelled."""
     held: list[Json] = []
-    size = 0
+    size = at = 0
     try:
         async for step in steps:
             held.append(step)
             size += len(msgspec.json.encode(step))
             if len(held) >= _STEPS_AT_ONCE or size >= _BYTES_AT_ONCE:
-                await worker.call(caller, "task.append", {"task_id": task["id"], "steps": held})
+                await worker.call(caller, "task.append", {"task_id": task["id"], "steps": held, "at": at})
+                at += len(held)
                 held, size = [], 0
         if held:
-            await worker.call(caller, "task.append", {"task_id": task["id"], "steps": held})
+            await worker.call(caller, "task.append", {"task_id": task["id"], "steps": held, "at": at})
         started: Task = await worker.call(caller, "task.start", {"task_id": task["id"]})
     except BaseException:
         await worker.call(caller, "task.cancel", {"task_id": task["id"]})
