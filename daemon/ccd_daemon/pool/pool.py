@@ -31,6 +31,7 @@ log = logging.getLogger("ccd.pool")
 Launch = Callable[[Worker], None]
 _TURN_GUESS_S = 2.0  # before any turn was measured
 _LOGIN_PROBE_S = 5.0
+_UNHURRIED_DELAY_S = 1.5  # where a conversation goes on with its process, and another spare is left
 _REFILL_DELAY_S = 0.25  # a start costs a core for 0.3 s, which the turn just begun needs more
 
 
@@ -125,7 +126,8 @@ class Pool:
         if worker is None:
             return await self._wait(shelf, wish)
         self._hand_over(shelf, worker, wish)
-        self._spawner.refill_in(_REFILL_DELAY_S)
+        unhurried = self.mode == Mode.REPLAY and shelf.generic_spares()
+        self._spawner.refill_in(_UNHURRIED_DELAY_S if unhurried else _REFILL_DELAY_S)
         return worker
 
     def _hand_over(self, shelf: Shelf, worker: Worker, wish: LeaseWish) -> None:
