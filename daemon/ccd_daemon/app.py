@@ -27,6 +27,8 @@ from ccd_daemon.claude.binary import find as find_cli
 from ccd_daemon.claude.binary import resolve as resolve_cli
 from ccd_daemon.claude.capability import capabilities
 from ccd_daemon.claude.login import login_kind, mode_for
+from ccd_daemon.claude.probe import traces_in
+from ccd_daemon.claude.tuning import TRACES, Tuning, sparing, speeding
 from ccd_daemon.config import Settings
 from ccd_daemon.housekeeping import Housekeeping
 from ccd_daemon.pool.pool import Pool
@@ -43,6 +45,7 @@ from ccd_daemon.rpc.methods.model import ModelMethods
 from ccd_daemon.rpc.methods.remembered import Remembered
 from ccd_daemon.rpc.methods.session import SessionMethods
 from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind
+from ccd_daemon.schema.checker import Checker
 from ccd_daemon.session.process import SessionWish
 from ccd_daemon.session.session import Session
 from ccd_daemon.session.sessions import Sessions
@@ -80,6 +83,7 @@ class Daemon:
         self.login = login_kind({**environ, **settings.cli.env})
         self.mode = mode_for(settings.engine.body, self.login)
         self.command = self._find_cli()
+        self._tuned = self._probe()
         if not self._private_config():
             # Processes that share a configuration tear it when they start at the same time.
             self.settings = settings = replace(settings, pool=replace(settings.pool, spawn_concurrency=1))
@@ -89,9 +93,18 @@ class Daemon:
         self._cache = AnswerCache(settings.cache)
         self._remembered = Remembered(self._cache, self._loop.time, with_tools=settings.cache.tools)
         self.pool = Pool(settings, self.mode, self._launch, private_login=self.login.is_key)
-        alone = contextlib.nullcontext if self._private_config() else self.pool.held
+        alone = contextlib.nullcontext if self._private_config() else self.pool.spawner.stopped
         self.sessions = Sessions(settings, self._launch_session, alone)
-        self.housekeeping = Housekeeping(self.pool, self.sessions, settings, self.command, self._round)
+        self.checker = Checker(settings.deadlines.check_s)
+        self.housekeeping = Housekeeping(
+            self.pool,
+            self.sessions,
+            settings,
+            self.command,
+            self._round,
+            self._replaced,
+            lambda: self.checker.pids,
+        )
         marker = f"{reaper.DAEMON_MARKER}={self._owner}"
         origin = Origin(os.getpid(), group=self.groups.prefix, marker=marker)
         self.server = Server(settings.server, {}, f"ccd/{self.version}", settings.sessions.uids, origin)
@@ -113,6 +126,22 @@ class Daemon:
         self.cli_version = cli.version
         return cli.path
 
+    def _probe(self) -> dict[str, str]:
+        """What makes the installed CLI faster, and each request one call. Blocks while its file is searched, once."""
+        cache = self.settings.data_dir / "cli-probe.json"
+        known = traces_in(self.command, TRACES, cache)
+        return speeding(Tuning(self.settings.engine.tuning), known) | sparing(known)
+
+    def _replaced(self) -> None:
+        """The CLI's file is another one: idle processes end, and what the new one knows is looked up meanwhile."""
+        self.pool.roll()
+        probing = self._loop.run_in_executor(None, self._probe)
+        probing.add_done_callback(self._probed)
+
+    def _probed(self, probing: asyncio.Future[dict[str, str]]) -> None:
+        if not probing.cancelled() and probing.exception() is None:
+            self._tuned = probing.result()
+
     def _handlers(self) -> dict[str, Handler]:
         chat = ChatMethods(
             self.pool,
@@ -120,6 +149,7 @@ class Daemon:
             self.settings.profiles,
             self.conversations,
             self._remembered,
+            self.checker,
             betas=self.login.is_key,
         )
         named = ConversationMethods(
@@ -150,6 +180,7 @@ class Daemon:
             markers={reaper.DAEMON_MARKER: self._owner, WORKER_MARKER: marker},
             max_retries=self.settings.cli.max_retries,
             config_dir=str(home) if self._private_config() else None,
+            tuned=self._tuned,
         )
         limits = self.settings.pool
         group = partial(self.groups.open, worker.id, limits.rss_hard_bytes, limits.max_processes)
@@ -199,6 +230,7 @@ class Daemon:
                 "capabilities": capabilities(self.pool.cli_version or self.cli_version, self.pool.announced),
             },
             "sessions": {"running": len(self.sessions.processes), **self.sessions.counters},
+            "tuning": {"set": settings.engine.tuning, "variables": dict(self._tuned)},
             "login": {"kind": self.login, "mode": self.mode},
             "settings": {
                 "file": str(settings.source) if settings.source else None,
@@ -245,6 +277,7 @@ class Daemon:
                 "serving %s: CLI %s, login %s, mode %s", self._owner, self.cli_version, self.login, self.mode
             )
             self.pool.start()
+            self.checker.warm()
             async with asyncio.TaskGroup() as tasks:
                 keeping = tasks.create_task(self.housekeeping.run())
                 announcing = tasks.create_task(self._announce(ready, watchdog))
@@ -275,6 +308,7 @@ class Daemon:
             if self.pool.broken() or self.pool.pressed or no_spares:
                 break  # up, though degraded: what is wrong is said to whoever asks
             await asyncio.sleep(0.01)
+        await self.checker.connected()
         gc.collect()
         gc.freeze()  # what is alive now stays; the collector need not look at it again
         ready()
@@ -298,6 +332,7 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             await self.pool.stop(grace_s)
         await ending
+        await self.checker.close()
         for _ in range(100):
             if not self.housekeeping.sweep():
                 break

@@ -37,6 +37,8 @@ class Housekeeping:
         settings: Settings,
         command: Path,
         rounds: Callable[[], None],
+        replaced: Callable[[], None],
+        other_pids: Callable[[], list[int]] = list,
     ) -> None:
         self.pressure = 0.0
         self._last_round = asyncio.get_running_loop().time()
@@ -45,6 +47,8 @@ class Housekeeping:
         self._settings = settings
         self._command = command
         self._rounds = rounds  # what else is due once a second
+        self._replaced = replaced  # the CLI's file is another one
+        self._other_pids = other_pids  # children of the daemon that are no workers
         self._loop = asyncio.get_running_loop()
         self._identity = identity(command)
         self._strays: dict[str, list[int]] = {}
@@ -82,7 +86,7 @@ class Housekeeping:
         if now is not None and now != self._identity:
             self._identity = now
             log.warning("%s was replaced: rolling the CLI processes over to the new one", self._command)
-            self._pool.roll()
+            self._replaced()
         self._rounds()
 
     def _measure(self, *, everybody: bool) -> float:
@@ -118,7 +122,7 @@ class Housekeeping:
     def sweep(self) -> int:
         """Reap and kill what workers left behind; how many are still dying."""
         workers = self._everybody()
-        known = {worker.pid for worker in workers if worker.pid is not None}
+        known = {worker.pid for worker in workers if worker.pid is not None} | set(self._other_pids())
         groups = {worker.tree.marker: worker.tree.grouped_pids for worker in workers}
         dying, self._strays = reaper.sweep_strays(known, groups)
         return dying

@@ -154,6 +154,7 @@ def worker_env(
     markers: Mapping[str, str],
     max_retries: int,
     config_dir: str | None,
+    tuned: Mapping[str, str] = {},
 ) -> dict[str, str]:
     """The whole environment of a worker.
 
@@ -164,9 +165,11 @@ def worker_env(
         config_dir: a private configuration directory, or None to use the login in the home directory. With a key it
             is the home directory too, and should be the working directory: in any other directory the CLI runs `git`
             at every turn, which costs each request 3 ms.
+        tuned: what makes it faster (see `tuning`); settings win over it.
     """
     env = {name: environ[name] for name in (*HOST_ENV, *LOGIN_ENV) if name in environ}
     env.update(WORKER_ENV)
+    env.update(tuned)
     env["CLAUDE_CODE_MAX_RETRIES"] = str(max_retries)
     if login.is_key:
         env["CLAUDE_CODE_SIMPLE"] = "1"
