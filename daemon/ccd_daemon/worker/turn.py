@@ -9,6 +9,7 @@ from typing import Any
 
 from ccd_daemon import errors
 from ccd_daemon.claude import control
+from ccd_daemon.claude.inputs import ToolInputs, value_of
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.request.body import Script
 from ccd_protocol.errors import RpcError
@@ -38,16 +39,20 @@ class Turn:
 
     Attributes:
         stage: how far the answer has come; it only grows.
+        inputs: of the message's tool calls, once one has begun.
+        tool_inputs: these as JSON texts, after `take_inputs`; None where they did not come as events.
         given_up: its caller has left, and whoever gave the worker back did so before the CLI had stopped.
     """
 
     __slots__ = (
         "_content_of",
+        "_inputs_of",
         "_streams",
         "api_requests",
         "content",
         "future",
         "given_up",
+        "inputs",
         "last_output",
         "message_id",
         "model",
@@ -58,6 +63,7 @@ class Turn:
         "started",
         "stop_reason",
         "stop_sequence",
+        "tool_inputs",
         "usage",
     )
 
@@ -78,6 +84,9 @@ class Turn:
         self.message_id: str | None = None  # of the message that is passed on
         self.content: list[dict[str, Any]] = []
         self._content_of: str | None = None
+        self.inputs: ToolInputs | None = None
+        self._inputs_of: str | None = None
+        self.tool_inputs: list[str] | None = None
 
     @property
     def over(self) -> bool:
@@ -107,6 +116,8 @@ class Turn:
             return False
         if event.type == "message_start":
             self._begin(event.message or {})
+        elif event.type == "content_block_start":
+            self._begin_block(event)
         elif event.type == "message_delta":
             self.usage.update(event.usage or {})
             if event.delta is not None and event.delta.stop_reason:
@@ -123,6 +134,25 @@ class Turn:
         self.message_id = message.get("id")
         self.model = message.get("model") or self.model
         self.usage.update(message.get("usage") or {})
+        self.inputs = None
+
+    def _begin_block(self, event: control.StreamEvent) -> None:
+        block = event.content_block
+        if block is not None and block.type == "tool_use":
+            self.inputs = self.inputs or ToolInputs()
+            self._inputs_of = self.message_id
+            self.inputs.begin(event.index, bytes(block.input))
+
+    def take_inputs(self) -> None:
+        """Put the inputs of the calls into the content as the model wrote them, where they came as events."""
+        calls = [block for block in self.content if block.get("type") == "tool_use"]
+        if self.inputs is None or self._inputs_of != self._content_of:
+            return
+        texts = self.inputs.texts()
+        if len(texts) == len(calls):
+            self.tool_inputs = texts
+            for block, text in zip(calls, texts, strict=True):
+                block["input"] = value_of(text)
 
     def add_content(self, message_id: str | None, blocks: list[dict[str, Any]]) -> None:
         """A finished content block; only those of the last message count.

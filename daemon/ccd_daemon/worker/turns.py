@@ -198,6 +198,7 @@ class Turns:
         worker.tree.resume()  # who held it back has had all there is, and the next caller has held back nothing
         worker.feed(Event.RESULT)
         if answered:
+            turn.take_inputs()
             turn.resolve(result)
         else:
             # Once a message has begun, whatever follows (a refused call, a repetition) is the end of a broken one.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from ccd_gateway.anthropic.events import Event
 
@@ -62,6 +63,11 @@ def whole_block(block: Mapping[str, Any]) -> dict[str, Any]:
     return dict(block)
 
 
+def _told(block: dict[str, Any]) -> dict[str, Any]:
+    """A finished block: clients take a list of citations or none, but not null, in a whole message."""
+    return {**block, "citations": block.get("citations") or []} if block.get("type") == "text" else block
+
+
 class Collector:
     """Puts a message together from its events."""
 
@@ -86,7 +92,7 @@ class Collector:
             self._blocks[index][key] = self._blocks[index].get(key, "") + "".join(pieces)
         for index, pieces in self._inputs.items():
             self._blocks[index]["input"] = _input("".join(pieces))
-        content = [self._blocks[index] for index in sorted(self._blocks)]
+        content = [_told(self._blocks[index]) for index in sorted(self._blocks)]
         return {**self._message, "content": content, "usage": whole_usage(self._usage)}
 
     def _start(self, event: dict[str, Any]) -> None:
@@ -128,8 +134,11 @@ _TAKE = {
 
 
 def _input(text: str) -> Any:
-    """The arguments of a tool call; those of a call that was cut short cannot be read, and are left out."""
+    """The arguments of a tool call, digit for digit; those of one that was cut short are no JSON, and left out."""
+    if not text:
+        return {}
     try:
-        return _decode(text) if text else {}
+        _decode(text)
     except msgspec.DecodeError:
         return {}
+    return Raw(text.encode())
