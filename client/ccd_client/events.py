@@ -96,7 +96,7 @@ class Answer:
     def tool_calls(self) -> list[ToolCall]:
         """The calls that the model makes, in its order."""
         calls = [block for block in self.content if block.get("type") == "tool_use"]
-        texts = self._inputs or [None] * len(calls)
+        texts = self._inputs or [""] * len(calls)
         return [
             ToolCall(block["id"], block["name"], (json.loads(text) if text else block.get("input")) or {})
             for block, text in zip(calls, texts, strict=True)

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
 
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Settings
-from ccd_daemon.pool.policy import Breaker, FairQueue, Login, Rehearsals, refused_retry_ms
+from ccd_daemon.pool import refusal
+from ccd_daemon.pool.policy import Breaker, FairQueue, Login, Rehearsals
+from ccd_daemon.pool.recognition import Miss, Recognition
+from ccd_daemon.pool.room import Room
 from ccd_daemon.pool.shelf import LeaseWish, Shelf, Waiter
 from ccd_daemon.pool.spawner import Orders, Spawner
 from ccd_daemon.worker.lifecycle import STARTING, Event, State
@@ -61,10 +64,13 @@ class Pool:
         self.login = Login(_LOGIN_PROBE_S)
         self.rehearsals = Rehearsals(settings.pool.rehearse and mode == Mode.FULL and private_login)
         self._rehearsing: set[Worker] = set()
+        self.recognition = Recognition()
+        self._leased: set[Worker] = set()
         self.shelves = {name: self._shelf(name) for name in settings.profiles}
         self._moved = asyncio.Event()  # a process has become ready, or ended
         self._held = 0  # nothing may be started while it is not 0
-        self._spawner = Spawner(self.shelves, settings, self._orders, self._spawn)
+        self._room = Room(self.shelves.values(), self.recognition)
+        self._spawner = Spawner(self.shelves, settings, self._orders, self._spawn, self._room.for_spare)
 
     def _shelf(self, name: str) -> Shelf:
         profile, limits = self._settings.profiles[name], self._settings.breaker
@@ -108,7 +114,7 @@ class Pool:
                 {"param": "model"},
             )
         if self.draining:
-            raise _shutting_down()
+            raise refusal.shutting_down()
         # With one process per request, a refused login must not cost a process each time.
         if self.mode == Mode.REPLAY and not self.login.may_try(self._loop.time()):
             raise RpcError(Code.UPSTREAM_AUTH, self.login.refusal or "")
@@ -118,13 +124,18 @@ class Pool:
         worker = shelf.take(wish) if not len(shelf.queue) else None
         if worker is None:
             return await self._wait(shelf, wish)
-        self._hand_over(worker, wish)
+        self._hand_over(shelf, worker, wish)
         self._spawner.refill_in(_REFILL_DELAY_S)
         return worker
 
-    def _hand_over(self, worker: Worker, wish: LeaseWish) -> None:
-        worker.feed(Event.LEASE)
+    def _hand_over(self, shelf: Shelf, worker: Worker, wish: LeaseWish) -> None:
+        self.recognition.came(wish.places, worker.parking.place)
+        if worker.state is State.PARKED:
+            shelf.remove(worker)  # it stays parked until the results are written
+        else:
+            worker.feed(Event.LEASE)
         worker.tenant = wish.tenant
+        self._leased.add(worker)
 
     async def _wait(self, shelf: Shelf, wish: LeaseWish) -> Worker:
         self._refuse_hopeless(shelf, wish.tenant)
@@ -149,31 +160,33 @@ class Pool:
     def _refuse_hopeless(self, shelf: Shelf, tenant: str) -> None:
         wait_s = shelf.breaker.wait_s(self._loop.time())
         if wait_s and not shelf.workers:
-            raise self._cannot_spawn(shelf, wait_s)
+            raise _cannot_spawn(shelf, wait_s)
         if shelf.queue.full_for(tenant):
             raise self._busy(shelf, f"{shelf.queue.max_per_tenant} requests are waiting already")
 
     def _busy(self, shelf: Shelf, why: str) -> RpcError:
         self.counters["refused"] += 1
-        retry_ms = refused_retry_ms(len(shelf.queue), len(shelf.workers), self._turn_s)
-        return RpcError(Code.BUSY, f"every CLI process is busy: {why}", {"retry_after_ms": retry_ms})
-
-    def _cannot_spawn(self, shelf: Shelf, wait_s: float) -> RpcError:
-        reason = shelf.breaker.reason or "unknown reason"
-        data: dict[str, object] = {"retry_after_ms": max(1000, int(wait_s * 1000))}
-        if shelf.last_words:
-            data["stderr_tail"] = shelf.last_words
-        return RpcError(Code.WORKER_SPAWN, f"the CLI cannot be started: {reason}", data)
+        waiting, workers = len(shelf.queue), len(shelf.workers)
+        return refusal.busy(why, waiting=waiting, workers=workers, turn_s=self._turn_s)
 
     def release(self, worker: Worker) -> None:
         """End a lease. A worker whose turn is still being interrupted comes back by itself when that is done."""
+        self._leased.discard(worker)
         if worker.state is State.HELD:
-            reusable = worker.mode == self.mode and worker.mode != Mode.REPLAY and not worker.stale
-            event = release_event(worker.wear, worker.wear_limits, age_s=worker.age_s, reusable=reusable)
+            reusable = worker.mode == self.mode and not worker.stale
+            forgets = worker.mode != Mode.REPLAY
+            reusable = reusable and (forgets or worker.parking.place is not None)
+            event = release_event(
+                worker.wear, worker.wear_limits, age_s=worker.age_s, reusable=reusable, forgets=forgets
+            )
+            if worker.parking.spoilt is not None:
+                self.recognition.left(worker.parking.spoilt, Miss.SPOILT)
             self.counters["resets"] += event is Event.RELEASE_RESET
             worker.feed(event)
         elif worker.turns.turn is not None:
             worker.turns.turn.given_up = True
+        elif worker.state is State.PARKED:
+            self.shelve(worker)
 
     def login_refused(self, why: str) -> None:
         """The API does not accept the login: start no spares, and let only one caller at a time find out again."""
@@ -213,16 +226,28 @@ class Pool:
         self._rehearsing.discard(worker)
         if worker.wear.turns == 0:
             shelf.breaker.warmed()
-            self.models = list(worker.models) or self.models
-            self.announced = worker.announced or self.announced
-            self.cli_version = worker.cli_version or self.cli_version
+        self.models = worker.models or self.models
+        self.announced = worker.announced or self.announced
+        self.cli_version = worker.cli_version or self.cli_version
         shelf.put(worker)
+        if worker.parking.place is not None:
+            self.recognition.stands(worker.parking.place)
         if worker.mode != self.mode:
             worker.feed(Event.STOP)  # started before the mode was given up
         self._serve(shelf)
 
+    def shelve(self, worker: Worker) -> None:
+        """A worker is PARKED: it is kept for the client's next request, once this one is over."""
+        if worker in self._leased:
+            return
+        if worker.stale or worker.mode != self.mode:
+            worker.feed(Event.STOP)
+            return
+        self.shelves[worker.profile].put(worker)
+        self.recognition.stands(worker.parking.place or "")
+
     def withdraw(self, worker: Worker) -> None:
-        """A worker is no longer READY."""
+        """A worker is no longer READY or PARKED."""
         shelf = self.shelves[worker.profile]
         shelf.remove(worker)
 
@@ -234,6 +259,9 @@ class Pool:
         """A worker has ended: replace it, unless starting does not work."""
         shelf = self.shelves[worker.profile]
         shelf.workers.discard(worker)
+        self._leased.discard(worker)
+        if worker.parking.place is not None:
+            self.recognition.left(worker.parking.place, worker.parted)
         self.counters["surplus_calls"] += worker.wear.surplus_calls
         self.last_death = f"{worker.id}: {worker.death}"
         log.info("worker %s ended: %s (turns %d)", worker.id, worker.death, worker.wear.turns)
@@ -255,7 +283,7 @@ class Pool:
         log.warning("worker %s ended before it was ready: %s", worker.id, reason)
         wait_s = shelf.breaker.wait_s(self._loop.time())
         if wait_s and not shelf.workers:
-            shelf.refuse_waiting(lambda: self._cannot_spawn(shelf, wait_s))
+            shelf.refuse_waiting(lambda: _cannot_spawn(shelf, wait_s))
 
     # --- serving the queue ---
 
@@ -269,7 +297,7 @@ class Pool:
             if worker is None:
                 break
             shelf.queue.pop()
-            self._hand_over(worker, waiter.wish)
+            self._hand_over(shelf, worker, waiter.wish)
             waiter.future.set_result(worker)
         self._moved.set()
         self._spawner.refill()
@@ -287,13 +315,7 @@ class Pool:
             self.counters["resets"] += 1
             worker.feed(Event.REKEY)
         elif not shelf.starting() and len(self.workers) >= self._settings.max_workers:
-            self._make_room(shelf)
-
-    def _make_room(self, shelf: Shelf) -> None:
-        """End the idle worker that was used longest ago, of those that nobody waits for; one at a time."""
-        if any(worker.state is State.DRAINING for worker in self.workers):
-            return
-        _end_one(other for other in self.shelves.values() if other is shelf or not len(other.queue))
+            self._room.for_waiter(shelf)
 
     # --- starting processes ---
 
@@ -301,7 +323,11 @@ class Pool:
         if self.draining or self._held:
             return None
         prepare = self.login.refusal is None and not self.pressed
-        return Orders(spares=prepare, favourites=prepare and self.mode == Mode.KEEP_SYSTEM)
+        return Orders(
+            spares=prepare,
+            favourites=prepare and self.mode == Mode.KEEP_SYSTEM,
+            instead_of_bound=prepare and self.mode == Mode.REPLAY and self._settings.max_workers > 1,
+        )
 
     def _spawn(self, shelf: Shelf, binding: str | None) -> None:
         self._next_id += 1
@@ -340,7 +366,7 @@ class Pool:
         """
         relieved, self.pressed = self.pressed and not pressed, pressed
         if pressed and not self.waiting:
-            _end_one(self.shelves.values())
+            self._room.for_the_host()
         elif relieved:
             self._spawner.refill()
 
@@ -372,7 +398,7 @@ class Pool:
         """Take no more leases, let running turns end within `grace_s`, then end every process and wait for it."""
         self.draining = True
         for shelf in self.shelves.values():
-            shelf.refuse_waiting(_shutting_down)
+            shelf.refuse_waiting(refusal.shutting_down)
         deadline = self._loop.time() + grace_s
         while any((turn := worker.turns.turn) is not None and not turn.over for worker in self.workers):
             if self._hurried or self._loop.time() >= deadline:
@@ -390,12 +416,5 @@ def _nothing() -> None:
     """Nobody listens for burials yet."""
 
 
-def _shutting_down() -> RpcError:
-    return RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})
-
-
-def _end_one(shelves: Iterable[Shelf]) -> None:
-    """End the idle worker that was used longest ago."""
-    idle = [worker for shelf in shelves for worker in shelf.idle()]
-    if idle:
-        min(idle, key=lambda worker: worker.last_used).feed(Event.STOP)
+def _cannot_spawn(shelf: Shelf, wait_s: float) -> RpcError:
+    return refusal.cannot_spawn(shelf.breaker.reason, shelf.last_words, wait_s)

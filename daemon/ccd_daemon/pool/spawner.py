@@ -19,6 +19,9 @@ class Orders(NamedTuple):
 
     spares: bool
     favourites: bool  # spares with the system prompts that recur
+    instead_of_bound: bool = (
+        False  # one spare at least, though a conversation must give up its process for it
+    )
 
 
 class Spawner:
@@ -27,6 +30,7 @@ class Spawner:
     Args:
         orders: asked each time; None when nothing at all may be started.
         spawn: starts a process for a shelf, with the system prompt it is to have for life.
+        make_room: ends a process that rests, if there is one.
     """
 
     def __init__(
@@ -35,11 +39,13 @@ class Spawner:
         settings: Settings,
         orders: Callable[[], Orders | None],
         spawn: Callable[[Shelf, str | None], None],
+        make_room: Callable[[], None],
     ) -> None:
         self._shelves = shelves.values()
         self._settings = settings
         self._orders = orders
         self._spawn = spawn
+        self._make_room = make_room
         self._loop = asyncio.get_running_loop()
         self._wake: asyncio.TimerHandle | None = None
 
@@ -61,6 +67,11 @@ class Spawner:
             slots -= self._start(shelf, min(wanted, slots))
             if slots > 0 and orders.favourites:
                 slots -= self._start_favourite(shelf)
+            lacks_spare = (
+                shelf.in_use and shelf.spare_target and not (shelf.generic_spares() or shelf.starting())
+            )
+            if orders.instead_of_bound and lacks_spare and self._alive() >= self._settings.max_workers:
+                self._make_room()
 
     def refill_in(self, wait_s: float) -> None:
         """Refill later; a wake-up that comes sooner stays."""

@@ -14,10 +14,10 @@ from hashlib import blake2b
 from typing import Any
 
 from ccd_daemon.claude.login import Mode
-from ccd_daemon.request import exact, tool_schema
+from ccd_daemon.request import exact, replay, tool_schema
 from ccd_daemon.request.answer_schema import expressible, reduced
-from ccd_daemon.request.body import EFFORTS, REPLAY_IGNORES, Wish, bad
-from ccd_protocol.history import mended, turns_of
+from ccd_daemon.request.body import EFFORTS, Wish, bad
+from ccd_protocol.chat.history import mended, turns_of
 from ccd_protocol.methods import ChatParams, Message
 
 _JSON_ONLY = "Answer with one JSON object and nothing else: no prose around it, no code fence."
@@ -47,6 +47,9 @@ class Abilities:
 
     adaptive: bool = False
     efforts: tuple[str, ...] = ()
+
+
+_ANY_MODEL = Abilities(adaptive=True, efforts=("low", "medium", "high"))
 
 
 def abilities(models: Sequence[Mapping[str, Any]], model: str | None) -> Abilities:
@@ -162,17 +165,22 @@ def make(
             adaptive=able.adaptive,
             thoughtless=thoughtless,
         )
+    if mode == Mode.REPLAY and not able.efforts:
+        able = _ANY_MODEL  # its processes tell of models late, and what a model cannot do the CLI leaves out
     fitted: ChatParams = chat.copy()
     ignored = [key for key in refused if key in fitted]
     if BOTH_SAMPLERS in refused and "temperature" in fitted and "top_p" in fitted and "top_p" not in ignored:
         ignored.append("top_p")
     if mode == Mode.REPLAY:
-        ignored += [key for key in REPLAY_IGNORES if key in fitted and key not in ignored]
+        ignored += [key for key in replay.IGNORES if key in fitted and key not in ignored]
     for key in ignored:
         fitted.pop(key, None)  # type: ignore[misc]
     extra = _thinking(fitted, able, ignored, thoughtless=thoughtless)
     _fit_tools(fitted, ignored)
-    _loosen_tools(fitted, ignored, loose=loose)
+    if mode == Mode.REPLAY:
+        replay.choose_tools(fitted, ignored)
+    else:
+        _loosen_tools(fitted, ignored, loose=loose)
     _add_format(fitted, extra, native=mode != Mode.REPLAY and not loose)
     prefill = mode != Mode.REPLAY and not able.adaptive and PREFILL not in refused
     _end_with_a_question(fitted, extra, ignored, prefill=prefill)

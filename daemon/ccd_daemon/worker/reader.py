@@ -36,6 +36,12 @@ class ReaderListener(Protocol):
     def stop_message(self) -> None:
         """The message has ended in a way after which the CLI would go on by itself."""
 
+    def message_parks(self) -> None:
+        """The message has ended with calls of client tools, and the CLI waits for their results."""
+
+    def went_on(self) -> None:
+        """It does not wait for all of them: one it has answered by itself."""
+
     def end_early(self, turn: Turn, error: RpcError) -> None:
         """The turn cannot be completed."""
 
@@ -47,6 +53,12 @@ class ReaderListener(Protocol):
 
     def on_reply(self, reply: control.ControlReply) -> None:
         """A control request was answered."""
+
+    def on_request(self, request: control.ControlRequestLine) -> None:
+        """The CLI asks its host for something."""
+
+    def on_withdrawn(self, request_id: str) -> None:
+        """It no longer wants the answer to that."""
 
     def bad_output(self, reason: str) -> None:
         """What came is not the protocol."""
@@ -152,20 +164,21 @@ class StdoutReader:
             self._flush(keep)
             self._listener.on_result(control.result_line(line))
         elif kind.type == "control_response":
+            if self.turn is not None and self.turn.complete:
+                self._flush(keep)  # this may be the last that the turn waits for
             self._listener.on_reply(control.control_reply(line).response)
         elif kind.type == "control_request":
-            self._refuse(control.control_request(line))
+            self._listener.on_request(control.control_request(line))
+        elif kind.type == "control_cancel_request":
+            self._listener.on_withdrawn(control.cancel_line(line).request_id)
+        elif kind.type == "user" and self.turn is not None and self.turn.parks:
+            self._listener.went_on()
         elif kind.type == "conversation_reset":
             self._controller.reset_seen = True
         elif kind.type == "system" and kind.subtype == "api_retry":
             self._listener.on_retry(control.retry_line(line))
         elif kind.type == "system" and kind.subtype == "status" and self.turn is not None:
             self.turn.api_requests += kind.status == "requesting"
-
-    def _refuse(self, request: control.ControlRequestLine) -> None:
-        """The CLI asks for something that an engine does not serve, such as a permission: it has no tools."""
-        subtype = request.request.get("subtype")
-        self._write(control.reply_error(request.request_id, f"this host does not serve {subtype!r}"))
 
     def _on_token(self, line: bytes, keep: list[bytes]) -> None:
         turn = self.turn
@@ -199,6 +212,8 @@ class StdoutReader:
             keep.append(line)
         if stop:
             self._listener.stop_message()
+        elif turn.parks and not done:
+            self._listener.message_parks()
 
     def _on_assistant(self, line: bytes, keep: list[bytes]) -> None:
         turn = self.turn

@@ -2,7 +2,7 @@
 
 An item is what the API stores and lists; a message is what the model is sent. Calls, their results and the
 assistant's words are separate items, and each becomes a message of its own: what belongs together is found by
-`ccd_protocol.history`, as for every other surface. Messages in chat completions' words are taken apart into items.
+`ccd_protocol.chat.history`, as for every other surface. Messages in chat completions' words are taken apart into items.
 
 A further type of item gets a maker here (`_MAKERS`), and a line in `_message_of`.
 """

@@ -20,8 +20,8 @@ from ccd_gateway.access.auth import is_local, why_not
 from ccd_gateway.access.keyfile import KeyFileError
 from ccd_gateway.app import create_app
 from ccd_gateway.edge.envelope import App
+from ccd_gateway.server.internals import GatewayWorker
 from ccd_gateway.server.tls import CertificateError, Certificates
-from ccd_gateway.server.worker import GatewayWorker
 from ccd_gateway.settings import GatewaySettings
 from ccd_settings.parent import die_with_parent, starter
 from ccd_settings.service_manager import Notifier, take_socket

@@ -120,43 +120,6 @@ def test_the_clis_betas_go_where_a_request_needs_them(fields: Any, extra: Any, k
     assert env["CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS"] == ("" if kept else "1")
 
 
-def test_a_replayed_history_waits_for_every_past_user_line() -> None:
-    chat = body.validate(
-        {
-            "system": "s",
-            "max_tokens": 7,
-            "temperature": 0.1,
-            "messages": [
-                {"role": "user", "content": "u1"},
-                {"role": "assistant", "content": "a1"},
-                {"role": "user", "content": "u2"},
-                {"role": "user", "content": "/clear @file"},
-            ],
-        }
-    )
-    script = body.replay_script(Wish(chat, None, ignored=("temperature",)), "r1", None)
-    first = lines(script.first)
-    assert [line["type"] for line in first] == ["control_request", "control_request", "user"]
-    assert first[0]["request"] == {"subtype": "initialize", "systemPrompt": ["s"]}
-    assert first[1]["request"]["settings"]["env"]["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == "7"  # type: ignore[index]
-    assert first[2]["shouldQuery"] is False
-    assert [[line["type"] for line in lines(step)] for step in script.rest] == [
-        ["assistant", "user"],
-        ["user"],
-    ]
-    last = lines(script.rest[-1])[0]
-    assert "shouldQuery" not in last
-    assert last["client_composed"] is True
-    assert script.ignored == ("temperature",)
-
-
-def test_replay_refuses_a_prefilled_answer() -> None:
-    chat = body.validate({"messages": [*HELLO["messages"], {"role": "assistant", "content": "Sure:"}]})
-    with pytest.raises(RpcError) as caught:
-        body.replay_script(Wish(chat, None), "r1", None)
-    assert caught.value.data["param"] == "messages[1].role"
-
-
 LONG = "word " * 1000
 
 

@@ -92,9 +92,23 @@ async def test_lines_among_others_go_out_together_and_the_others_do_not() -> Non
 
 
 @in_loop
-async def test_a_request_of_the_cli_is_refused_at_once() -> None:
-    scene = Scene().read(line(type="control_request", request_id="c1", request={"subtype": "can_use_tool"}))
-    assert b'"c1"' in scene.written[0] and b"does not serve" in scene.written[0]
+async def test_what_the_cli_asks_its_host_and_withdraws_is_told() -> None:
+    asked = line(type="control_request", request_id="c1", request={"subtype": "can_use_tool"})
+    scene = Scene().read(asked + line(type="control_cancel_request", request_id="c1"))
+    assert scene.told.said == ["on_request", "on_withdrawn"]
+
+
+@in_loop
+async def test_an_answer_that_calls_client_tools_parks_and_one_that_goes_on_without_them_is_told() -> None:
+    calls = event("message_delta", delta={"stop_reason": "tool_use"}, usage={})
+    user = line(type="user", message={"role": "user", "content": []})
+    scene = Scene()
+    scene.turn = scene.reader.turn = Turn(Script(b"", parks=True), "m", scene.reads.append, 0.0)
+    scene.read(user + START + TOKEN + calls + calls)
+    assert scene.told.said.count("message_parks") == 1
+    assert "went_on" not in scene.told.said  # what came before the answer is the results of the one before
+    assert scene.read(user).told.said[-1] == "went_on"
+    assert Scene().read(START + TOKEN + calls + user).told.said.count("message_parks") == 0
 
 
 @pytest.mark.parametrize("seed", range(10))

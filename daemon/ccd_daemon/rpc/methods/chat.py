@@ -11,8 +11,9 @@ from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Profile
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.pool.shelf import LeaseWish
-from ccd_daemon.request import body, exact, structured, wish
-from ccd_daemon.request.body import Wish
+from ccd_daemon.request import body, exact, replay, structured, wish
+from ccd_daemon.request.body import Script, Wish
+from ccd_daemon.request.replay import Standing, Talk
 from ccd_daemon.request.thoughts import Recalled, Signer, Thoughts, thinks_in_its_past, without_thinking
 from ccd_daemon.rpc.call import Call
 from ccd_daemon.rpc.methods import remembered
@@ -22,9 +23,10 @@ from ccd_daemon.rpc.server import Server
 from ccd_daemon.rpc.tenancy import check_kept, tenant_of
 from ccd_daemon.store.answer_cache import key_of
 from ccd_daemon.store.conversations import ConversationStore
+from ccd_daemon.worker.lifecycle import State
 from ccd_daemon.worker.turn import Turn
 from ccd_daemon.worker.worker import Worker
-from ccd_protocol.choice import chosen
+from ccd_protocol.chat.choice import chosen
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult, Message
 
@@ -180,9 +182,11 @@ class ChatMethods:
             asked = self._wish(recalled.chat, model, avoided, thoughtless=recalled.missing, loose=loose)
             dropped.update(asked.ignored)
             mode = self._pool.mode
-            worker = await self._pool.lease(profile, LeaseWish(tenant, body.binding_of(mode, asked.chat)))
+            talk = self._checked(mode, asked, tenant, profile)
+            worker = await self._pool.lease(profile, _lease_wish(tenant, mode, asked, talk))
             try:
-                result, turn = await self._turn(call, worker, asked, streaming=streaming)
+                script = _script(worker, asked, talk)
+                result, turn = await self._turn(call, worker, asked, script, streaming=streaming)
                 result["ignored"] = sorted(dropped)
                 if fell_back:
                     result["fallback"] = True
@@ -234,21 +238,26 @@ class ChatMethods:
         thoughtless: bool,
         loose: bool = False,
     ) -> Wish:
-        """What to ask, checked to be sendable before it costs a lease."""
+        """What to ask."""
         able = wish.abilities(self._pool.models, model)
-        mode = self._pool.mode
-        asked = wish.make(
+        return wish.make(
             chat,
             model,
             able,
-            mode=mode,
+            mode=self._pool.mode,
             refused=sorted(avoided),
             thoughtless=thoughtless,
             betas=self._betas,
             loose=loose,
         )
+
+    @staticmethod
+    def _checked(mode: Mode, asked: Wish, tenant: str, profile: str) -> Talk | None:
+        """Check that it can be sent, before it costs a lease; in mode `replay` what it is recognised by."""
+        if mode == Mode.REPLAY:
+            return replay.talk(asked, tenant, profile)
         body.script(mode, asked, "check")
-        return asked
+        return None
 
     def _learn(self, chat: ChatParams, model: str | None, avoided: Collection[str], error: RpcError) -> bool:
         """Note a sampling parameter that the API no longer takes for this model; True when it can be left out.
@@ -288,9 +297,8 @@ class ChatMethods:
         return True
 
     async def _turn(
-        self, call: Call, worker: Worker, asked: Wish, *, streaming: bool
+        self, call: Call, worker: Worker, asked: Wish, script: Script, *, streaming: bool
     ) -> tuple[ChatResult, Turn]:
-        script = body.script(worker.mode, asked, worker.controller.next_id(), worker.binding)
         try:
             turn = worker.turns.begin(script, asked.model or "", call.send if streaming else None)
         except RpcError as error:
@@ -323,6 +331,23 @@ class _NeverSent(Exception):
     def __init__(self, reason: RpcError) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def _lease_wish(tenant: str, mode: Mode, asked: Wish, talk: Talk | None) -> LeaseWish:
+    if talk is None:
+        return LeaseWish(tenant, body.binding_of(mode, asked.chat))
+    return LeaseWish(tenant, places=tuple(talk.places), parked_place=talk.parked_place)
+
+
+def _script(worker: Worker, asked: Wish, talk: Talk | None) -> Script:
+    if (talk is None) == (worker.mode == Mode.REPLAY):
+        why = f"meanwhile the backend has refused the mode that this was made for; in force is {worker.mode}"
+        raise _NeverSent(RpcError(Code.BUSY, why, {"retry_after_ms": 1000}))
+    request_id = worker.controller.next_id()
+    if talk is None:
+        return body.script(worker.mode, asked, request_id, worker.binding)
+    standing = Standing(worker.parking.place, worker.state is State.PARKED, worker.controller.unguarded())
+    return replay.script(asked, talk, request_id, standing)
 
 
 def _format_problem(chat: ChatParams, result: ChatResult, text: str) -> str | None:
