@@ -93,7 +93,7 @@ class EventReader:
                 self._read(line, found)
         return found
 
-    def finish(self, result: Mapping[str, Any], further: Mapping[str, Any]) -> list[Event]:
+    def finish(self, result: Mapping[str, Any], further: Mapping[str, Any] | None = None) -> list[Event]:
         """What is still missing of the message once its call has ended with this result.
 
         Args:
@@ -107,7 +107,7 @@ class EventReader:
             delta = {name: result.get(name) for name in ("stop_reason", "stop_sequence")}
             delta["stop_details"] = self._stop_details
             found.append(event("message_delta", delta=delta, usage=dict(result.get("usage") or {})))
-        found.append(event("message_stop", **further))
+        found.append(event("message_stop", **(further or {})))
         return found
 
     def _read(self, line: bytes, found: list[Event]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -137,8 +138,16 @@ def _input(text: str) -> Any:
     """The arguments of a tool call, digit for digit; those of one that was cut short are no JSON, and left out."""
     if not text:
         return {}
+    return Raw(text.encode()) if _is_json(text) else {}
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text is JSON, with numbers of any size."""
     try:
         _decode(text)
     except msgspec.DecodeError:
-        return {}
-    return Raw(text.encode())
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+    return True

@@ -125,7 +125,7 @@ class MessageWriter:
 
 
 def _last(turn: ChatTurn, further: Mapping[str, Any] | None = None) -> list[Event]:
-    return cast(EventReader, turn.reader).finish(turn.result, further or {})
+    return cast(EventReader, turn.reader).finish(turn.result, further)
 
 
 class CountTokens:

@@ -130,19 +130,24 @@ class ResponseEvents:
         return self._tool(number, delta.id, delta.name) if kind == CALL else self._close(number)
 
     def _text(self, number: int, raw: bytes) -> bytes:
-        events = b"" if number in self._open else self._open_text(number)
+        events = b"" if self._is_open(number, "text") else self._close(number) + self._open_text(number)
         return events + self._delta(number, raw)
 
     def _thinking(self, number: int, raw: bytes) -> bytes:
-        events = b"" if number in self._open else self._leave_message() + self._open_thinking(number)
+        events = b""
+        if not self._is_open(number, "thinking"):
+            events = self._close(number) + self._leave_message() + self._open_thinking(number)
         return events + self._delta(number, raw) if self._with_summary else events
+
+    def _is_open(self, number: int, kind: str) -> bool:
+        block = self._open.get(number)
+        return block is not None and block.kind == kind
 
     def _tool(self, number: int, call_id: str, name: str) -> bytes:
         return self._close(number) + self._leave_message() + self._open_tool(number, call_id, name)
 
     def _arguments(self, number: int, raw: bytes) -> bytes:
-        block = self._open.get(number)
-        return b"" if block is None or block.kind != "tool" or raw == _EMPTY else self._delta(number, raw)
+        return self._delta(number, raw) if self._is_open(number, "tool") and raw != _EMPTY else b""
 
     def blocks(self, content: list[dict[str, Any]], inputs: Sequence[str] = ()) -> bytes:
         """Whole content blocks of the Messages API.

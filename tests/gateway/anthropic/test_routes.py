@@ -34,7 +34,7 @@ def test_whole_answer(gateway: Gateway, daemon: Daemon) -> None:
     answer = post(gateway, model="agent/opus")
     message = answer.json
     assert answer.status == 200
-    assert message["content"] == [{"type": "text", "text": "hello", "citations": None}]
+    assert message["content"] == [{"type": "text", "text": "hello", "citations": []}]
     assert (message["model"], message["stop_reason"]) == ("agent/opus", "end_turn")
     assert answer.headers["request-id"] == answer.headers["x-request-id"]
     method, params = daemon.calls[0]
