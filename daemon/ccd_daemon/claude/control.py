@@ -32,19 +32,10 @@ class MessageDelta(msgspec.Struct):
     stop_sequence: str | None = None
 
 
-class BlockStart(msgspec.Struct):
-    """The beginning of a content block."""
-
-    type: str = ""
-    input: msgspec.Raw = msgspec.Raw(b"")
-
-
 class StreamEvent(msgspec.Struct):
     """One event of the Messages API's stream."""
 
     type: str = ""
-    index: int = -1
-    content_block: BlockStart | None = None
     message: dict[str, Any] | None = None
     delta: MessageDelta | None = None
     usage: dict[str, Any] | None = None

@@ -11,9 +11,14 @@ from typing import Any
 
 import msgspec
 
-_PIECE = b'"input_json_delta"'
+_BEGINS, _GOES_ON = b'"tool_use"', b'"input_json_delta"'
 _EMPTY = (b"", b"{}", b"null")
 _MAX_WIRE, _MIN_WIRE = (1 << 64) - 1, -(1 << 63)
+
+
+class _Block(msgspec.Struct):
+    type: str = ""
+    input: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Delta(msgspec.Struct):
@@ -22,6 +27,7 @@ class _Delta(msgspec.Struct):
 
 class _Event(msgspec.Struct):
     index: int = -1
+    content_block: _Block | None = None
     delta: _Delta | None = None
 
 
@@ -34,35 +40,39 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 class ToolInputs:
-    """Of one message: made when its first call begins. Lines are kept as they are until the texts are asked for."""
+    """Of one message. Lines are kept as they are, and read when the texts are asked for.
 
-    __slots__ = ("_begun", "_data")
+    Attributes:
+        message_id: the message's.
+    """
 
-    def __init__(self) -> None:
-        self._begun: dict[int, bytes] = {}  # by index: the input in the beginning
+    __slots__ = ("_data", "message_id")
+
+    def __init__(self, message_id: str | None) -> None:
+        self.message_id = message_id
         self._data: list[bytes] = []
 
-    def begin(self, index: int, given: bytes) -> None:
-        """A call begins; `given` is the JSON of the input that stands in its beginning."""
-        self._begun[index] = b"" if given in _EMPTY else given
-
     def more(self, data: bytes) -> None:
-        """Whole lines of the message."""
-        if _PIECE in data:
+        """Whole lines of the message, of which only those about calls are kept."""
+        if _GOES_ON in data or _BEGINS in data:
             self._data.append(data)
 
     def texts(self) -> list[str]:
         """Returns the JSON texts of the inputs, in the order of the calls; an empty one is `{}`."""
-        pieces: dict[int, list[str]] = {index: [] for index in self._begun}
+        begun: dict[int, bytes] = {}
+        pieces: dict[int, list[str]] = {}
         for line in b"".join(self._data).split(b"\n"):
-            if _PIECE not in line:
+            if _GOES_ON not in line and _BEGINS not in line:
                 continue
             decoded = _decode(line)
-            if decoded.parent_tool_use_id is None and decoded.event.delta is not None:
-                pieces.get(decoded.event.index, []).append(decoded.event.delta.partial_json)
-        return [
-            "".join(pieces[index]) or self._begun[index].decode() or "{}" for index in sorted(self._begun)
-        ]
+            event, block = decoded.event, decoded.event.content_block
+            if decoded.parent_tool_use_id is not None:
+                continue
+            if block is not None and block.type == "tool_use":
+                begun[event.index] = b"" if bytes(block.input) in _EMPTY else bytes(block.input)
+            elif event.delta is not None:
+                pieces.setdefault(event.index, []).append(event.delta.partial_json)
+        return ["".join(pieces.get(index, ())) or begun[index].decode() or "{}" for index in sorted(begun)]
 
 
 def value_of(text: str) -> dict[str, Any]:

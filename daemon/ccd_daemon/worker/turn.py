@@ -39,14 +39,13 @@ class Turn:
 
     Attributes:
         stage: how far the answer has come; it only grows.
-        inputs: of the message's tool calls, once one has begun.
+        inputs: of the message's tool calls, where it may have some.
         tool_inputs: these as JSON texts, after `take_inputs`; None where they did not come as events.
         given_up: its caller has left, and whoever gave the worker back did so before the CLI had stopped.
     """
 
     __slots__ = (
         "_content_of",
-        "_inputs_of",
         "_streams",
         "api_requests",
         "content",
@@ -85,7 +84,6 @@ class Turn:
         self.content: list[dict[str, Any]] = []
         self._content_of: str | None = None
         self.inputs: ToolInputs | None = None
-        self._inputs_of: str | None = None
         self.tool_inputs: list[str] | None = None
 
     @property
@@ -121,8 +119,6 @@ class Turn:
             return False
         if event.type == "message_start":
             self._begin(event.message or {})
-        elif event.type == "content_block_start":
-            self._begin_block(event)
         elif event.type == "message_delta":
             self.usage.update(event.usage or {})
             if event.delta is not None and event.delta.stop_reason:
@@ -139,19 +135,12 @@ class Turn:
         self.message_id = message.get("id")
         self.model = message.get("model") or self.model
         self.usage.update(message.get("usage") or {})
-        self.inputs = None
-
-    def _begin_block(self, event: control.StreamEvent) -> None:
-        block = event.content_block
-        if block is not None and block.type == "tool_use":
-            self.inputs = self.inputs or ToolInputs()
-            self._inputs_of = self.message_id
-            self.inputs.begin(event.index, bytes(block.input))
+        self.inputs = ToolInputs(self.message_id) if self.script.calls else None
 
     def take_inputs(self) -> None:
         """Put the inputs of the calls into the content as the model wrote them, where they came as events."""
         calls = [block for block in self.content if block.get("type") == "tool_use"]
-        if self.inputs is None or self._inputs_of != self._content_of:
+        if self.inputs is None or self.inputs.message_id != self._content_of:
             return
         texts = self.inputs.texts()
         if len(texts) == len(calls):
