@@ -43,8 +43,12 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
 #: Package -> room or module -> floor: each imports from lower floors and from itself only.
 FLOORS: dict[str, dict[str, int]] = {
     "ccd_daemon": {
-        "app": 7,
-        "housekeeping": 6,
+        "app": 10,
+        "daemon": 9,
+        "report": 8,
+        "housekeeping": 7,
+        "launcher": 7,
+        "sweeper": 6,
         "watchdog": 6,
         "rpc": 5,
         "session": 4,
