@@ -42,6 +42,7 @@ from ccd_daemon.rpc.methods.remembered import Remembered
 from ccd_daemon.rpc.methods.session import SessionMethods
 from ccd_daemon.rpc.rights import Rights
 from ccd_daemon.rpc.server import Server
+from ccd_daemon.schema.checker import Checker
 from ccd_daemon.session.sessions import Sessions
 from ccd_daemon.store.answer_cache import AnswerCache
 from ccd_daemon.store.conversations import ConversationStore
@@ -75,7 +76,8 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Daemon:
     groups = cgroup.Groups(
         str(settings.socket), cgroup.find() if settings.pool.control_groups else cgroup.Places()
     )
-    sweeper = Sweeper(others=list)
+    checker = Checker(settings.deadlines.check_s)
+    sweeper = Sweeper(others=lambda: checker.pids)
     launcher = Launcher(settings, environ, login, cli, groups, sweeper)
     pool = Pool(settings, mode, launcher.worker, sweeper.ended, private_login=login.is_key)
     alone = contextlib.nullcontext if login.is_private else pool.spawner.stopped
@@ -94,7 +96,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Daemon:
     serves = handlers(
         {
             "chat": ChatMethods(
-                pool, rights, settings.profiles, conversations, remembered, betas=login.is_key
+                pool, rights, settings.profiles, conversations, remembered, checker, betas=login.is_key
             ),
             "conversation": ConversationMethods(conversations, rights),
             "session": SessionMethods(sessions, rights, settings.sessions),
@@ -108,7 +110,17 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Daemon:
     server = Server(settings.server, serves, f"ccd/{version}", rights, origin, connections)
     server.limit_files(file_room(settings, raise_fd_limit()))
     return Daemon(
-        settings, pool, sessions, sweeper, housekeeping, launcher, conversations, cache, report, server
+        settings,
+        pool,
+        sessions,
+        sweeper,
+        housekeeping,
+        launcher,
+        conversations,
+        cache,
+        checker,
+        report,
+        server,
     )
 
 

@@ -22,6 +22,7 @@ from ccd_daemon.pool.pool import Pool
 from ccd_daemon.process import memory, reaper
 from ccd_daemon.report import Report
 from ccd_daemon.rpc.server import Server, SocketLock, bind
+from ccd_daemon.schema.checker import Checker
 from ccd_daemon.session.sessions import Sessions
 from ccd_daemon.store.answer_cache import AnswerCache
 from ccd_daemon.store.conversations import ConversationStore
@@ -47,6 +48,7 @@ class Daemon:
     launcher: Launcher
     conversations: ConversationStore
     cache: AnswerCache
+    checker: Checker
     report: Report
     server: Server
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -75,6 +77,7 @@ class Daemon:
             self._on_signals(self._stopping.set)
             log.info("serving %s: %s, mode %s", path, self.report.line(), self.pool.mode)
             self.pool.start()
+            self.checker.warm()
             async with asyncio.TaskGroup() as tasks:
                 keeping = tasks.create_task(self.housekeeping.run(self._round))
                 announcing = tasks.create_task(self._announce(ready, watchdog))
@@ -96,6 +99,7 @@ class Daemon:
             if self.pool.broken() or self.pool.pressed or no_spares:
                 break  # up, though degraded: what is wrong is said to whoever asks
             await asyncio.sleep(_LOOK_S)
+        await self.checker.connected()
         gc.collect()
         gc.freeze()  # what is alive now stays; the collector need not look at it again
         ready()
@@ -119,6 +123,7 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             await self.pool.stop(grace_s)
         await ending
+        await self.checker.close()
         for _ in range(_SWEEPS_AT_END):
             if not self.sweeper.sweep():
                 break
