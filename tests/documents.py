@@ -13,7 +13,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from ccd_daemon import config
 from ccd_daemon.claude.login import Mode
 from ccd_gateway.settings import GatewaySettings
-from ccd_protocol.chat.parameters import PARAMETERS, ChatParams, Parameter, Surface
+from ccd_protocol.chat.parameters import PARAMETERS, Api, ChatParams, Parameter
+from ccd_tasks.settings import TasksSettings
 
 ROOT = Path(__file__).parents[1]
 _TABLE = re.compile(r"(<!-- table: (?P<name>[a-z-]+), [^\n]*-->\n\n)(?:\|[^\n]*\n)*")
@@ -23,7 +24,7 @@ _WORDS = {str: "text", int: "integer", float: "number", bool: "boolean", list: "
 def settings() -> list[str]:
     """Every setting with its default."""
     found = {name: kind for name, kind in config.SECTIONS.items() if dataclasses.is_dataclass(kind)}
-    found |= {"profiles.NAME": config.Profile}
+    found |= {"profiles.NAME": config.Profile, "tasks": TasksSettings}
     rows = [row for section, kind in found.items() if section != "gateway" for row in _section(section, kind)]
     return ["| setting | default | meaning |", "|---|---|---|", *rows]
 
@@ -55,14 +56,14 @@ def fates() -> list[str]:
 def names() -> list[str]:
     """What each API calls it."""
     rows = [
-        "| " + " | ".join([f"`{name}`", *(_name(parameter, surface) for surface in Surface)]) + " |"
+        "| " + " | ".join([f"`{name}`", *(_name(parameter, surface) for surface in Api)]) + " |"
         for name, parameter in PARAMETERS.items()
     ]
     head = "| RPC | Chat Completions | Responses | Messages | `ccd_client` |"
     return [head, "|---|---|---|---|---|", *rows]
 
 
-def _name(parameter: Parameter, surface: Surface) -> str:
+def _name(parameter: Parameter, surface: Api) -> str:
     called = parameter.called(surface)
     return f"`{called}`" if called else "–"
 

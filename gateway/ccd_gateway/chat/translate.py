@@ -16,7 +16,7 @@ from ccd_gateway.chat.schema import ChatRequest
 from ccd_gateway.errors import bad_request
 from ccd_gateway.surface.given import end_user, given
 from ccd_gateway.surface.refusals import renamed
-from ccd_protocol.chat.parameters import Surface, names_in
+from ccd_protocol.chat.parameters import Api, names_in
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatAnswer, Usage
 
@@ -31,7 +31,7 @@ _CLIENTS_PATHS = [
     (re.compile(r"metadata\b.*"), "user"),
     *(
         (re.compile(rf"{name}\b"), to)
-        for name, to in {**names_in(Surface.CHAT), **_FURTHER_NAMES}.items()
+        for name, to in {**names_in(Api.CHAT), **_FURTHER_NAMES}.items()
         if name != to
     ),
 ]
@@ -69,7 +69,7 @@ def to_call(request: ChatRequest) -> Call:
         tool_choice=choice,
         parallel_tool_calls=parallel,
         response_format=request.response_format,
-        **{**given(Surface.CHAT, request), **_fitted(request)},
+        **{**given(Api.CHAT, request), **_fitted(request)},
     )
 
 

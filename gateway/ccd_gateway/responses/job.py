@@ -13,6 +13,7 @@ import msgspec
 
 from ccd_client.messages import ChatRequest, chat_request
 from ccd_gateway.access.caller import tenant_of
+from ccd_gateway.edge.work import apart
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents
@@ -36,7 +37,7 @@ from ccd_gateway.surface.prompt import Prompt
 from ccd_gateway.surface.refusals import renamed
 from ccd_gateway.surface.tokens import estimate
 from ccd_protocol.chat.history import Turn, place
-from ccd_protocol.chat.parameters import Surface, names_in
+from ccd_protocol.chat.parameters import Api, names_in
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 
@@ -52,7 +53,7 @@ _PATHS = tuple(
         (r"^messages(\[.*)?$", "input"),
         *(
             (rf"^{name}\b", to)
-            for name, to in {**_FURTHER_NAMES, **names_in(Surface.RESPONSES)}.items()
+            for name, to in {**_FURTHER_NAMES, **names_in(Api.RESPONSES)}.items()
             if name != to
         ),
     )
@@ -95,7 +96,6 @@ class ResponseJob(NamedTuple):
         """Whether the model's thinking is shown."""
         return self.request.reasoning is not None and self.request.reasoning.wanted is not None
 
-    @property
     def input_tokens(self) -> int:
         """An estimate; see `ccd_gateway.surface.tokens`."""
         wanted = self.params.get("format")
@@ -132,6 +132,7 @@ class ResponseJob(NamedTuple):
 async def read_job(
     req: falcon.asgi.Request,
     decoded: Decoded,
+    body: bytes,
     store: ResponseStore,
     images: RemoteImages,
     settings: GatewaySettings,
@@ -145,16 +146,17 @@ async def read_job(
     request, ignored, fields = decoded
     tenant = tenant_of(req)
     history = await _history(tenant, request, store)
-    own = await _resolved(tenant, own_items(request.input or "", ignored), store)
-    made = to_messages(history, own)
+    given = await apart(body, own_items, request.input or "", ignored)
+    own = await _resolved(tenant, given, store)
+    made = await apart(body, to_messages, history, own)
     try:
         await images.inline(made.messages)
     except RpcError as error:
         raise in_words_of_items(error, made.origins) from None
-    call, named = call_of(request, made)
+    call, named = await apart(body, call_of, request, made)
     ignored = ignored + named
     cached = None if request.stream or request.background else fields
-    params = addressed(req, settings, call.params, request.model, ignored, cached)
+    params = await apart(body, addressed, req, settings, call.params, request.model, ignored, cached)
     response = new_response(request, created_at=int(time.time()), store=request.store is not False)
     name_of = functools.partial(_clients_name, turns=call.turns, origins=made.origins)
     return ResponseJob(tenant, request, params, response, own.items, ignored, name_of)
@@ -256,7 +258,7 @@ def call_of(request: ResponsesRequest, made: Messages) -> tuple[ChatRequest, lis
             tool_choice=request.tool_choice,
             parallel_tool_calls=request.parallel_tool_calls,
             response_format=_response_format(request),
-            **{**given(Surface.RESPONSES, request), **fitted},
+            **{**given(Api.RESPONSES, request), **fitted},
         )
     except RpcError as error:
         raise renamed(error, functools.partial(_clients_name, origins=origins)) from error

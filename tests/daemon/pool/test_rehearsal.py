@@ -30,7 +30,13 @@ class Stage:
     def __init__(self, mode: Mode = Mode.FULL, *, private_login: bool = True, **overrides: str) -> None:
         environ = {"HOME": "/nonexistent", "CCD_SOCKET": "/nonexistent/ccd.sock", **TWO, **overrides}
         self.workers: list[Worker] = []
-        self.pool = Pool(config.read(environ), mode, self.workers.append, private_login=private_login)
+        self.pool = Pool(
+            config.read(environ),
+            mode,
+            self.workers.append,
+            list[Worker]().append,
+            private_login=private_login,
+        )
         self.pool.start()
 
     def answer(self, worker: Worker) -> State:
@@ -55,7 +61,7 @@ async def test_a_spare_rehearses_forgets_it_and_is_ready() -> None:
     assert worker.state is State.READY
     assert worker.wear.turns == 0
     assert worker.tenant is None
-    assert await stage.pool.lease("chat", LeaseWish("t")) is worker
+    assert await stage.pool.leases.lease("chat", LeaseWish("t")) is worker
 
 
 @in_loop
