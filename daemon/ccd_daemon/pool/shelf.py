@@ -42,6 +42,7 @@ class Waiter:
 
     wish: LeaseWish
     future: asyncio.Future[Worker]
+    came: float  # on the loop's clock
 
 
 @dataclass(eq=False)
@@ -65,6 +66,11 @@ class Shelf:
     def starting(self, binding: str | None = None) -> int:
         """Workers on their way to READY: all of them, or those that start with a system prompt."""
         return sum(_is_starting(worker) and binding in (None, worker.binding) for worker in self.workers)
+
+    def first_came(self) -> float | None:
+        """When the caller came whose turn it is; None when nobody waits."""
+        waiter = self.queue.peek()
+        return None if waiter is None else waiter.came
 
     def put(self, worker: Worker) -> None:
         """An idle worker comes back."""

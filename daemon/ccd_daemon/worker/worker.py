@@ -140,6 +140,11 @@ class Worker:
             self.feed(Event.SPAWNED)
 
     @property
+    def seems_alive(self) -> bool:
+        """Whether its process has memory: the kernel takes that away some time before it tells of the end."""
+        return self.pid is None or memory.rss_bytes(self.pid) > 0
+
+    @property
     def pid(self) -> int | None:
         """The process's id while it runs."""
         process = self.tree.process
