@@ -58,7 +58,7 @@ class Allocation:
     def take(self, shelf: Shelf, wish: LeaseWish) -> Worker | None:
         """An idle worker of a shelf, now the caller's; None when there is none that could serve at once."""
         while (worker := shelf.take(wish)) is not None:
-            if worker.seems_alive:
+            if worker.is_alive if wish.surely_alive else worker.seems_alive:
                 self._lease(shelf, worker, wish)
                 return worker
             shelf.remove(worker)  # it has been killed, and the kernel has not told yet

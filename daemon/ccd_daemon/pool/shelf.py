@@ -34,6 +34,7 @@ class LeaseWish:
     binding: str | None = None  # the system prompt it must have, or take on; None: any worker will do
     places: tuple[str, ...] = ()  # where one may stand that has heard the conversation, the latest first
     parked_place: str | None = None  # where one waits for just these tool results
+    surely_alive: bool = False  # another has just turned out to be dead
 
 
 @dataclass(eq=False)
