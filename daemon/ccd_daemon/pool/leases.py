@@ -28,6 +28,7 @@ from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import Code, RpcError
 
 _TURN_GUESS_S = 2.0  # before any turn was measured
+_UNHURRIED_DELAY_S = 1.5
 _REFILL_DELAY_S = 0.25  # a start costs a core for 0.3 s, which the turn just begun needs more
 
 
@@ -64,7 +65,7 @@ class Leases:
         self._leased: set[Worker] = set()
         self._turn_s = _TURN_GUESS_S
         self._allocation = Allocation(
-            shelves.values(), settings.max_workers, room, spawner.refill, self._hand_over, self._reset
+            shelves.values(), settings.max_workers, room, self._refill, self._hand_over, self._reset
         )
 
     def holds(self, worker: Worker) -> bool:
@@ -94,7 +95,7 @@ class Leases:
         worker = self._allocation.take(shelf, wish) if not len(shelf.queue) else None
         if worker is None:
             return await self._wait(shelf, wish)
-        self._spawner.refill_in(_REFILL_DELAY_S)
+        self._spawner.refill_in(_UNHURRIED_DELAY_S if self._may_rest(shelf) else _REFILL_DELAY_S)
         return worker
 
     def _hand_over(self, shelf: Shelf, worker: Worker, wish: LeaseWish) -> None:
@@ -176,6 +177,17 @@ class Leases:
     def serve(self) -> None:
         """Something has changed: see what every waiting caller can have."""
         self._allocation.serve()
+
+    def _refill(self) -> None:
+        if all(self._may_rest(shelf) for shelf in self._shelves.values()):
+            self._spawner.refill_in(_UNHURRIED_DELAY_S)
+        else:
+            self._spawner.refill()
+
+    def _may_rest(self, shelf: Shelf) -> bool:
+        """Whether a spare is left where conversations keep their processes; their next turns need the core more."""
+        spare = shelf.generic_spares() > 0 or not (shelf.in_use and shelf.spare_target)
+        return self._pool.mode == Mode.REPLAY and not len(shelf.queue) and spare
 
     def _reset(self, worker: Worker) -> None:
         self._pool.counters["resets"] += 1

@@ -383,7 +383,7 @@ def _script(worker: Worker, asked: Wish, talk: Talk | None) -> Script:
     request_id = worker.controller.next_id()
     if talk is None:
         return body.script(worker.mode, asked, request_id, worker.binding)
-    standing = Standing(worker.parking.place, worker.state is State.PARKED, worker.controller.unguarded())
+    standing = Standing(worker.parking.place, worker.state is State.PARKED, worker.parking.knobs)
     return replay.script(asked, talk, request_id, standing)
 
 
