@@ -99,7 +99,7 @@ class HandDriven:
     def __init__(self, cli: Path, home: Path, api: Endpoint) -> None:
         environ = worker_environ(home, api)
         self._process = subprocess.Popen(
-            [*death_wrapper(), str(cli), *argv.LEAN_ARGV],
+            [*death_wrapper(), str(cli), *argv.worker_argv(Mode.FULL)],
             env=environ,
             cwd=environ["CLAUDE_CONFIG_DIR"],
             stdin=subprocess.PIPE,

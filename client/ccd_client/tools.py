@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ccd_client.content import refusal, refuse
+from ccd_client.content import name_unknown, refusal, refuse
+from ccd_client.values import faithful
 
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 _CHOICES = {"none": "none", "auto": "auto", "required": "any"}
+_FORMAT_KEYS = {"json_schema": ("type", "json_schema")}
+#: `name` tells the client's schemas apart, and `strict` is what is done in any case.
+_JSON_SCHEMA_KEYS = ("name", "description", "schema", "strict", "type")
+_TOOL_KEYS = ("type", "function", "cache_control")
+#: Of a function; `input_schema` is what the Messages API calls its parameters.
+_FUNCTION_KEYS = ("type", "name", "description", "parameters", "strict", "cache_control", "input_schema")
 
 
 class ToolUse(NamedTuple):
@@ -18,7 +25,13 @@ class ToolUse(NamedTuple):
     tool_choice: dict[str, Any] | None
 
 
-def tool_use(tools: object, tool_choice: object = None, parallel_tool_calls: bool | None = None) -> ToolUse:
+def tool_use(
+    tools: object,
+    tool_choice: object = None,
+    parallel_tool_calls: bool | None = None,
+    *,
+    ignored: list[str] | None = None,
+) -> ToolUse:
     """Tools, the choice among them and whether several may be called at once.
 
     A choice that asks for nothing is let pass without tools; one that demands a call is refused.
@@ -27,11 +40,12 @@ def tool_use(tools: object, tool_choice: object = None, parallel_tool_calls: boo
         tools: OpenAI's list, or None.
         tool_choice: none, auto, required, a named function, or allowed_tools.
         parallel_tool_calls: False allows one call per answer.
+        ignored: gets the paths of what the wire has no place for.
 
     Raises:
         RpcError: BAD_PARAMS naming what is wrong.
     """
-    wire = wire_tools(tools)
+    wire = wire_tools(tools, ignored=ignored)
     if not wire:
         if tool_choice not in (None, "none", "auto"):
             refuse("tool_choice", "is only allowed when tools are given")
@@ -50,7 +64,9 @@ def tool_use(tools: object, tool_choice: object = None, parallel_tool_calls: boo
     return ToolUse(wire, choice)
 
 
-def wire_tools(tools: object, path: str = "tools") -> list[dict[str, Any]]:
+def wire_tools(
+    tools: object, path: str = "tools", *, ignored: list[str] | None = None
+) -> list[dict[str, Any]]:
     """OpenAI's function tools under the Messages API's names; without parameters one takes an empty object.
 
     Raises:
@@ -60,7 +76,8 @@ def wire_tools(tools: object, path: str = "tools") -> list[dict[str, Any]]:
         return []
     if not isinstance(tools, Sequence) or isinstance(tools, str | bytes):
         refuse(path, "must be a list of tools")
-    return [_tool(tool, f"{path}[{index}]") for index, tool in enumerate(tools)]
+    named = [] if ignored is None else ignored
+    return [_tool(tool, f"{path}[{index}]", named) for index, tool in enumerate(tools)]
 
 
 def legacy_tools(functions: object) -> list[dict[str, Any]]:
@@ -79,48 +96,58 @@ def legacy_choice(function_call: object) -> object:
     return function_call
 
 
-def _tool(tool: object, path: str) -> dict[str, Any]:
+def _tool(tool: object, path: str, ignored: list[str]) -> dict[str, Any]:
+    """One tool: nested as chat completions have it, flat as responses do, or in the Messages API's own words."""
     if not isinstance(tool, Mapping):
         refuse(path, "must be an object with type and function")
-    if tool.get("type") != "function":
+    function, kind = tool.get("function"), tool.get("type")
+    if function is None and "name" in tool and (kind in ("function", None) or "input_schema" in tool):
+        return function_tool(tool, path, ignored=ignored)
+    if kind not in ("function", None) or (kind is None and function is None):
         refuse(f"{path}.type", "must be 'function'; there are no other kinds of tools here")
-    function = tool.get("function")
     if not isinstance(function, Mapping):
         refuse(f"{path}.function", "must be an object with a name")
-    return function_tool(function, f"{path}.function", tool.get("cache_control"))
+    name_unknown(tool, _TOOL_KEYS, path, ignored)
+    made = function_tool(function, f"{path}.function", ignored=ignored)
+    mark = tool.get("cache_control")
+    return {**made, "cache_control": dict(mark)} if isinstance(mark, Mapping) else made
 
 
-def function_tool(function: Mapping[str, Any], path: str, cache_control: object = None) -> dict[str, Any]:
+def function_tool(
+    function: Mapping[str, Any], path: str, *, ignored: list[str] | None = None
+) -> dict[str, Any]:
     """One wire tool from an object with name, description, parameters and strict.
 
     Raises:
         RpcError: BAD_PARAMS naming what is wrong below `path`.
     """
-    name, description = function.get("name"), function.get("description")
+    named = [] if ignored is None else ignored
+    name, description, mark = (function.get(key) for key in ("name", "description", "cache_control"))
     if not isinstance(name, str) or not name:
         refuse(f"{path}.name", "must be a string that is not empty")
     if description is not None and not isinstance(description, str):
         refuse(f"{path}.description", "must be a string")
-    tool: dict[str, Any] = {
-        "name": name,
-        "input_schema": _schema(function.get("parameters"), f"{path}.parameters"),
-    }
+    name_unknown(function, _FUNCTION_KEYS, path, named)
+    key = "input_schema" if "input_schema" in function else "parameters"
+    tool: dict[str, Any] = {"name": name, "input_schema": _schema(function.get(key), f"{path}.{key}", named)}
     if description:
         tool["description"] = description
     if function.get("strict") is True:
         tool["strict"] = True
-    if isinstance(cache_control, Mapping):
-        tool["cache_control"] = dict(cache_control)
+    if isinstance(mark, Mapping):
+        tool["cache_control"] = dict(mark)
     return tool
 
 
-def _schema(parameters: object, path: str) -> dict[str, Any]:
+def _schema(parameters: object, path: str, ignored: list[str]) -> dict[str, Any]:
+    """A tool's schema; what of it the model API does not take is the daemon's to fit."""
     if not parameters:
         return dict(_NO_PARAMETERS)
     if not isinstance(parameters, Mapping):
         refuse(path, "must be a JSON schema object")
-    schema = {"type": "object", **parameters}
-    if schema["type"] != "object":
+    schema: dict[str, Any] = {"type": "object", **faithful(dict(parameters), path, ignored)}
+    schema["type"] = schema["type"] or "object"
+    if schema["type"] != "object" and not (isinstance(schema["type"], list) and "object" in schema["type"]):
         refuse(f"{path}.type", "must be 'object'")
     return schema
 
@@ -160,8 +187,12 @@ def _name(tool: object, path: str) -> str:
     return name
 
 
-def wire_format(response_format: object, path: str = "response_format") -> dict[str, Any] | None:
+def wire_format(
+    response_format: object, path: str = "response_format", *, ignored: list[str] | None = None
+) -> dict[str, Any] | None:
     """The wire's `format` for OpenAI's response format; None for text.
+
+    The format's description becomes the schema's, which the model is told.
 
     Raises:
         RpcError: BAD_PARAMS naming what is wrong.
@@ -169,6 +200,9 @@ def wire_format(response_format: object, path: str = "response_format") -> dict[
     if response_format is None:
         return None
     kind = response_format.get("type") if isinstance(response_format, Mapping) else None
+    named = [] if ignored is None else ignored
+    if isinstance(response_format, Mapping):
+        name_unknown(response_format, _FORMAT_KEYS.get(str(kind), ("type",)), path, named)
     if kind == "text":
         return None
     if kind == "json_object":
@@ -181,4 +215,13 @@ def wire_format(response_format: object, path: str = "response_format") -> dict[
     schema = wanted.get("schema")
     if not isinstance(schema, Mapping):
         refuse(f"{path}.json_schema.schema", "must be a JSON schema object")
-    return {"type": "json_schema", "schema": dict(schema)}
+    name_unknown(wanted, _JSON_SCHEMA_KEYS, f"{path}.json_schema", named)
+    found: dict[str, Any] = faithful(dict(schema), f"{path}.json_schema.schema", named)
+    told = [
+        text
+        for text in (wanted.get("description"), found.get("description"))
+        if isinstance(text, str) and text
+    ]
+    if told:
+        found["description"] = " ".join(dict.fromkeys(told))
+    return {"type": "json_schema", "schema": found}

@@ -27,6 +27,8 @@ from ccd_daemon.claude.binary import find as find_cli
 from ccd_daemon.claude.binary import resolve as resolve_cli
 from ccd_daemon.claude.capability import capabilities
 from ccd_daemon.claude.login import login_kind, mode_for
+from ccd_daemon.claude.probe import traces_in
+from ccd_daemon.claude.tuning import TRACES, Tuning, sparing, speeding
 from ccd_daemon.config import Settings
 from ccd_daemon.housekeeping import Housekeeping
 from ccd_daemon.pool.pool import Pool
@@ -80,6 +82,7 @@ class Daemon:
         self.login = login_kind({**environ, **settings.cli.env})
         self.mode = mode_for(settings.engine.body, self.login)
         self.command = self._find_cli()
+        self._tuned = self._probe()
         if not self._private_config():
             # Processes that share a configuration tear it when they start at the same time.
             self.settings = settings = replace(settings, pool=replace(settings.pool, spawn_concurrency=1))
@@ -89,9 +92,11 @@ class Daemon:
         self._cache = AnswerCache(settings.cache)
         self._remembered = Remembered(self._cache, self._loop.time, with_tools=settings.cache.tools)
         self.pool = Pool(settings, self.mode, self._launch, private_login=self.login.is_key)
-        alone = contextlib.nullcontext if self._private_config() else self.pool.held
+        alone = contextlib.nullcontext if self._private_config() else self.pool.spawner.stopped
         self.sessions = Sessions(settings, self._launch_session, alone)
-        self.housekeeping = Housekeeping(self.pool, self.sessions, settings, self.command, self._round)
+        self.housekeeping = Housekeeping(
+            self.pool, self.sessions, settings, self.command, self._round, self._replaced
+        )
         marker = f"{reaper.DAEMON_MARKER}={self._owner}"
         origin = Origin(os.getpid(), group=self.groups.prefix, marker=marker)
         self.server = Server(settings.server, {}, f"ccd/{self.version}", settings.sessions.uids, origin)
@@ -112,6 +117,22 @@ class Daemon:
             return path
         self.cli_version = cli.version
         return cli.path
+
+    def _probe(self) -> dict[str, str]:
+        """What makes the installed CLI faster, and each request one call. Blocks while its file is searched, once."""
+        cache = self.settings.data_dir / "cli-probe.json"
+        known = traces_in(self.command, TRACES, cache)
+        return speeding(Tuning(self.settings.engine.tuning), known) | sparing(known)
+
+    def _replaced(self) -> None:
+        """The CLI's file is another one: idle processes end, and what the new one knows is looked up meanwhile."""
+        self.pool.roll()
+        probing = self._loop.run_in_executor(None, self._probe)
+        probing.add_done_callback(self._probed)
+
+    def _probed(self, probing: asyncio.Future[dict[str, str]]) -> None:
+        if not probing.cancelled() and probing.exception() is None:
+            self._tuned = probing.result()
 
     def _handlers(self) -> dict[str, Handler]:
         chat = ChatMethods(
@@ -150,10 +171,11 @@ class Daemon:
             markers={reaper.DAEMON_MARKER: self._owner, WORKER_MARKER: marker},
             max_retries=self.settings.cli.max_retries,
             config_dir=str(home) if self._private_config() else None,
+            tuned=self._tuned,
         )
         limits = self.settings.pool
         group = partial(self.groups.open, worker.id, limits.rss_hard_bytes, limits.max_processes)
-        worker.start(self.command, argv.LEAN_ARGV, env, home, group)
+        worker.start(self.command, argv.worker_argv(worker.mode), env, home, group)
 
     def _launch_session(self, session: Session, folder: int | None, wish: SessionWish) -> None:
         limits = self.settings.pool
@@ -199,6 +221,7 @@ class Daemon:
                 "capabilities": capabilities(self.pool.cli_version or self.cli_version, self.pool.announced),
             },
             "sessions": {"running": len(self.sessions.processes), **self.sessions.counters},
+            "tuning": {"set": settings.engine.tuning, "variables": dict(self._tuned)},
             "login": {"kind": self.login, "mode": self.mode},
             "settings": {
                 "file": str(settings.source) if settings.source else None,

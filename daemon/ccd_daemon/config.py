@@ -9,24 +9,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ccd_settings import compat
 from ccd_settings.paths import data_dir
-from ccd_settings.settings import SettingsError, config_path, load, socket_in_force
+from ccd_settings.settings import SettingsError, config_path, load, setting, socket_in_force
 
 MIB = 1024 * 1024
 _PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-
-
-def setting(default: Any, help: str, **bounds: Any) -> Any:
-    """A field with its help text and, for numbers, its bounds."""
-    metadata = {"help": help, **bounds}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -45,6 +37,10 @@ class ServerSettings:
     max_connections_per_uid: int = setting(64, "open connections per user", min=1, max=10000)
     max_calls_per_connection: int = setting(256, "open calls per connection", min=1, max=100000)
     max_frame_bytes: int = setting(64 * MIB, "largest frame accepted", min=65536, max=1024 * MIB)
+    # The socket's own limit is part of its protocol, and lower; this one is for the gateway.
+    max_items: int = setting(
+        100_000, "values in one list of a request to the gateway; more is 413", min=1, max=10_000_000
+    )
     max_kept_bytes: int = setting(
         256 * MIB, "bytes of all clients' large requests, unfinished or being served", min=65536
     )
@@ -101,7 +97,12 @@ class EngineSettings:
     )
     reset_turns: int = setting(20, "turns until a process must forget what it heard", min=1)
     reset_input_tokens: int = setting(100_000, "input tokens until it must forget", min=1)
-    max_turns: int = setting(500, "turns until a process is replaced", min=1)
+    max_turns: int = setting(2000, "turns until a process is replaced", min=1)
+    tuning: Literal["latency", "balanced", "memory"] = setting(
+        "balanced",
+        "what processes are tuned for: the first token, little memory, or both in measure; "
+        "only what the installed CLI knows is set",
+    )
     max_age_s: float = setting(6 * 3600.0, "age at which a process is replaced", min=1)
 
 

@@ -37,6 +37,7 @@ class Housekeeping:
         settings: Settings,
         command: Path,
         rounds: Callable[[], None],
+        replaced: Callable[[], None],
     ) -> None:
         self.pressure = 0.0
         self._last_round = asyncio.get_running_loop().time()
@@ -45,6 +46,7 @@ class Housekeeping:
         self._settings = settings
         self._command = command
         self._rounds = rounds  # what else is due once a second
+        self._replaced = replaced  # the CLI's file is another one
         self._loop = asyncio.get_running_loop()
         self._identity = identity(command)
         self._strays: dict[str, list[int]] = {}
@@ -82,7 +84,7 @@ class Housekeeping:
         if now is not None and now != self._identity:
             self._identity = now
             log.warning("%s was replaced: rolling the CLI processes over to the new one", self._command)
-            self._pool.roll()
+            self._replaced()
         self._rounds()
 
     def _measure(self, *, everybody: bool) -> float:

@@ -26,12 +26,13 @@ from ccd_gateway.edge.browser import BrowserRules
 from ccd_gateway.edge.envelope import App as AsgiApp
 from ccd_gateway.edge.envelope import Envelope
 from ccd_gateway.edge.routing import Route, Routes
+from ccd_gateway.edge.work import Work
 from ccd_gateway.errors import JSON, ApiError, fault, from_rpc
 from ccd_gateway.models import routes as models
 from ccd_gateway.openapi import OpenApi
 from ccd_gateway.responses import routes as responses
 from ccd_gateway.sessions import routes as sessions
-from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.settings import GatewaySettings, max_items
 from ccd_protocol.errors import RpcError
 
 App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
@@ -66,6 +67,7 @@ def create_app(settings: GatewaySettings, environ: Mapping[str, str] = os.enviro
         max_requests=settings.max_streams,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
+        account=Work(settings.max_work_bytes, max_items(environ)),
         door=Door(store, settings.require_keys),
         log=log,
     )

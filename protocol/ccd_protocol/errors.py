@@ -89,7 +89,7 @@ class RpcError(Exception):
         code: what went wrong; `MEANINGS[code]` says what that means.
         message: one sentence for a human, saying what to do where that is known.
         data: details, or an empty mapping. Known keys: `retry_after_ms`, `param`, `exit_status`, `stderr_tail`,
-            `upstream_status`, `output_started`.
+            `upstream_status`, `upstream_type` and `upstream_message` (what the model API said), `output_started`.
     """
 
     codes: ClassVar[tuple[Code, ...]] = ()

@@ -281,7 +281,7 @@ def test_a_system_prompt_that_recurs_gets_a_spare_of_its_own(tmp_path: Path, cli
 def test_a_mode_that_the_backend_refuses_gives_way_to_the_next(tmp_path: Path, cli: Path, api: Api) -> None:
     with running_stack(tmp_path, cli, api, CCD_ENGINE__BODY="full") as stack, Client(stack.socket) as client:
         text = "This credential is only authorized for use with Claude Code and cannot be used for other API requests."
-        api.script({"reply": {"status": 400, "message": text}, "uses": 2})  # the CLI tries a 400 twice
+        api.script({"reply": {"status": 400, "message": text}, "uses": 1})
         answer = client.chat("hello", system="s")
         assert answer.result["mode"] == "keep_system"
         status = stack.status()["pool"]

@@ -467,7 +467,7 @@ def test_with_only_the_documented_knobs(tmp_path: Path, cli: Path, api: Api) -> 
             ]  # the CLI's notes
             assert said == ["user", "assistant", "user"]
             for refused in (
-                {"tools": [TOOL]},
+                {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
                 {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
                 {"messages": [*history, {"role": "system", "content": "note"}]},
             ):

@@ -9,10 +9,13 @@ class WorkerEar:
     """A listener of one worker that has no pool."""
 
     def __init__(self) -> None:
-        self.offered = self.withdrawn = self.idled = self.dead = 0
+        self.offered = self.shelved = self.withdrawn = self.idled = self.dead = 0
 
     def offer(self, worker: Worker) -> None:
         self.offered += 1
+
+    def shelve(self, worker: Worker) -> None:
+        self.shelved += 1
 
     def withdraw(self, worker: Worker) -> None:
         self.withdrawn += 1

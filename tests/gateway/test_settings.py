@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import tomllib
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from ccd_gateway.settings import GatewaySettings, load_settings
+from ccd_gateway.settings import GatewaySettings, load_settings, max_items
 from ccd_settings.settings import SettingsError
 
 
@@ -58,26 +57,17 @@ def test_daemon_socket() -> None:
     assert GatewaySettings().daemon_socket({"CCD_SOCKET": "/b"}) == Path("/b")
 
 
-def test_readme_documents_every_setting_with_its_default() -> None:
-    readme = (Path(__file__).parents[2] / "gateway" / "README.md").read_text()
-    block = readme.split("```toml\n", 1)[1].split("```", 1)[0]
-    table = tomllib.loads(block)["gateway"]
-    defaults = GatewaySettings()
-    expected = {field.name: getattr(defaults, field.name) for field in fields(GatewaySettings)}
-    expected |= {  # examples, for their defaults are searches, or cannot be written
-        "socket": "/run/ccd/ccd.sock",
-        "certfile": "/etc/ccd/chain.pem",
-        "keyfile": "/etc/ccd/key.pem",
-        "keys_file": "/var/lib/ccd/keys.json",
-        "usage_file": "/var/lib/ccd/usage.sqlite3",
-        "responses_file": "/var/lib/ccd/responses.sqlite3",
-        "require_keys": True,
-        "access_log": "/var/log/ccd/access.log",
-    }
-    assert table == expected
-
-
 def test_the_model_map() -> None:
     settings = GatewaySettings(model_map={"gpt-*": "sonnet", "gpt-4o": "opus", "openai/gpt-?": "haiku"})
     names = ("gpt-4o", "gpt-5-mini", "openai/gpt-4", "claude-x", "GPT-4o")
     assert [settings.model_for(name) for name in names] == ["opus", "sonnet", "haiku", "claude-x", "GPT-4o"]
+
+
+def test_the_longest_list_is_set_in_the_daemon_s_section(tmp_path: Path) -> None:
+    file = tmp_path / "ccd.toml"
+    file.write_text("[server]\nmax_items = 7\nmax_frame_bytes = 1000000\n")
+    assert max_items({"CCD_CONFIG": ""}) == 100_000
+    assert max_items({"CCD_CONFIG": str(file)}) == 7
+    assert max_items({"CCD_CONFIG": str(file), "CCD_SERVER__MAX_ITEMS": "9"}) == 9
+    with pytest.raises(SettingsError, match="CCD_SERVER__MAX_ITEMS"):
+        max_items({"CCD_CONFIG": "", "CCD_SERVER__MAX_ITEMS": "0"})

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ccd_daemon.claude.login import LoginKind
+from ccd_daemon.claude.login import LoginKind, Mode
 
-LEAN_ARGV = (
+#: The name of the MCP server that has the client's tools.
+CLIENT_TOOLS_SERVER = "client"
+
+_LEAN_ARGV = (
     "-p",
     "--input-format",
     "stream-json",
@@ -24,9 +27,11 @@ LEAN_ARGV = (
     "",
     "--strict-mcp-config",
     "--no-session-persistence",
-    "--max-turns",
-    "1",
 )
+#: A request is one API call, in which the model may call tools that the CLI knows nothing of.
+_ONE_CALL_ARGV = (*_LEAN_ARGV, "--max-turns", "1")
+#: The CLI calls the client's tools, an MCP server's, and asks nobody whether it may.
+_CLIENT_TOOLS_ARGV = (*_LEAN_ARGV, "--allowedTools", f"mcp__{CLIENT_TOOLS_SERVER}")
 
 #: A session: the CLI with all of its own tools, which asks its host before it uses them. No settings or MCP servers of
 #: files that lie about; which settings it may read is said by a setting of ccd's.
@@ -123,6 +128,8 @@ WORKER_ENV: Mapping[str, str] = {
     "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
     "DISABLE_COMPACT": "1",
     "CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": "1000000000",
+    "CLAUDE_AGENT_SDK_MCP_NO_PREFIX": "1",  # client tools keep their names
+    "MAX_MCP_OUTPUT_TOKENS": "1000000",  # so that their results' tokens are not counted, by a call each
 }
 
 #: What every session runs with.
@@ -134,6 +141,11 @@ SESSION_ENV: Mapping[str, str] = {
 }
 
 
+def worker_argv(mode: Mode) -> tuple[str, ...]:
+    """The arguments of a worker's CLI."""
+    return _CLIENT_TOOLS_ARGV if mode == Mode.REPLAY else _ONE_CALL_ARGV
+
+
 def worker_env(
     environ: Mapping[str, str],
     *,
@@ -142,6 +154,7 @@ def worker_env(
     markers: Mapping[str, str],
     max_retries: int,
     config_dir: str | None,
+    tuned: Mapping[str, str] = {},
 ) -> dict[str, str]:
     """The whole environment of a worker.
 
@@ -152,9 +165,11 @@ def worker_env(
         config_dir: a private configuration directory, or None to use the login in the home directory. With a key it
             is the home directory too, and should be the working directory: in any other directory the CLI runs `git`
             at every turn, which costs each request 3 ms.
+        tuned: what makes it faster (see `tuning`); settings win over it.
     """
     env = {name: environ[name] for name in (*HOST_ENV, *LOGIN_ENV) if name in environ}
     env.update(WORKER_ENV)
+    env.update(tuned)
     env["CLAUDE_CODE_MAX_RETRIES"] = str(max_retries)
     if login.is_key:
         env["CLAUDE_CODE_SIMPLE"] = "1"

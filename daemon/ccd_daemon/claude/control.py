@@ -109,6 +109,7 @@ class ResultLine(msgspec.Struct):
     result: str | None = None
     errors: list[Any] | None = None
     api_error_status: int | None = None
+    api_error_type: str | None = None
     stop_reason: str | None = None
     terminal_reason: str | None = None
     num_turns: int = 0
@@ -127,6 +128,18 @@ class WarmReply(msgspec.Struct):
     version: str | None = None
 
 
+class Spent(msgspec.Struct):
+    """What a process has spent since it began, or since it last forgot."""
+
+    total_cost_usd: float | None = None
+
+
+class CostReply(msgspec.Struct):
+    """What is wanted of the reply to `get_usage`."""
+
+    session: Spent = msgspec.field(default_factory=Spent)
+
+
 kind_of = msgspec.json.Decoder(Kind).decode
 stream_line = msgspec.json.Decoder(StreamLine).decode
 assistant_line = msgspec.json.Decoder(AssistantLine).decode
@@ -135,6 +148,7 @@ control_request = msgspec.json.Decoder(ControlRequestLine).decode
 cancel_line = msgspec.json.Decoder(CancelLine).decode
 retry_line = msgspec.json.Decoder(RetryLine).decode
 result_line = msgspec.json.Decoder(ResultLine).decode
+cost_reply = msgspec.json.Decoder(CostReply).decode
 warm_reply = msgspec.json.Decoder(WarmReply).decode
 
 
@@ -165,16 +179,16 @@ def flags(
     *,
     env: dict[str, str],
     model: str | msgspec.UnsetType | None = msgspec.UNSET,
-    effort: str | None = None,
+    effort: str | msgspec.UnsetType | None = msgspec.UNSET,
 ) -> bytes:
-    """`apply_flag_settings`: live environment variables and, unless UNSET, the model (None: the CLI's default).
+    """`apply_flag_settings`: live environment variables and, unless UNSET, model and effort (None: the default).
 
     The model travels this way because `set_model` with a pinned id makes a hidden, billed API call.
     """
     settings: dict[str, Any] = {"env": env}
     if model is not msgspec.UNSET:
         settings["model"] = model
-    if effort is not None:
+    if effort is not msgspec.UNSET:
         settings["effortLevel"] = effort
     return request(request_id, "apply_flag_settings", settings=settings)
 

@@ -12,10 +12,30 @@ from ccd_daemon.claude.control import ResultLine, RetryLine
 from ccd_daemon.errors import from_status
 from ccd_protocol.errors import Code, RpcError
 
-_TOO_LONG = re.compile(r"prompt is too long|context (window|length)|too many tokens", re.IGNORECASE)
+_TOO_LONG = re.compile(
+    r"prompt is too long|exceed context limit|context (window|length)|too many tokens", re.IGNORECASE
+)
 _MAX_TEXT_CHARS = 2000
-#: The CLI's advice to whoever sits before it; it names the host that ANTHROPIC_BASE_URL points to.
-_ADVICE = re.compile(r"\s*If it persists, check [^\n]*$")
+#: What the CLI puts before the API's words, and after them, where it names the host of ANTHROPIC_BASE_URL.
+_BEFORE = re.compile(r"^(?:Failed to authenticate\. )?API Error: (?:Request rejected \(\d{3}\) · |\d{3} )?")
+_AFTER = re.compile(
+    r"(?:\.? This is a server-side issue, usually temporary — try again in a moment\.)?"
+    r"(?:\s*If it persists, check [^\n]*)?$"
+)
+#: The CLI's own words in place of the API's, and what the API had said.
+_REWORDED = (
+    (
+        re.compile(r"^Prompt is too long · the request is ~(\d+) tokens \(limit (\d+)\).*", re.DOTALL),
+        r"prompt is too long: \1 tokens > \2 maximum",
+    ),
+    (re.compile(r"^Prompt is too long\b.*", re.DOTALL), "prompt is too long"),
+    (re.compile(r"^Request too large \(max 32MB\).*", re.DOTALL), "Request exceeds the maximum size"),
+    (re.compile(r"^Invalid API key · .*", re.DOTALL), "invalid x-api-key"),
+    (
+        re.compile(r"^an? (image|document|PDF) in the conversation could not be processed.*", re.DOTALL),
+        r"Could not process \1",
+    ),
+)
 
 
 def from_result(result: ResultLine, *, model: str) -> RpcError:
@@ -26,9 +46,10 @@ def from_result(result: ResultLine, *, model: str) -> RpcError:
     if result.terminal_reason == "prompt_too_long" or (
         result.api_error_status == 400 and _TOO_LONG.search(text)
     ):
-        data = {} if result.api_error_status is None else {"upstream_status": result.api_error_status}
+        told = {"upstream_status": result.api_error_status, "upstream_type": result.api_error_type}
+        data = {name: value for name, value in told.items() if value is not None}
         return RpcError(Code.CONTEXT_TOO_LONG, text or "the prompt is longer than the model's context", data)
-    return from_status(result.api_error_status, text, model=model)
+    return from_status(result.api_error_status, text, model=model, kind=result.api_error_type)
 
 
 def from_retry(retry: RetryLine, *, model: str) -> RpcError:
@@ -46,5 +67,9 @@ def hopeless(retry: RetryLine, *, patience_ms: int) -> bool:
 
 
 def _text(result: ResultLine) -> str:
+    """The API's words, without what the CLI says around them."""
     text = result.result or "; ".join(str(error) for error in result.errors or ())
-    return _ADVICE.sub("", re.sub(r"^API Error: (\d{3} )?", "", text))[:_MAX_TEXT_CHARS]
+    text = _AFTER.sub("", _BEFORE.sub("", text))
+    for pattern, words in _REWORDED:
+        text = pattern.sub(words, text)
+    return text[:_MAX_TEXT_CHARS]

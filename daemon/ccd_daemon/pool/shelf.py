@@ -1,7 +1,8 @@
 """The idle workers of one profile, in the order in which they are given out, and the callers that wait for one.
 
 A worker may be bound twice: to the tenant whose requests it has heard (a reset lifts that), and, in the mode
-`keep_system`, to a system prompt for life. What a caller gets is, in this order: its own tenant's worker with its
+`keep_system`, to a system prompt for life. In the mode `replay` it is bound to a conversation, and is given out only to
+go on with that, whether it is READY or PARKED. What a caller gets is, in this order: its own tenant's worker with its
 system prompt, a spare that already has this prompt, a spare that has none. LIFO each, so that surplus ages out.
 """
 
@@ -9,14 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from ccd_daemon.pool import refusal
 from ccd_daemon.pool.policy import Breaker, FairQueue
 from ccd_daemon.worker.lifecycle import STARTING, State
 from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import RpcError
 
+K = TypeVar("K", bound=Hashable)
 _MAX_SEEN = 256
 _FAVOURITES = 2
 _RECURS = 2  # a system prompt that came so often is worth a spare of its own
@@ -28,6 +32,8 @@ class LeaseWish:
 
     tenant: str
     binding: str | None = None  # the system prompt it must have, or take on; None: any worker will do
+    places: tuple[str, ...] = ()  # where one may stand that has heard the conversation, the latest first
+    parked_place: str | None = None  # where one waits for just these tool results
 
 
 @dataclass(eq=False)
@@ -50,6 +56,9 @@ class Shelf:
     workers: set[Worker] = field(default_factory=set)
     spares: list[Worker] = field(default_factory=list)  # READY, have heard nobody; the warmest last
     kept: OrderedDict[tuple[str, str | None], list[Worker]] = field(default_factory=OrderedDict)
+    bound: dict[str, list[Worker]] = field(
+        default_factory=dict
+    )  # READY or PARKED, by their conversation's place
     _seen: Counter[str] = field(default_factory=Counter)
     last_words: str = ""  # on stderr, of the process that died last before it was ready
 
@@ -59,7 +68,10 @@ class Shelf:
 
     def put(self, worker: Worker) -> None:
         """An idle worker comes back."""
-        if worker.tenant is None:
+        place = worker.parking.place
+        if place is not None:
+            self.bound.setdefault(place, []).append(worker)
+        elif worker.tenant is None:
             self.spares.append(worker)
         else:
             self.kept.setdefault((worker.tenant, worker.binding), []).append(worker)
@@ -68,22 +80,30 @@ class Shelf:
         """It is no longer idle."""
         if worker in self.spares:
             self.spares.remove(worker)
-        for key, kept in list(self.kept.items()):
-            if worker in kept:
-                kept.remove(worker)
-            if not kept:
-                del self.kept[key]
+        _remove_from(self.kept, worker)
+        _remove_from(self.bound, worker)
 
     def take(self, wish: LeaseWish) -> Worker | None:
-        """An idle worker that can serve at once."""
+        """An idle worker that can serve at once, or the parked one that waits for this."""
+        bound = self._take_bound(wish)
+        if bound is not None:
+            return bound
         own = self.kept.get((wish.tenant, wish.binding))
         if own:
             return own[-1]
-        bound = [
+        prepared = [
             worker for worker in self.spares if wish.binding is not None and worker.binding == wish.binding
         ]
-        able = bound or [worker for worker in self.spares if worker.binding is None]
+        able = prepared or [worker for worker in self.spares if worker.binding is None]
         return able[-1] if able else None
+
+    def _take_bound(self, wish: LeaseWish) -> Worker | None:
+        """The one that has heard the conversation, or most of it."""
+        for worker in self.bound.get(wish.parked_place or "", ()):
+            if worker.state is State.PARKED:
+                return worker
+        standing = (worker for place in wish.places for worker in self.bound.get(place, ()))
+        return next((worker for worker in standing if worker.state is State.READY), None)
 
     def to_reset(self, wish: LeaseWish) -> Worker | None:
         """The idle worker of another tenant that was used longest ago and could serve after a reset."""
@@ -100,10 +120,20 @@ class Shelf:
         yield from self.spares
         for kept in self.kept.values():
             yield from kept
+        for bound in self.bound.values():
+            yield from (worker for worker in bound if worker.state is State.READY)
+
+    def parked(self) -> Iterator[Worker]:
+        """Every worker that waits for tool results."""
+        return (worker for bound in self.bound.values() for worker in bound if worker.state is State.PARKED)
 
     def generic_spares(self) -> int:
         """Spares that could serve anybody."""
         return sum(worker.binding is None for worker in self.spares)
+
+    def cannot_spawn(self, wait_s: float) -> RpcError:
+        """Returns what callers are told while processes end before they are ready."""
+        return refusal.cannot_spawn(self.breaker.reason, self.last_words, wait_s)
 
     def refuse_waiting(self, error: Callable[[], RpcError]) -> None:
         """Every caller in the queue gets an error."""
@@ -134,3 +164,11 @@ class Shelf:
 def _is_starting(worker: Worker) -> bool:
     """A spare that forgets its rehearsal is on its way, too."""
     return worker.state in STARTING or (worker.state is State.RESETTING and not worker.wear.turns)
+
+
+def _remove_from(shelf: MutableMapping[K, list[Worker]], worker: Worker) -> None:
+    for key, workers in list(shelf.items()):
+        if worker in workers:
+            workers.remove(worker)
+        if not workers:
+            del shelf[key]

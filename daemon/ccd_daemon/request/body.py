@@ -1,44 +1,36 @@
-"""Turns the parameters of a chat into what the CLI is told: the engine's request body, or a replayed history.
+"""Checks the parameters of a chat, and makes of them the body of a request (modes `full` and `keep_system`).
 
-Engine (`full`): the whole request travels in `CLAUDE_CODE_EXTRA_BODY`, which the CLI merges over its own API
-request. The CLI *reports success and sends its own transcript* when that variable is not a valid JSON object, so
-nothing is written before the body has been encoded strictly and read back.
-
-Replay: only documented knobs. The history is typed in turn by turn; what has no knob is named in `ignored`.
+The whole request travels in `CLAUDE_CODE_EXTRA_BODY`, which the CLI merges over its own API request. The CLI *reports
+success and sends its own transcript* when that variable is not a valid JSON object, so nothing is written before the
+body has been encoded strictly and read back. How the mode `replay` does it is in `replay`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
 
 from ccd_daemon.claude import control
 from ccd_daemon.claude.login import Mode
+from ccd_protocol.chat.parameters import PARAMETERS, Fate, with_fate
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatParams
 
-#: Parameters that go into the API request under their own names.
-_BODY_KEYS = (
-    *("messages", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "metadata"),
-    *("service_tier", "tools", "tool_choice", "thinking"),
-)
-#: What has no documented knob.
-REPLAY_IGNORES = ("temperature", "top_p", "top_k", "stop_sequences", "metadata", "service_tier", "thinking")
-_REPLAY_REFUSES = ("tools", "tool_choice")
+#: Parameters that go into the API request under their own names; the system prompt is made into blocks first.
+_BODY_KEYS = tuple(name for name in with_fate(Fate.BODY, Mode.FULL) if name != "system")
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TOOL_CHOICES = ("auto", "any", "tool", "none")
 _MAX_TOOLS = 1000
 _MAX_CACHE_MARKS = 4
 _CACHEABLE_CHARS = 4096  # about 1,024 tokens, the least that the API caches
 _UNMARKABLE = ("thinking", "redacted_thinking")
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+EFFORTS = PARAMETERS["effort"].one_of
 FORMATS = ("json_schema", "json_object")
-_KNOWN = frozenset(get_type_hints(ChatParams))
 _MAX_NAME_CHARS = 200
 
 
@@ -51,7 +43,7 @@ def validate(params: object) -> ChatParams:
     if not isinstance(params, dict):
         raise bad("", "the parameters of a chat are a map")
     for key in params:
-        if key not in _KNOWN:
+        if key not in PARAMETERS:
             raise bad(str(key)[:80], f"there is no parameter {str(key)[:80]!r}, or it is not supported yet")
     if "messages" not in params:
         raise bad("messages", "messages is missing")
@@ -65,7 +57,7 @@ def validate(params: object) -> ChatParams:
     _check_ranges(chat)
     _check_messages(chat)
     _check_tools(chat)
-    _check_reasoning(chat)
+    _check_format(chat)
     if chat.get("exact"):
         chat["messages"] = params["messages"]  # with the keys that the conversion does not know
     return chat
@@ -82,14 +74,14 @@ def _check_names(chat: ChatParams) -> None:
 
 
 def _check_ranges(chat: ChatParams) -> None:
-    if "max_tokens" in chat and chat["max_tokens"] < 1:
-        raise bad("max_tokens", "max_tokens must be at least 1")
-    if "temperature" in chat and not 0 <= chat["temperature"] <= 1:
-        raise bad("temperature", "temperature must be from 0 to 1")
-    if "top_p" in chat and not 0 <= chat["top_p"] <= 1:
-        raise bad("top_p", "top_p must be from 0 to 1")
-    if "top_k" in chat and chat["top_k"] < 0:
-        raise bad("top_k", "top_k must not be negative")
+    given = {name: parameter for name, parameter in PARAMETERS.items() if name in chat}
+    for name, parameter in given.items():
+        value = chat[name]  # type: ignore[literal-required]
+        if (parameter.one_of or isinstance(value, int | float)) and (wrong := parameter.wrong(value)):
+            raise bad(name, wrong)
+        for other in parameter.excludes:
+            if other in chat:
+                raise bad(name, f"give either {name} or {other}")
     for index, stop in enumerate(chat.get("stop_sequences", [])):
         if not stop:
             raise bad(f"stop_sequences[{index}]", "a stop sequence must not be empty")
@@ -104,7 +96,7 @@ def _check_messages(chat: ChatParams) -> None:
         where = f"messages[{index}]"
         if message["role"] not in roles:
             raise bad(f"{where}.role", f"role must be {' or '.join(roles)}, not {message['role'][:40]!r}")
-        if not message["content"]:
+        if chat.get("exact") and not message["content"]:
             raise bad(f"{where}.content", "content must not be empty")
         if isinstance(message["content"], list) and not all(
             isinstance(block.get("type"), str) for block in message["content"]
@@ -141,11 +133,7 @@ def _check_tools(chat: ChatParams) -> None:
         raise bad("tool_choice.name", "tool_choice names a tool that is not in tools")
 
 
-def _check_reasoning(chat: ChatParams) -> None:
-    if "effort" in chat and chat["effort"] not in EFFORTS:
-        raise bad("effort", f"effort is one of {', '.join(EFFORTS)}")
-    if "effort" in chat and "thinking" in chat:
-        raise bad("effort", "give either effort or thinking")
+def _check_format(chat: ChatParams) -> None:
     answer_format = chat.get("format")
     if answer_format is None:
         return
@@ -199,7 +187,8 @@ def _marked(body: dict[str, Any]) -> list[Any]:
         _marks(body["system"]) + _marks(body.get("tools", ())) + sum(_marks(m["content"]) for m in messages)
     )
     *before, last = messages
-    blocks = _blocks(last["content"])
+    content = last["content"]
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if marks >= _MAX_CACHE_MARKS or "cache_control" in blocks[-1] or blocks[-1]["type"] in _UNMARKABLE:
         return list(messages)
     marked = {**blocks[-1], "cache_control": {"type": "ephemeral"}}
@@ -253,17 +242,24 @@ class Script:
     ignored: tuple[str, ...] = ()
     rest: tuple[bytes, ...] = ()
     request_ids: frozenset[str] = field(default_factory=frozenset)
-    binding: str | None = None  # the system prompt that the worker has for life after this turn
+    opened_by: str | None = None  # of these the one that gives it what it keeps for life
+    binding: str | None = None  # what the worker was given for life, after this turn: fields of `initialize`
+    place: tuple[str, str] | None = (
+        None  # in mode replay: root and link of what was said when this is answered
+    )
+    results: tuple[dict[str, Any], ...] | None = None  # for the calls that wait for them, in the calls' order
+    parks: bool = False  # the answer may call client tools, and the process then waits for their results
 
 
 def binding_of(mode: Mode, chat: ChatParams) -> str | None:
     """What a worker must be, or become, bound to for this chat; None where the system prompt travels with it."""
-    return json.dumps(_system_texts(chat.get("system"))) if mode == Mode.KEEP_SYSTEM else None
+    fields = {"systemPrompt": system_texts(chat.get("system"))}
+    return json.dumps(fields) if mode == Mode.KEEP_SYSTEM else None
 
 
 def initialize(request_id: str, binding: str) -> bytes:
-    """Give a worker its system prompt, once for its life."""
-    return control.request(request_id, "initialize", systemPrompt=json.loads(binding))
+    """Give a worker what it keeps for life."""
+    return control.request(request_id, "initialize", **json.loads(binding))
 
 
 def _engine_env(wish: Wish, request_body: str) -> dict[str, str]:
@@ -273,7 +269,16 @@ def _engine_env(wish: Wish, request_body: str) -> dict[str, str]:
         "CLAUDE_CODE_EXTRA_BODY": request_body,
         "CLAUDE_CODE_DISABLE_THINKING": "" if in_body else "1",
         "CLAUDE_CODE_EFFORT_LEVEL": _effort_setting(wish),
+        # With these the CLI sends every request twice that the API refuses, the second time without one of them.
+        "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS": "" if _needs_betas(wish) else "1",
     }
+
+
+def _needs_betas(wish: Wish) -> bool:
+    """Whether an exact request without betas of its own has something in it that the CLI's make possible."""
+    if not wish.chat.get("exact") or "betas" in wish.extra:
+        return False
+    return "context_management" in wish.extra or any(m["role"] == "system" for m in wish.chat["messages"])
 
 
 def _effort_setting(wish: Wish) -> str:
@@ -299,71 +304,21 @@ def keep_system_script(wish: Wish, request_id: str, bound: str | None) -> Script
     ids = (request_id, f"{request_id}s")
     head = b"" if bound == binding else initialize(ids[1], binding)
     first = head + control.flags(ids[0], env=env, model=wish.model) + control.user_line(".")
-    return Script(first, wish.ignored, request_ids=frozenset(ids), binding=binding)
+    opened_by = None if bound == binding else ids[1]
+    return Script(first, wish.ignored, request_ids=frozenset(ids), opened_by=opened_by, binding=binding)
 
 
-def replay_script(wish: Wish, request_id: str, bound: str | None) -> Script:
-    """The documented way: system prompt by `initialize`, then the history, then the last user message.
-
-    Assistant lines are appended at once but user lines are queued, so every past user line waits for its
-    acknowledgement before the assistant line after it may be written.
-
-    Raises:
-        RpcError: BAD_PARAMS, when the last message is not the user's (there is no knob for a prefilled answer).
-    """
-    chat, messages = wish.chat, wish.chat["messages"]
-    for key in _REPLAY_REFUSES:
-        if chat.get(key):
-            raise bad(
-                key, f"{key} cannot be honoured with this login (mode replay); engine.body = full may be set"
-            )
-    if messages[-1]["role"] != "user":
-        raise bad(
-            f"messages[{len(messages) - 1}].role", "with this login the last message must be the user's"
-        )
-    env = {"CLAUDE_CODE_DISABLE_THINKING": "1"}
-    if "max_tokens" in chat:
-        env["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(chat["max_tokens"])
-    ids = (request_id, f"{request_id}s")
-    head = control.request(ids[1], "initialize", systemPrompt=_system_texts(chat.get("system")))
-    effort = wish.extra.get("output_config", {}).get("effort")
-    head += control.flags(ids[0], env=env, model=wish.model, effort=effort)
-    chunks = _history_chunks(messages)
-    return Script(head + chunks[0], wish.ignored, tuple(chunks[1:]), frozenset(ids))
-
-
-def _history_chunks(messages: list[Any]) -> list[bytes]:
-    """Lines between two acknowledgements: assistant lines, then the user line that will be acknowledged."""
-    chunks: list[bytes] = []
-    pending = b""
-    last = len(messages) - 1
-    for index, message in enumerate(messages):
-        content = message["content"]
-        if message["role"] == "assistant":
-            pending += control.assistant_history_line(_blocks(content))
-            continue
-        chunks.append(pending + control.user_line(content, query=index == last))
-        pending = b""
-    return chunks
-
-
-def _blocks(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:
+def system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:
+    """The system prompt as the CLI takes it, one text after the other."""
     if not system:
         return []
     return [system] if isinstance(system, str) else [str(block.get("text", "")) for block in system]
 
 
 def script(mode: Mode, wish: Wish, request_id: str, bound: str | None = None) -> Script:
-    """The turn's script for a worker of `mode`, bound to a system prompt or not."""
-    return SCRIPTS[mode](wish, request_id, bound)
+    """The turn's script for a worker of a mode in which the whole request is written each time.
 
-
-SCRIPTS: Mapping[Mode, Callable[[Wish, str, str | None], Script]] = {
-    Mode.FULL: engine_script,
-    Mode.KEEP_SYSTEM: keep_system_script,
-    Mode.REPLAY: replay_script,
-}
+    Args:
+        bound: what the worker has been given for life.
+    """
+    return (engine_script if mode == Mode.FULL else keep_system_script)(wish, request_id, bound)

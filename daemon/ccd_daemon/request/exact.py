@@ -6,17 +6,20 @@ What a login cannot carry is named in `ignored` when the answer means the same w
 from __future__ import annotations
 
 import re
-from typing import Any, get_type_hints
+from typing import Any
 
 from ccd_daemon.claude.login import Mode
-from ccd_daemon.request.body import REPLAY_IGNORES, Wish, bad
+from ccd_daemon.request import replay
+from ccd_daemon.request.body import Wish, bad
+from ccd_protocol.chat.parameters import PARAMETERS
 from ccd_protocol.methods import ChatParams
 
 _BETA = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _MAX_BETAS = 64
+_LONG_CONTEXT = "context-1m-2025-08-07"
 _MAX_KEYS = 64
 #: What `extra_body` must not be used for: it has a parameter, or it is the CLI's.
-_RESERVED = frozenset(get_type_hints(ChatParams)) | {"stream", "anthropic_beta"}
+_RESERVED = PARAMETERS.keys() | {"stream", "anthropic_beta"}
 #: Keys of `extra_body` without which the answer would be another.
 _REPLAY_REFUSES = ("output_format", "mcp_servers", "container")
 
@@ -27,7 +30,7 @@ def check(chat: ChatParams) -> None:
     Raises:
         RpcError: BAD_PARAMS.
     """
-    for key in ("extra_body", "betas"):
+    for key in (name for name, parameter in PARAMETERS.items() if parameter.needs == "exact"):
         if key in chat and not chat.get("exact"):
             raise bad(key, f"{key} needs exact")
     if len(chat.get("extra_body", ())) > _MAX_KEYS:
@@ -48,6 +51,7 @@ def fit(
     refused: list[str],
     betas: bool,
     adaptive: bool = False,
+    thoughtless: bool = False,
 ) -> Wish:
     """What to ask.
 
@@ -55,6 +59,7 @@ def fit(
         adaptive: whether the model decides itself how much to think; such models take no sampling parameters.
         refused: sampling parameters that the model is known to refuse.
         betas: whether this login's calls may carry a header of the client's.
+        thoughtless: another model is asked than the one whose thinking was in the history, and is not any more.
 
     Raises:
         RpcError: BAD_PARAMS, for what this mode cannot do, or would ignore in a strict call.
@@ -63,15 +68,22 @@ def fit(
     extra = dict(fitted.pop("extra_body", {}))
     ignored = [key for key in refused if key in fitted]
     if mode == Mode.REPLAY:
-        ignored += [key for key in REPLAY_IGNORES if key in fitted and key not in ignored]
+        ignored += [key for key in replay.IGNORES if key in fitted and key not in ignored]
         extra, dropped = _replayable(fitted, extra)
         ignored += dropped
+        replay.choose_tools(fitted, ignored)
+    if thoughtless and fitted.get("thinking", {}).get("type") == "enabled" and "thinking" not in ignored:
+        ignored.append("thinking")  # with a budget a tool loop must have it from its beginning
     for key in ignored:
         fitted.pop(key, None)  # type: ignore[misc]
     if _top_p_alone(fitted) and not adaptive:
         # The CLI would add a temperature, which most models refuse beside top_p; it does not where the body says this.
         extra["thinking"] = {"type": "disabled"}
     asked_betas = fitted.pop("betas", [])
+    if asked_betas and model is not None and model.endswith("[1m]"):
+        asked_betas = list(
+            dict.fromkeys([*asked_betas, _LONG_CONTEXT])
+        )  # the CLI's own header would have said so
     if asked_betas and betas and mode == Mode.FULL:
         extra["betas"] = asked_betas
     elif asked_betas:

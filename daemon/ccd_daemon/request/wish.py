@@ -7,21 +7,34 @@ Where two parameters exclude each other the one that changes the answer more sta
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from ccd_daemon.claude.login import Mode
-from ccd_daemon.request import exact
+from ccd_daemon.request import exact, replay, tool_schema
 from ccd_daemon.request.answer_schema import expressible, reduced
-from ccd_daemon.request.body import EFFORTS, REPLAY_IGNORES, Wish, bad
-from ccd_protocol.methods import ChatParams
+from ccd_daemon.request.body import EFFORTS, Wish, bad
+from ccd_protocol.chat.history import mended, turns_of
+from ccd_protocol.methods import ChatParams, Message
 
 _JSON_ONLY = "Answer with one JSON object and nothing else: no prose around it, no code fence."
 _SCHEMA_ONLY = (
     "Answer with JSON alone, no prose around it and no code fence, that is valid by this JSON schema: "
 )
 _MAX_STRICT_TOOLS = 20  # that the API takes in one request
+PREFILL = "prefill"
+GO_ON = "Go on from exactly where your last message stops. Do not repeat any of it, and do not comment on it."
+_MAX_USER_CHARS = 256
+#: An e-mail address or a telephone number, which the API does not take as the id of a user.
+_TELLING = re.compile(
+    r"[^\s@]+@[^\s@]+\.\w{2,}"
+    r"|\+\s*\d(?:[ ().-]*\d){6,}"
+    r"|(?<![\w-])\(?\d{2,4}\)?[ .-]{1,2}\d{2,4}(?:[ .-]\d{2,4}){1,3}(?![\w-])"
+    r"|(?<![\w-])\d{10,15}(?![\w-])"
+)
 BOTH_SAMPLERS = "temperature and top_p"
 _MIN_THINKING_TOKENS = 1024
 _THINKING_TOKENS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24000, "max": 24000}
@@ -36,6 +49,9 @@ class Abilities:
     efforts: tuple[str, ...] = ()
 
 
+_ANY_MODEL = Abilities(adaptive=True, efforts=("low", "medium", "high"))
+
+
 def abilities(models: Sequence[Mapping[str, Any]], model: str | None) -> Abilities:
     """Look a model up in the CLI's list by alias or full name; None is the CLI's default."""
     wanted = model or "default"
@@ -44,6 +60,77 @@ def abilities(models: Sequence[Mapping[str, Any]], model: str | None) -> Abiliti
             levels = tuple(entry.get("supportedEffortLevels") or ())
             return Abilities(bool(entry.get("supportsAdaptiveThinking")), levels)
     return Abilities()
+
+
+def full_name(models: Sequence[Mapping[str, Any]], model: str | None) -> str:
+    """A model's full name where the CLI lists it under an alias, else what it is asked as."""
+    wanted = model or "default"
+    for entry in models:
+        if entry.get("value") == wanted and entry.get("resolvedModel"):
+            return str(entry["resolvedModel"])
+    return wanted
+
+
+def understood(chat: ChatParams, tenant: str) -> tuple[ChatParams, list[str]]:
+    """A chat as the model API can be told it, whatever the model, and the names of what had to be changed.
+
+    Raises:
+        RpcError: BAD_PARAMS, for a history without sense, or when the call is strict and something is changed.
+    """
+    if chat.get("exact"):
+        return chat, []
+    messages, named = mended(turns_of(chat["messages"]))
+    found: ChatParams = {**chat, "messages": messages}
+    who = chat.get("metadata", {}).get("user_id")
+    if isinstance(who, str) and (opaque := opaque_id(who, tenant)) != who:
+        found["metadata"] = {**chat["metadata"], "user_id": opaque}
+        named.append("metadata")
+    if named and chat.get("strict"):
+        raise bad(named[0], f"{named[0]} cannot be sent as it is, and the call is strict")
+    return found, named
+
+
+def opaque_id(who: str, tenant: str) -> str:
+    """A user's id as the model API takes it: one that says who somebody is, or is too long, becomes a digest.
+
+    It is the same for the same user of a tenant.
+    """
+    if len(who) <= _MAX_USER_CHARS and not _TELLING.search(who):
+        return who
+    digest = blake2b(
+        who.encode(errors="surrogatepass"), key=blake2b(tenant.encode()).digest(), digest_size=16
+    )
+    return digest.hexdigest()
+
+
+def _end_with_a_question(
+    chat: ChatParams, extra: Mapping[str, Any], ignored: list[str], *, prefill: bool
+) -> None:
+    """A model that does not go on with an answer that has been begun for it is asked to."""
+    messages = chat["messages"]
+    if messages[-1]["role"] != "assistant":
+        return
+    thinks = extra.get("thinking", chat.get("thinking", {})).get("type") in ("enabled", "adaptive")
+    formed = "format" in (extra.get("output_config") or {})
+    if not prefill or thinks or formed:
+        chat["messages"] = [*messages, {"role": "user", "content": GO_ON}]
+        ignored.append(PREFILL)
+        return
+    begun = _without_space_at_the_end(messages[-1])
+    if begun != messages[-1]:
+        chat["messages"] = [*messages[:-1], begun]
+        ignored.append(PREFILL)
+
+
+def _without_space_at_the_end(message: Message) -> Message:
+    """The API takes no beginning of an answer that ends with white space."""
+    content = message["content"]
+    if isinstance(content, str):
+        return {**message, "content": content.rstrip()}
+    last = content[-1]
+    if last.get("type") != "text":
+        return message
+    return {**message, "content": [*content[:-1], {**last, "text": str(last["text"]).rstrip()}]}
 
 
 def make(
@@ -69,18 +156,34 @@ def make(
         RpcError: BAD_PARAMS, when the call is strict and a parameter would be ignored.
     """
     if chat.get("exact"):
-        return exact.fit(chat, model, mode=mode, refused=list(refused), betas=betas, adaptive=able.adaptive)
+        return exact.fit(
+            chat,
+            model,
+            mode=mode,
+            refused=list(refused),
+            betas=betas,
+            adaptive=able.adaptive,
+            thoughtless=thoughtless,
+        )
+    if mode == Mode.REPLAY and not able.efforts:
+        able = _ANY_MODEL  # its processes tell of models late, and what a model cannot do the CLI leaves out
     fitted: ChatParams = chat.copy()
     ignored = [key for key in refused if key in fitted]
     if BOTH_SAMPLERS in refused and "temperature" in fitted and "top_p" in fitted and "top_p" not in ignored:
         ignored.append("top_p")
     if mode == Mode.REPLAY:
-        ignored += [key for key in REPLAY_IGNORES if key in fitted and key not in ignored]
+        ignored += [key for key in replay.IGNORES if key in fitted and key not in ignored]
     for key in ignored:
         fitted.pop(key, None)  # type: ignore[misc]
     extra = _thinking(fitted, able, ignored, thoughtless=thoughtless)
-    _loosen_tools(fitted, ignored, loose=loose)
+    _fit_tools(fitted, ignored)
+    if mode == Mode.REPLAY:
+        replay.choose_tools(fitted, ignored)
+    else:
+        _loosen_tools(fitted, ignored, loose=loose)
     _add_format(fitted, extra, native=mode != Mode.REPLAY and not loose)
+    prefill = mode != Mode.REPLAY and not able.adaptive and PREFILL not in refused
+    _end_with_a_question(fitted, extra, ignored, prefill=prefill)
     if ignored and chat.get("strict"):
         raise bad(ignored[0], f"{ignored[0]} cannot be honoured for this model, and the call is strict")
     return Wish(fitted, model, extra, tuple(ignored))
@@ -97,7 +200,10 @@ def _thinking(chat: ChatParams, able: Abilities, ignored: list[str], *, thoughtl
     if not on:
         return extra
     forced = chat.get("tool_choice", {}).get("type") in ("any", "tool")
-    if forced or thoughtless or _too_few_tokens(chat, extra):
+    lost = (
+        thoughtless and not able.adaptive
+    )  # what thinks adaptively may begin to in the middle of a tool loop
+    if forced or lost or _too_few_tokens(chat, extra):
         chat.pop("thinking", None)
         ignored.append(asked)
         return {key: value for key, value in extra.items() if key != "thinking"}
@@ -138,6 +244,18 @@ def _nearest(effort: str, offered: Sequence[str]) -> str | None:
     known = sorted((level for level in offered if level in EFFORTS), key=EFFORTS.index)
     below = [level for level in known if EFFORTS.index(level) <= rank]
     return below[-1] if below else (known[0] if known else None)
+
+
+def _fit_tools(chat: ChatParams, ignored: list[str]) -> None:
+    """Put what the API does not take of tools' schemas into words."""
+    fitted = []
+    for index, tool in enumerate(chat.get("tools") or ()):
+        schema = tool_schema.fitted(tool["input_schema"])
+        if schema != {"type": "object", **tool["input_schema"]}:
+            ignored.append(f"tools[{index}].input_schema")
+        fitted.append({**tool, "input_schema": schema})
+    if fitted:
+        chat["tools"] = fitted
 
 
 def _loosen_tools(chat: ChatParams, ignored: list[str], *, loose: bool) -> None:

@@ -30,8 +30,8 @@ class Follower:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._send = send
         self._max_bytes = max_bytes
-        self._held: deque[bytes] = deque()
-        self._held_bytes = 0
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
         self.paused = False
         self.flow_changed: Callable[[], None] = _nothing
         self._last: str | RpcError | None = None
@@ -40,13 +40,13 @@ class Follower:
         """Pass lines on, now or when the client reads again."""
         if self._last is not None or not lines:
             return
-        if not self.paused and not self._held:
+        if not self.paused and not self._waiting:
             self._send(lines)
             return
-        self._held.append(lines)
-        self._held_bytes += len(lines)
-        if self._held_bytes > self._max_bytes:
-            self._held.clear()
+        self._waiting.append(lines)
+        self._waiting_bytes += len(lines)
+        if self._waiting_bytes > self._max_bytes:
+            self._waiting.clear()
             problem = "this client does not read as fast as the session speaks; attach again"
             self.finish(RpcError(Code.BUSY, problem, {"reason": "slow"}))
 
@@ -65,21 +65,62 @@ class Follower:
     def resume(self) -> None:
         """The client can take more."""
         self.paused = False
-        while self._held and not self.paused:
-            lines = self._held.popleft()
-            self._held_bytes -= len(lines)
+        while self._waiting and not self.paused:
+            lines = self._waiting.popleft()
+            self._waiting_bytes -= len(lines)
             self._send(lines)
         self._end_if_empty()
         self.flow_changed()
 
     def _end_if_empty(self) -> None:
-        if self._held or self.ended.done() or self._last is None:
+        if self._waiting or self.ended.done() or self._last is None:
             return
         if isinstance(self._last, RpcError):
             self.ended.set_exception(self._last)
             self.ended.exception()  # the client may be gone; nobody need be waiting
         else:
             self.ended.set_result(self._last)
+
+
+class Followers:
+    """The clients that are attached to one session.
+
+    Args:
+        flow_changed: called when one has come or gone, or reads again or no longer.
+    """
+
+    def __init__(self, flow_changed: Callable[[], None]) -> None:
+        self._all: set[Follower] = set()
+        self._flow_changed = flow_changed
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def paused(self) -> bool:
+        """Whether there are some and none of them reads."""
+        return bool(self._all) and all(follower.paused for follower in self._all)
+
+    def add(self, follower: Follower) -> None:
+        """A client has attached."""
+        self._all.add(follower)
+        follower.flow_changed = self._flow_changed
+        self._flow_changed()
+
+    def remove(self, follower: Follower) -> None:
+        """A client has gone."""
+        self._all.discard(follower)
+        self._flow_changed()
+
+    def tell(self, lines: bytes) -> None:
+        """Pass lines on to every one of them."""
+        for follower in list(self._all):
+            follower.tell(lines)
+
+    def finish(self, last: str | RpcError) -> None:
+        """Nothing more will come, for this reason or because of this failure."""
+        for follower in list(self._all):
+            follower.finish(last)
 
 
 def _nothing() -> None:

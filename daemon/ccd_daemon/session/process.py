@@ -26,6 +26,7 @@ from ccd_daemon.process import memory
 from ccd_daemon.process.cgroup import Group
 from ccd_daemon.process.process import exit_words
 from ccd_daemon.process.tree import ProcessTree
+from ccd_daemon.session.requests import ControlRequests, agreed
 from ccd_daemon.worker.lifecycle import CLOCK, ENDING, UNHEARD, Action, Event, IllegalTransition, State, step
 from ccd_daemon.worker.story import Story
 from ccd_protocol.errors import Code, RpcError
@@ -79,6 +80,7 @@ class SessionProcess:
         self.launched = False
         self.rss_bytes = 0
         self.tree = ProcessTree(self)
+        self.requests = ControlRequests(self.tree.write)
         self._listener = listener
         self._settings = settings
         self._loop = asyncio.get_running_loop()
@@ -86,8 +88,6 @@ class SessionProcess:
         self.story = Story(self.born)
         self._cutter = LineCutter(settings.cli.max_line_bytes)
         self._clock: asyncio.TimerHandle | None = None
-        self._replies: dict[str, asyncio.Future[control.ControlReply]] = {}
-        self._requests = 0
         self._failure: RpcError | None = None
         self._was_ready = False
         self._task: asyncio.Task[None] | None = None
@@ -141,9 +141,9 @@ class SessionProcess:
         if self.state is not State.WARMING:
             return
         asked = [
-            self.request("initialize"),
-            self.request("apply_flag_settings", settings=settings),
-            self.request("set_permission_mode", mode=wish.permission_mode),
+            self.requests.make("initialize"),
+            self.requests.make("apply_flag_settings", settings=settings),
+            self.requests.make("set_permission_mode", mode=wish.permission_mode),
         ]
         try:
             replies = [agreed(await reply) for reply in asked]
@@ -151,13 +151,11 @@ class SessionProcess:
             self._failure = self._failure or error
             self.stop()
             return
-        if self.state is State.WARMING:
-            self._warmed(replies[0])
-
-    def _warmed(self, greeting: control.ControlReply) -> None:
+        if self.state is not State.WARMING:
+            return
         version = None
         with suppress(msgspec.DecodeError):
-            version = control.warm_reply(greeting.response).claude_code_version
+            version = control.warm_reply(replies[0].response).claude_code_version
         if self.pid is not None and not self.tree.caps_memory:
             memory.limit_data(self.pid, self._settings.pool.rss_hard_bytes)
         self._was_ready = True
@@ -243,20 +241,6 @@ class SessionProcess:
             self.turns += 1
             self.feed(Event.RESULT)
 
-    def request(self, subtype: str, **fields: Any) -> asyncio.Future[control.ControlReply]:
-        """Make a control request; the result is its reply, or the end of the process."""
-        self._requests += 1
-        request_id = f"ccd-{self._requests}"
-        reply = self._replies[request_id] = self._loop.create_future()
-        self.tree.write(control.request(request_id, subtype, **fields))
-        return reply
-
-    def replied(self, reply: control.ControlReply) -> None:
-        """A control request was answered."""
-        waiting = self._replies.pop(reply.request_id, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reply)
-
     def bad_output(self, reason: str) -> None:
         """What came is not the protocol."""
         self._cutter = LineCutter(self._settings.cli.max_line_bytes)  # lets go of what it holds
@@ -315,11 +299,7 @@ class SessionProcess:
     def _end(self) -> None:
         self.tree.remove()
         error = self._failure or self._died()
-        for reply in self._replies.values():
-            if not reply.done():
-                reply.set_exception(error)
-                reply.exception()  # nobody need be waiting
-        self._replies.clear()
+        self.requests.fail(error)
         self._listener.on_end(error)
 
     def _died(self) -> RpcError:
@@ -331,17 +311,6 @@ class SessionProcess:
         return RpcError(Code.WORKER_SPAWN, f"the CLI cannot be started: {reason}", {"stderr_tail": tail})
 
 
-def agreed(reply: control.ControlReply) -> control.ControlReply:
-    """The reply, if the CLI has agreed.
-
-    Raises:
-        RpcError: BAD_PARAMS, with its words.
-    """
-    if reply.subtype == "error":
-        raise RpcError(Code.BAD_PARAMS, str(reply.error))
-    return reply
-
-
 def _nothing(process: SessionProcess) -> None:
     """What belongs to this action is done by the session itself."""
 
@@ -351,7 +320,7 @@ _DO: Mapping[Action, Callable[[SessionProcess], object]] = {
     Action.OFFER: lambda process: process.feed(Event.LEASE),  # to its session, for life
     Action.WITHDRAW: _nothing,
     Action.WRITE_TURN: _nothing,
-    Action.INTERRUPT: lambda process: process.request("interrupt"),
+    Action.INTERRUPT: lambda process: process.requests.make("interrupt"),
     Action.CLOSE_STDIN: lambda process: process.tree.close_stdin(),
     Action.TERMINATE: lambda process: process.tree.terminate(),
     Action.KILL: lambda process: process.tree.kill(),

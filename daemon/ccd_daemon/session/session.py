@@ -1,27 +1,24 @@
 """One session: a CLI process that belongs to it for life, the clients that follow it, and what waits for answers.
 
-What the CLI says goes to every follower as it came, except for what concerns its host: answers to control requests,
-permission requests (which become frames of their own, see `permissions`), and `system/init`, which becomes
-`session_init`. Token lines are not looked at.
+What the CLI says goes to every follower as `reader` shows it. The process and its life are `process`'s; who may open a
+session, and how many there may be, is `sessions`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import msgspec
-
 from ccd_daemon.claude import control
-from ccd_daemon.claude.ndjson import all_tokens, each
 from ccd_daemon.config import Settings
-from ccd_daemon.session.follower import Follower
+from ccd_daemon.session.follower import Follower, Followers
 from ccd_daemon.session.permissions import Permissions
-from ccd_daemon.session.process import SessionProcess, SessionWish, agreed
+from ccd_daemon.session.process import SessionProcess, SessionWish
+from ccd_daemon.session.reader import SessionReader
+from ccd_daemon.session.requests import agreed
 from ccd_daemon.session.view import SessionHistory, View
-from ccd_daemon.worker.lifecycle import ENDING, RUNNING, STARTING, UNHEARD, Event, State
+from ccd_daemon.worker.lifecycle import ENDING, RUNNING, STARTING, Event, State
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import SessionInfo
 
@@ -62,17 +59,19 @@ class Session:
         self.ended: RpcError | None = None
         model = wish.model or ""
         self.view = View(session_id, model=model, cwd=cwd, permission_mode=wish.permission_mode)
-        self.permissions = Permissions()
-        self._followers: set[Follower] = set()
+        self.permissions = Permissions(
+            self._deny_late, lambda: self._rearm_if(State.BUSY), settings.sessions.permission_s
+        )
+        self._followers = Followers(self._hold_back)
         self._limits = settings.sessions
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        self._history = SessionHistory(settings.sessions.history_bytes)
-        self._patience: dict[str, asyncio.TimerHandle] = {}  # by permission request
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._waiting: list[bytes] = []  # messages from before it was ready
         self._unanswered = 0  # messages since the last result
         self.process: SessionProcess = SessionProcess(session_id, settings, self)
+        history = SessionHistory(settings.sessions.history_bytes)
+        self._reader = SessionReader(self, self.process, self.view, history, self.permissions)
 
     async def ready(self) -> None:
         """Wait until it takes messages.
@@ -96,7 +95,7 @@ class Session:
         """End it, and tell whoever follows it why; more than once does no harm."""
         if self.closed is None:
             self.closed = why
-            self._tell_end(why)
+            self._followers.finish(why)
             self.process.stop()
 
     # --- clients ---
@@ -104,9 +103,10 @@ class Session:
     def join(self, follower: Follower) -> None:
         """A client attaches: it is shown the state, the past, and what waits for an answer."""
         self._followers.add(follower)
-        follower.flow_changed = self._hold_back
         self._rearm_if(State.HELD)
-        follower.tell(b"".join([self.view.frame(), *self._history.lines(), *self.permissions.frames()]))
+        follower.tell(
+            b"".join([self.view.frame(), *self._reader.history.lines(), *self.permissions.frames()])
+        )
         if self.closed is not None:
             follower.finish(self.closed)
         elif self.ended is not None:
@@ -114,13 +114,12 @@ class Session:
 
     def leave(self, follower: Follower) -> None:
         """A client has gone."""
-        self._followers.discard(follower)
-        self._hold_back()
+        self._followers.remove(follower)
         self._rearm_if(State.HELD)
 
     def _hold_back(self) -> None:
         """As long as nobody takes what the CLI says, it is not read: its pipe fills, and it waits."""
-        if self._followers and all(follower.paused for follower in self._followers):
+        if self._followers.paused:
             self.process.tree.pause()
         else:
             self.process.tree.resume()
@@ -128,14 +127,6 @@ class Session:
     def _rearm_if(self, state: State) -> None:
         if self.process.state is state:
             self.process.rearm()
-
-    def _broadcast(self, lines: bytes) -> None:
-        for follower in list(self._followers):
-            follower.tell(lines)
-
-    def _tell_end(self, last: str | RpcError) -> None:
-        for follower in list(self._followers):
-            follower.finish(last)
 
     # --- what clients ask of it ---
 
@@ -198,16 +189,9 @@ class Session:
             RpcError: NOT_FOUND, it is not open; CONFLICT, the session has ended.
         """
         self.check_open()
-        line, frame = self.permissions.answer(request_id, behavior, updated_input, message)
+        line, frame = self.permissions.reply(request_id, behavior, updated_input, message)
         self.process.tree.write(line)
-        self._settled(request_id)
-        self._broadcast(frame)
-
-    def _settled(self, request_id: str) -> None:
-        timer = self._patience.pop(request_id, None)
-        if timer is not None:
-            timer.cancel()
-        self._rearm_if(State.BUSY)
+        self._followers.tell(frame)
 
     def check_open(self) -> None:
         """See that it takes requests.
@@ -225,7 +209,7 @@ class Session:
         self.check_open()
         try:
             async with asyncio.timeout(_REPLY_S):
-                agreed(await self.process.request(subtype, **fields))
+                agreed(await self.process.requests.make(subtype, **fields))
         except TimeoutError:
             raise RpcError(Code.WORKER_STUCK, f"the CLI has not answered {subtype}") from None
 
@@ -252,13 +236,10 @@ class Session:
     def on_end(self, error: RpcError) -> None:
         """The process has ended."""
         log.info("session %s ended: %s (turns %d)", self.id, self.closed or error, self.process.turns)
-        for timer in self._patience.values():
-            timer.cancel()
-        self._patience.clear()
         self.permissions.clear()
         self.ended = error
         if self.closed is None:
-            self._tell_end(error)
+            self._followers.finish(error)
         if not self._ready.done():
             self._ready.set_exception(error)
             self._ready.exception()  # nobody need be waiting
@@ -266,87 +247,14 @@ class Session:
 
     def on_lines(self, lines: bytes) -> None:
         """The CLI has said something."""
-        if not all_tokens(lines):
-            lines = b"".join(map(self._shown, each(lines)))
-        self._broadcast(lines)
+        self._followers.tell(self._reader.shown(lines))
 
-    # --- lines, by their kind: each returns what the followers are told of it ---
+    # --- what the reader tells (see `reader.SessionReaderListener`) ---
 
-    def _shown(self, line: bytes) -> bytes:
-        if self.process.state in UNHEARD:
-            return b""
-        try:
-            kind = control.kind_of(line)
-            special = _SPECIAL.get((kind.type, kind.subtype)) or _SPECIAL.get((kind.type, None))
-            return line if special is None else special(self, line)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
-            self.process.bad_output(str(error))
-            return b""
-
-    def _on_reply(self, line: bytes) -> bytes:
-        self.process.replied(control.control_reply(line).response)
-        return b""
-
-    def _on_request(self, line: bytes) -> bytes:
-        asked = control.control_request(line)
-        subtype, request_id = asked.request.get("subtype"), asked.request_id
-        if subtype != "can_use_tool":
-            refusal = control.reply_error(request_id, f"this host does not serve {subtype!r}")
-            self.process.tree.write(refusal)
-            return b""
-        frame = self.permissions.ask(request_id, asked.request)
-        self._patience[request_id] = self._loop.call_later(
-            self._limits.permission_s, self._deny_late, request_id
-        )
-        self._rearm_if(State.BUSY)
-        return frame
+    def on_result(self) -> None:
+        """A turn has ended, and with it everything that was said before."""
+        self._unanswered = 0
 
     def _deny_late(self, request_id: str) -> None:
         if request_id in self.permissions and self.process.state in RUNNING and self.closed is None:
             self.answer(request_id, "deny", None, f"Nobody answered within {self._limits.permission_s:g} s")
-
-    def _on_withdrawn(self, line: bytes) -> bytes:
-        request_id = control.cancel_line(line).request_id
-        frame = self.permissions.withdraw(request_id)
-        self._settled(request_id)
-        return frame
-
-    def _on_init(self, line: bytes) -> bytes:
-        self.view.saw_init(line)
-        self.process.turn_began()  # also of messages that were queued in the CLI
-        return self.view.frame()
-
-    def _on_status(self, line: bytes) -> bytes:
-        self.view.saw_status(line)
-        return line
-
-    def _on_assistant(self, line: bytes) -> bytes:
-        self._history.add(line)
-        return line
-
-    def _on_result(self, line: bytes) -> bytes:
-        self.view.saw_result(line)
-        self._history.add(line)
-        self._unanswered = 0
-        self.process.turn_ended()
-        return line
-
-    def _on_reset(self, line: bytes) -> bytes:
-        self._history.clear()
-        return line
-
-    def _on_keep_alive(self, line: bytes) -> bytes:
-        return b""
-
-
-_SPECIAL: Mapping[tuple[str, str | None], Callable[[Session, bytes], bytes]] = {
-    ("control_response", None): Session._on_reply,
-    ("control_request", None): Session._on_request,
-    ("control_cancel_request", None): Session._on_withdrawn,
-    ("system", "init"): Session._on_init,
-    ("system", "status"): Session._on_status,
-    ("assistant", None): Session._on_assistant,
-    ("result", None): Session._on_result,
-    ("conversation_reset", None): Session._on_reset,
-    ("keep_alive", None): Session._on_keep_alive,
-}

@@ -12,26 +12,22 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import sqlite3
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ccd_daemon.config import ConversationSettings
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ConversationInfo, Message
+from ccd_settings.sqlite_file import OneThread, Schema, open_file, transaction
 
 T = TypeVar("T")
 log = logging.getLogger("ccd.conversations")
 
-_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-_SCHEMA_VERSION = 2
-_SCHEMA = """
+_TABLES = """
 CREATE TABLE IF NOT EXISTS conversation (
     number INTEGER PRIMARY KEY,
     tenant TEXT NOT NULL,
@@ -53,8 +49,9 @@ CREATE TABLE IF NOT EXISTS message (
     PRIMARY KEY (conversation, seq)
 );
 """
-#: What a file of an older version lacks, by that version.
-_MISSING = {1: "ALTER TABLE conversation ADD COLUMN total_tokens INTEGER NOT NULL DEFAULT 0"}
+_SCHEMA = Schema(
+    2, _TABLES, {1: "ALTER TABLE conversation ADD COLUMN total_tokens INTEGER NOT NULL DEFAULT 0"}
+)
 
 
 class History:
@@ -74,8 +71,7 @@ class ConversationStore:
         self._path = path
         self._settings = settings
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="conversations")
-        self._db: sqlite3.Connection | None = None
+        self._file = OneThread("ccd-conversations", self._open, sqlite3.Connection.close)
         self._locks: dict[tuple[str, str], _Turns] = {}
 
     # --- for the chat methods ---
@@ -144,20 +140,17 @@ class ConversationStore:
 
     def close(self) -> None:
         """Finish what is being written and close the database."""
-        if self._db is not None:
-            self._thread.submit(self._db.close).result()
-            self._db = None
-        self._thread.shutdown()
+        self._file.close()
 
     # --- in the thread ---
 
     async def _do(self, work: Callable[..., T], *args: Any) -> T:
-        def run() -> T:
-            with self._open() as db:
+        def run(db: sqlite3.Connection) -> T:
+            with transaction(db):
                 return work(db, *args)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+            return await self._file.do(run)
         except (sqlite3.Error, OSError) as error:
             log.error("%s cannot be used: %s", self._path, error)
             raise RpcError(
@@ -165,27 +158,9 @@ class ConversationStore:
             ) from error
 
     def _open(self) -> sqlite3.Connection:
-        if self._db is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            try:
-                self._db = _connected(self._path)
-            except sqlite3.DatabaseError as error:
-                # A full disk or a lock passes, and says nothing against the file.
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BROKEN:
-                    raise
-                self._put_aside(error)
-                self._db = _connected(self._path)
-        return self._db
-
-    def _put_aside(self, error: sqlite3.DatabaseError) -> None:
-        """Keep a broken file for whoever wants to look, with what belongs to it, and begin anew."""
-        aside = self._path.with_suffix(f".broken-{int(self._clock())}")
-        log.error(
-            "%s is broken (%s); it is kept as %s, and all conversations begin anew", self._path, error, aside
-        )
-        for end in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                Path(f"{self._path}{end}").rename(f"{aside}{end}")
+        db = open_file(self._path, _SCHEMA, durable=True, set_aside=True)
+        db.row_factory = sqlite3.Row
+        return db
 
     def _find(self, db: sqlite3.Connection, tenant: str, conversation_id: str) -> sqlite3.Row:
         row: sqlite3.Row | None = db.execute(
@@ -308,28 +283,6 @@ class _Turns:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.users = 0
-
-
-def _connected(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    path.chmod(0o600)
-    db = sqlite3.connect(path, check_same_thread=False, timeout=5)
-    try:
-        db.row_factory = sqlite3.Row
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")  # an answer that was given is on disk
-        db.execute("PRAGMA foreign_keys = ON")
-        found: int = db.execute("PRAGMA user_version").fetchone()[0]
-        if found > _SCHEMA_VERSION:
-            raise OSError(f"{path} was written by a newer ccd (version {found})")
-        if found in _MISSING:
-            db.execute(_MISSING[found])
-        db.executescript(_SCHEMA)
-        db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-    except BaseException:
-        db.close()
-        raise
-    return db
 
 
 def _conversation(db: sqlite3.Connection, row: sqlite3.Row) -> ConversationInfo:

@@ -9,6 +9,7 @@ from ccd_daemon import errors
 from ccd_daemon.process.tree import ProcessTree
 from ccd_daemon.worker.controller import Controller
 from ccd_daemon.worker.lifecycle import Action
+from ccd_daemon.worker.parking import Parking
 from ccd_daemon.worker.turns import Turns
 from ccd_protocol.errors import Code, RpcError
 
@@ -19,6 +20,7 @@ class Actor(Protocol):
     tree: ProcessTree
     controller: Controller
     turns: Turns
+    parking: Parking
     binding: str | None
     death: str | None
     exit_words: str
@@ -26,8 +28,11 @@ class Actor(Protocol):
     def offer(self) -> None:
         """It is READY: tell the pool."""
 
+    def shelve(self) -> None:
+        """It is PARKED: tell the pool."""
+
     def withdraw(self) -> None:
-        """It is no longer READY: tell the pool."""
+        """It is no longer READY or PARKED: tell the pool."""
 
     def end(self) -> None:
         """It is DEAD: clean up after it."""
@@ -36,6 +41,12 @@ class Actor(Protocol):
 def _write_turn(worker: Actor) -> None:
     assert worker.turns.turn is not None
     worker.tree.write(worker.turns.turn.script.first)
+
+
+def _write_results(worker: Actor) -> None:
+    assert worker.turns.turn is not None
+    script = worker.turns.turn.script
+    worker.tree.write(script.first + worker.parking.results(script))
 
 
 def _failing(code: Code, otherwise: str) -> Callable[[Actor], None]:
@@ -57,9 +68,10 @@ DO: Mapping[Action, Callable[[Actor], None]] = {
     Action.WARM_UP: lambda worker: worker.tree.write(worker.controller.warm_up(worker.binding)),
     Action.REHEARSE: lambda worker: worker.tree.write(worker.controller.rehearse()),
     Action.OFFER: lambda worker: worker.offer(),
+    Action.SHELVE: lambda worker: worker.shelve(),
     Action.WITHDRAW: lambda worker: worker.withdraw(),
     Action.WRITE_TURN: _write_turn,
-    Action.WRITE_RESULTS: _write_turn,
+    Action.WRITE_RESULTS: _write_results,
     Action.INTERRUPT: lambda worker: worker.tree.write(worker.controller.interrupt()),
     Action.RESET: lambda worker: worker.tree.write(worker.controller.reset()),
     Action.CLOSE_STDIN: lambda worker: worker.tree.close_stdin(),

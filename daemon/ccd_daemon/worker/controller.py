@@ -11,13 +11,10 @@ from ccd_daemon.claude import control
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import body
 
-#: What a rehearsal changes. The CLI itself refuses a header value that is not ASCII, after it has done everything
-#: else that a first request takes; should a version send it all the same, the API refuses the empty request.
-_REHEARSAL = {
-    "ANTHROPIC_CUSTOM_HEADERS": "x-ccd-rehearsal: \u2205",
-    "CLAUDE_CODE_MAX_RETRIES": "0",
-    "CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY,
-}
+#: The CLI itself refuses a header value that is not ASCII, after it has done everything else that a request takes.
+_REFUSED_BY_CLI = {"ANTHROPIC_CUSTOM_HEADERS": "x-ccd-rehearsal: \u2205", "CLAUDE_CODE_MAX_RETRIES": "0"}
+#: What a rehearsal changes. Should a version send it all the same, the API refuses the empty request.
+_REHEARSAL = {**_REFUSED_BY_CLI, "CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY}
 
 
 class Controller:
@@ -69,8 +66,12 @@ class Controller:
     def guard(self) -> bytes:
         """From now on another API call of this turn would be refused before it costs anything."""
         if self._mode == Mode.REPLAY:
-            return b""
+            return control.flags(self.next_id(), env=_REFUSED_BY_CLI)
         return control.flags(self.next_id(), env={"CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY})
+
+    def unguarded(self) -> dict[str, str]:
+        """The variables that `guard` has changed in mode `replay`, as they were, for the next turn to set."""
+        return {name: self.env.get(name, "") for name in _REFUSED_BY_CLI}
 
     def reset(self) -> bytes:
         """Forget the conversation; only now may the request body be emptied, as nothing can be asked in between."""

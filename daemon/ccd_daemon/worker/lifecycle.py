@@ -8,9 +8,9 @@ what it heard (RESETTING), and ends either in peace (DRAINING: stdin closed, the
 
 The table is pure: it knows no clock, process or pool. The worker feeds it events and carries out the actions in
 order. Every state but DEAD has one clock, named in `CLOCK`; when it runs out the worker feeds `TIMEOUT`.
-Membership follows state: a worker is in a ready list exactly while READY, through OFFER and WITHDRAW.
+Membership follows state: a worker is on a shelf exactly while READY or PARKED, through OFFER, SHELVE and WITHDRAW.
 
-An action may feed an event to the same process: OFFER does, when somebody waits for it or it is no longer wanted.
+An action may feed an event to the same process: OFFER and SHELVE do, when somebody waits for it or nobody wants it.
 That event is stepped at once, from the state that the first step has led to, and its actions are carried out before
 `feed` returns. So such an action stands last in its row: nothing of the step before may be left to do. A test of the
 table sees to it.
@@ -85,6 +85,7 @@ class Action(Enum):
     WARM_UP = auto()
     REHEARSE = auto()
     OFFER = auto()
+    SHELVE = auto()  # keep it for the client's next request, and for nobody else
     WITHDRAW = auto()
     WRITE_TURN = auto()
     WRITE_RESULTS = auto()
@@ -133,6 +134,11 @@ def _failing(step: Step, action: Action) -> Step:
     return step[0], (action, *step[1])
 
 
+def _leaving(step: Step) -> Step:
+    """The same step, but the worker leaves the shelf first. Its client has its answer, so no turn is open."""
+    return step[0], (A.WITHDRAW, *step[1])
+
+
 TABLE: Mapping[tuple[State, Event], Step] = {
     (S.SPAWNING, E.SPAWNED): (S.WARMING, (A.WARM_UP,)),
     (S.SPAWNING, E.SPAWN_FAILED): ENDED,
@@ -174,7 +180,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.HELD, E.RSS_HARD): TERM,
     (S.HELD, E.EXITED): ENDED,
     (S.BUSY, E.RESULT): (S.HELD, ()),
-    (S.BUSY, E.PARK): (S.PARKED, ()),
+    (S.BUSY, E.PARK): (S.PARKED, (A.SHELVE,)),
     (S.BUSY, E.CANCEL): (S.CANCELLING, (A.INTERRUPT,)),
     (S.BUSY, E.STOP): (S.DRAINING, (A.FAIL_DRAINING, A.INTERRUPT, A.CLOSE_STDIN)),
     (S.BUSY, E.RELEASE_RETIRE): (S.DRAINING, (A.INTERRUPT, A.CLOSE_STDIN)),
@@ -183,15 +189,15 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.BUSY, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
     (S.BUSY, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
     (S.BUSY, E.EXITED): _failing(ENDED, A.FAIL_CRASHED),
-    (S.PARKED, E.TOOL_RESULTS): (S.BUSY, (A.WRITE_RESULTS,)),
-    (S.PARKED, E.CANCEL): (S.CANCELLING, (A.INTERRUPT,)),
-    (S.PARKED, E.RELEASE_RETIRE): DRAIN,
-    (S.PARKED, E.STOP): _failing(DRAIN, A.FAIL_DRAINING),
-    (S.PARKED, E.TIMEOUT): _failing(DRAIN, A.FAIL_STUCK),
-    (S.PARKED, E.EOF): _failing(DRAIN, A.FAIL_CRASHED),
-    (S.PARKED, E.RSS_HARD): _failing(TERM, A.FAIL_OOM),
-    (S.PARKED, E.BAD_FRAME): _failing(TERM, A.FAIL_BAD_OUTPUT),
-    (S.PARKED, E.EXITED): _failing(ENDED, A.FAIL_CRASHED),
+    (S.PARKED, E.TOOL_RESULTS): _leaving((S.BUSY, (A.WRITE_RESULTS,))),
+    (S.PARKED, E.CANCEL): _leaving((S.CANCELLING, (A.INTERRUPT,))),
+    (S.PARKED, E.RESULT): _leaving(DRAIN),  # it went on by itself, so the results would come too late
+    (S.PARKED, E.STOP): _leaving(DRAIN),
+    (S.PARKED, E.TIMEOUT): _leaving(DRAIN),
+    (S.PARKED, E.EOF): _leaving(DRAIN),
+    (S.PARKED, E.RSS_HARD): _leaving(TERM),
+    (S.PARKED, E.BAD_FRAME): _leaving(TERM),
+    (S.PARKED, E.EXITED): _leaving(ENDED),
     (S.CANCELLING, E.RESULT): (S.HELD, ()),
     (S.CANCELLING, E.RELEASE_RETIRE): DRAIN,
     (S.CANCELLING, E.STOP): _failing(DRAIN, A.FAIL_DRAINING),
@@ -221,7 +227,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
 }
 
 #: Actions that may feed an event to the same process (see above).
-FEEDING = frozenset({A.OFFER})
+FEEDING = frozenset({A.OFFER, A.SHELVE})
 
 _GIVEN_BACK = (E.RELEASE, E.RELEASE_RESET, E.RELEASE_RETIRE)
 _SAID_TOO_LATE = (

@@ -17,6 +17,7 @@ import msgspec
 from ccd_daemon.claude import control
 from ccd_daemon.claude.ndjson import TOKEN_PREFIX, LineCutter, LineTooLong, all_tokens, each
 from ccd_daemon.worker.controller import Controller
+from ccd_daemon.worker.parking import Parking
 from ccd_daemon.worker.turn import Stage, Turn
 from ccd_protocol.errors import RpcError
 
@@ -48,6 +49,9 @@ class ReaderListener(Protocol):
     def on_reply(self, reply: control.ControlReply) -> None:
         """A control request was answered."""
 
+    def on_request(self, request: control.ControlRequestLine) -> None:
+        """The CLI asks its host for something."""
+
     def bad_output(self, reason: str) -> None:
         """What came is not the protocol."""
 
@@ -58,6 +62,7 @@ class StdoutReader:
     Args:
         listener: is told what concerns the life of the process or the end of the turn.
         controller: words what is said back to the CLI at once.
+        parking: its calls of client tools.
         write: takes it to the CLI.
         max_line_bytes: a longer line is bad output.
     """
@@ -66,12 +71,14 @@ class StdoutReader:
         self,
         listener: ReaderListener,
         controller: Controller,
+        parking: Parking,
         write: Callable[[bytes], None],
         max_line_bytes: int,
     ) -> None:
         self.turn: Turn | None = None
         self._listener = listener
         self._controller = controller
+        self._parking = parking
         self._write = write
         self._cutter = LineCutter(max_line_bytes)
         self._time = asyncio.get_running_loop().time
@@ -150,9 +157,16 @@ class StdoutReader:
             self._flush(keep)
             self._listener.on_result(control.result_line(line))
         elif kind.type == "control_response":
+            if self.turn is not None and self.turn.complete:
+                self._flush(keep)  # this may be the last that the turn waits for
             self._listener.on_reply(control.control_reply(line).response)
         elif kind.type == "control_request":
-            self._refuse(control.control_request(line))
+            self._listener.on_request(control.control_request(line))
+        elif kind.type == "control_cancel_request":
+            self._parking.withdrawn(control.cancel_line(line).request_id)
+        elif kind.type == "user" and self.turn is not None and self.turn.parks:
+            # A tool that is not there: the model was told so, and the client's results would come too late.
+            self._listener.stop_message()
         elif kind.type == "conversation_reset":
             self._controller.reset_seen = True
         elif kind.type == "system" and kind.subtype == "api_retry":
@@ -161,11 +175,6 @@ class StdoutReader:
                 keep.append(line)  # whoever waits may say so
         elif kind.type == "system" and kind.subtype == "status" and self.turn is not None:
             self.turn.api_requests += kind.status == "requesting"
-
-    def _refuse(self, request: control.ControlRequestLine) -> None:
-        """The CLI asks for something that an engine does not serve, such as a permission: it has no tools."""
-        subtype = request.request.get("subtype")
-        self._write(control.reply_error(request.request_id, f"this host does not serve {subtype!r}"))
 
     def _on_token(self, line: bytes, keep: list[bytes]) -> None:
         turn = self.turn
@@ -197,6 +206,9 @@ class StdoutReader:
             keep.append(line)
         if stop:
             self._listener.stop_message()
+        elif turn.parks and not done:
+            # Before it is handed out: what did it cost?
+            self._write(self._parking.ask_cost(self._controller.next_id()))
 
     def _on_assistant(self, line: bytes, keep: list[bytes]) -> None:
         turn = self.turn

@@ -94,6 +94,11 @@ class Turn:
         """Whether content was passed on to the caller."""
         return self._streams and self.stage >= Stage.FLOWING
 
+    @property
+    def parks(self) -> bool:
+        """Whether the answer is complete and calls client tools, for whose results the CLI waits."""
+        return self.script.parks and self.complete and self.stop_reason == "tool_use"
+
     def saw_event(self, event: control.StreamEvent) -> bool:
         """Note the start or end of a message; True when the CLI must be kept from continuing by itself.
 

@@ -19,6 +19,7 @@ from ccd_daemon.request.body import Script
 from ccd_daemon.worker.clocks import OutputClock
 from ccd_daemon.worker.controller import Controller
 from ccd_daemon.worker.lifecycle import UNHEARD, Event, State
+from ccd_daemon.worker.parking import Parking
 from ccd_daemon.worker.reader import StdoutReader
 from ccd_daemon.worker.turn import Sink, Stage, Turn
 from ccd_daemon.worker.wear import Wear
@@ -35,6 +36,7 @@ class TurnsListener(Protocol):
     binding: str | None
     tree: ProcessTree
     controller: Controller
+    parking: Parking
     wear: Wear
 
     def feed(self, event: Event) -> None:
@@ -42,6 +44,9 @@ class TurnsListener(Protocol):
 
     def on_warm(self, reply: control.ControlReply) -> None:
         """What warms it up was answered."""
+
+    def on_opened(self, reply: control.ControlReply) -> None:
+        """It was given what it keeps for life, and tells of itself."""
 
     def on_done(self, line: control.ResultLine) -> None:
         """The CLI has done something that is no turn: a rehearsal, or a reset."""
@@ -61,8 +66,12 @@ class Turns:
         self._patience_ms = settings.cli.retry_patience_ms
         self._time = asyncio.get_running_loop().time
         tree = worker.tree
-        self.reader = StdoutReader(self, worker.controller, tree.write, settings.cli.max_line_bytes)
-        self._silence = OutputClock(settings, lambda: tree.paused, self._silent)
+        self.reader = StdoutReader(
+            self, worker.controller, worker.parking, tree.write, settings.cli.max_line_bytes
+        )
+        self._silence = OutputClock(
+            settings, lambda: tree.paused, lambda words: worker.doomed(words, Event.TIMEOUT)
+        )
 
     @property
     def turn(self) -> Turn | None:
@@ -72,18 +81,20 @@ class Turns:
     # --- what its caller does ---
 
     def begin(self, script: Script, model: str, sink: Sink | None) -> Turn:
-        """Write a turn to the CLI. The worker must be HELD by the caller.
+        """Write a turn to the CLI. The worker must be HELD by the caller, or PARKED if these are its results.
 
         Raises:
             RpcError: WORKER_CRASHED, when it has ended since it was leased; nothing was sent, so try another.
         """
         worker = self._worker
-        if worker.state is not State.HELD:
+        event = Event.TURN if script.results is None else Event.TOOL_RESULTS
+        if worker.state is not (State.HELD if event is Event.TURN else State.PARKED):
             raise RpcError(Code.WORKER_CRASHED, "the CLI process ended before the request was sent to it")
         self.reader.turn = turn = Turn(script, model, sink, self._time())
         worker.binding = script.binding
+        worker.parking.begin(script)
         worker.wear.turn_began()
-        worker.feed(Event.TURN)
+        worker.feed(event)
         self.watch()
         return turn
 
@@ -91,6 +102,8 @@ class Turns:
         """The caller has gone: fail the turn now and interrupt the CLI."""
         if self.turn is not None and not self.turn.over:
             self.end_early(self.turn, error)
+        elif self._worker.state is State.PARKED:  # it had its answer in the very moment when it left
+            self._worker.feed(Event.CANCEL)
 
     def pause(self) -> None:
         """The caller's window is used up: stop reading until it has caught up."""
@@ -172,8 +185,22 @@ class Turns:
         """A control request was answered."""
         if self._worker.controller.is_warm_reply(reply):
             self._worker.on_warm(reply)
+        elif self._worker.parking.is_cost(reply):
+            self._park()
+        elif reply.subtype == "success" and self.turn and reply.request_id == self.turn.script.opened_by:
+            self._worker.on_opened(reply)
         elif reply.subtype == "error" and self.turn and reply.request_id in self.turn.script.request_ids:
             self.bad_output(f"the CLI refused a setting: {reply.error}")
+
+    def on_request(self, request: control.ControlRequestLine) -> None:
+        """The CLI calls a client tool, or asks for what nobody serves here, such as a permission."""
+        subtype = request.request.get("subtype")
+        if subtype == "mcp_message":
+            answer = self._worker.parking.asked(request)
+        else:
+            answer = control.reply_error(request.request_id, f"this host does not serve {subtype!r}")
+        self._worker.tree.write(answer)
+        self._park()
 
     def bad_output(self, reason: str) -> None:
         """What came is not the protocol."""
@@ -181,12 +208,30 @@ class Turns:
 
     # --- the end of a turn ---
 
-    def _silent(self, words: str) -> None:
-        self._worker.doomed(words, Event.TIMEOUT)
-
     def _result(self, turn: Turn, line: control.ResultLine, *, cost_usd: float) -> ChatResult:
         worker = self._worker
         return turn.result(line, worker=worker.id, mode=worker.mode, cost_usd=cost_usd, now=self._time())
+
+    def _over(self, event: Event) -> None:
+        """The CLI has said all that it had to say to this."""
+        self.reader.turn = None
+        self._worker.tree.resume()  # who held it back has had all there is, and the next caller holds back nothing
+        self._worker.feed(event)
+
+    def _park(self) -> None:
+        """Hand out an answer that calls client tools, once the CLI waits for the result of every one."""
+        turn, worker = self.turn, self._worker
+        if turn is None or worker.state is not State.BUSY or not turn.parks:
+            return
+        total_cost_usd = worker.parking.total_cost_usd(turn.tool_call_ids)
+        if total_cost_usd is None:
+            return
+        result = self._result(turn, control.ResultLine(), cost_usd=worker.wear.cost_usd(total_cost_usd))
+        worker.wear.turn_ended(result, clean=True)
+        worker.parking.park(turn.script, turn.content, turn.tool_call_ids)
+        self._over(Event.PARK)
+        turn.resolve(result)
+        worker.on_turn_end(given_up=False)
 
     def _finish(self, turn: Turn, line: control.ResultLine) -> None:
         """The turn is over: hand out its result or its failure."""
@@ -194,9 +239,8 @@ class Turns:
         result = self._result(turn, line, cost_usd=worker.wear.cost_usd(line.total_cost_usd))
         answered = turn.complete or not (line.is_error or turn.output_started)
         worker.wear.turn_ended(result, clean=answered and not line.is_error)
-        self.reader.turn = None
-        worker.tree.resume()  # who held it back has had all there is, and the next caller has held back nothing
-        worker.feed(Event.RESULT)
+        worker.parking.ended(turn.script, turn.content, clean=not worker.wear.tainted)
+        self._over(Event.RESULT)
         if answered:
             turn.resolve(result)
         else:

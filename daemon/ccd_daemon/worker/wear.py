@@ -56,11 +56,15 @@ class Wear:
         self.total_cost_usd = 0.0
 
 
-def release_event(wear: Wear, limits: WearLimits, *, age_s: float, reusable: bool) -> Event:
-    """What giving a worker back means for it."""
+def release_event(
+    wear: Wear, limits: WearLimits, *, age_s: float, reusable: bool, forgets: bool = True
+) -> Event:
+    """What giving a worker back means for it; one that must remember what it heard never forgets."""
     worn_out = wear.turns >= limits.max_turns or age_s >= limits.max_age_s
     if not reusable or wear.over_soft_limit or worn_out:
         return Event.RELEASE_RETIRE
+    if not forgets:
+        return Event.RELEASE
     forget = (
         wear.turns_since_reset >= limits.reset_turns
         or wear.input_tokens_since_reset >= limits.reset_input_tokens

@@ -26,6 +26,7 @@ from ccd_daemon.worker.actions import DO
 from ccd_daemon.worker.clocks import StateClock
 from ccd_daemon.worker.controller import Controller
 from ccd_daemon.worker.lifecycle import ENDING, UNHEARD, Action, Event, IllegalTransition, State, step
+from ccd_daemon.worker.parking import Parking
 from ccd_daemon.worker.story import Story
 from ccd_daemon.worker.turns import Turns
 from ccd_daemon.worker.wear import Wear, WearLimits, jittered
@@ -39,8 +40,11 @@ class WorkerListener(Protocol):
     def offer(self, worker: Worker) -> None:
         """The worker is READY."""
 
+    def shelve(self, worker: Worker) -> None:
+        """The worker is PARKED."""
+
     def withdraw(self, worker: Worker) -> None:
-        """The worker is no longer READY."""
+        """The worker is no longer READY or PARKED."""
 
     def may_rehearse(self, worker: Worker) -> bool:
         """Whether there is time and leave for a rehearsal, now that the worker has answered."""
@@ -60,10 +64,11 @@ class Worker:
 
     Attributes:
         tenant: whose requests it has heard; None: nobody's.
-        binding: the system prompt it has for life (`body.binding_of`), or none yet.
+        binding: what it was given for life with `initialize`, as JSON; None: nothing yet.
         models: what the CLI says it offers, one dict for each, as it came.
         announced: the CLI's own list of its capabilities.
         death: why it ended or is about to, in words.
+        parted: the setting of the time that it passed, if that is why it ends.
         stale: the CLI has been replaced since: it ends when it is given back.
         stderr_tail: the last of what it wrote there; filled at its death.
         last_used: the loop's time at the end of its last turn, or when it became ready.
@@ -84,6 +89,7 @@ class Worker:
         self.announced: list[str] = []
         self.death: str | None = None
         self.was_ready = False
+        self.parted: str | None = None
         self.stale = False
         self.exit_words: str = "ended"
         self.stderr_tail = ""
@@ -98,6 +104,7 @@ class Worker:
         self.wear_limits = _wear_limits(settings, jittered(1.0, random))
         self.tree: ProcessTree = ProcessTree(self)
         self.controller: Controller = Controller(worker_id, mode)
+        self.parking: Parking = Parking()
         self.turns: Turns = Turns(self, settings)
         self.on_stdout = self.turns.reader.on_stdout  # called with every read: nothing stands in between
         self._clock = StateClock(settings, random, self._timed_out)
@@ -165,6 +172,7 @@ class Worker:
             DO[action](self)
 
     def _timed_out(self, name: str) -> None:
+        self.parted = self.parted or name
         if self.state is not State.READY:
             self.death = self.death or f"{name} passed while {self.state.value}"
         self.feed(Event.TIMEOUT)
@@ -179,9 +187,7 @@ class Worker:
     def on_warm(self, reply: control.ControlReply) -> None:
         """What warms it up was answered."""
         if reply.subtype == "success":
-            answer = control.warm_reply(reply.response)
-            self.models, self.announced = answer.models, answer.capabilities
-            self.cli_version = answer.claude_code_version or answer.version
+            self.on_opened(reply)
         if self.state is State.WARMING:
             self.was_ready = True
             if self.pid is not None and not self.tree.caps_memory:
@@ -189,8 +195,14 @@ class Worker:
             self.last_used = self._loop.time()
             self.feed(Event.REHEARSE if self._listener.may_rehearse(self) else Event.WARMED)
 
+    def on_opened(self, reply: control.ControlReply) -> None:
+        """The CLI tells of itself; in its answer to `initialize` also which models there are."""
+        answer = control.warm_reply(reply.response)
+        self.models, self.announced = answer.models or self.models, answer.capabilities or self.announced
+        self.cli_version = answer.claude_code_version or answer.version or self.cli_version
+
     def on_done(self, line: control.ResultLine) -> None:
-        """A rehearsal or a reset has ended."""
+        """A rehearsal or a reset has ended, or a turn that nobody awaits: parked, it has gone on or was interrupted."""
         if self.state is State.REHEARSING:
             well = self.controller.rehearsed(line)
             fault = None if well else f"it ended with: {line.result or line.subtype}"[:300]
@@ -202,6 +214,12 @@ class Worker:
                 self.wear.forgot()
                 self.tenant = None
             self.feed(Event.RESET_OK if confirmed else Event.RESULT)
+        elif self.state in (State.PARKED, State.CANCELLING):
+            interrupted = self.state is State.CANCELLING
+            self.wear.tainted = True
+            self.feed(Event.RESULT)
+            if interrupted:
+                self._listener.idle(self)
 
     def on_turn_end(self, *, given_up: bool) -> None:
         """A turn has ended."""
@@ -231,8 +249,12 @@ class Worker:
         """It is READY: tell the pool."""
         self._listener.offer(self)
 
+    def shelve(self) -> None:
+        """It is PARKED: tell the pool."""
+        self._listener.shelve(self)
+
     def withdraw(self) -> None:
-        """It is no longer READY: tell the pool."""
+        """It is no longer READY or PARKED: tell the pool."""
         self._listener.withdraw(self)
 
     # --- memory ---

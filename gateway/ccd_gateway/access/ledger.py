@@ -12,33 +12,28 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from ccd_gateway.access.keyfile import Key
 from ccd_gateway.access.limits import Bucket, full, refilled, shown, wait_s
+from ccd_settings.sqlite_file import Schema, open_file, transaction
 
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE usage (
+_TABLES = """
+CREATE TABLE IF NOT EXISTS usage (
   day TEXT, key_id TEXT, model TEXT, key_name TEXT NOT NULL, tenant TEXT NOT NULL,
   requests INTEGER NOT NULL, input_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
   output_tokens INTEGER NOT NULL, weight REAL NOT NULL, cost_usd REAL NOT NULL,
   PRIMARY KEY (day, key_id, model)) WITHOUT ROWID;
-CREATE TABLE bucket (
+CREATE TABLE IF NOT EXISTS bucket (
   key_id TEXT, kind TEXT, level REAL NOT NULL, at_s REAL NOT NULL, PRIMARY KEY (key_id, kind)) WITHOUT ROWID;
-CREATE TABLE answering (
+CREATE TABLE IF NOT EXISTS answering (
   key_id TEXT, process TEXT, count INTEGER NOT NULL, PRIMARY KEY (key_id, process)) WITHOUT ROWID;
-"""
-# Without it the file is not of another version: nothing in it outlives its processes.
-_RUNNING = """
 CREATE TABLE IF NOT EXISTS running (
-  key_id TEXT, process TEXT, usd REAL NOT NULL, PRIMARY KEY (key_id, process)) WITHOUT ROWID
+  key_id TEXT, process TEXT, usd REAL NOT NULL, PRIMARY KEY (key_id, process)) WITHOUT ROWID;
 """
+_SCHEMA = Schema(1, _TABLES)
 _BOOK = """
 INSERT INTO usage VALUES (:day, :key_id, :model, :key_name, :tenant, 1, :input, :cached, :output, :weight, :cost)
 ON CONFLICT DO UPDATE SET requests = requests + 1, key_name = excluded.key_name, tenant = excluded.tenant,
@@ -105,34 +100,13 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its side files the mode of the file itself.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._process = own_process()
-        self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-        try:
-            self._prepare(path)
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _prepare(self, path: Path) -> None:
-        self._to_wal()
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        with self._transaction():
-            [version] = self._db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {_VERSION}")
-            if version in (0, _VERSION):
-                self._db.execute(_RUNNING)
-        if version not in (0, _VERSION):
-            raise sqlite3.DatabaseError(f"{path} was written by another version of ccd ({version})")
+        # A broken one is never set aside: budgets that were used up would begin anew.
+        self._db = open_file(path, _SCHEMA, durable=False, set_aside=False)
 
     def close(self) -> None:
         """Forget the answers of this process, and close the file."""
-        with self._transaction():
+        with transaction(self._db):
             self._forget(self._process)
         self._db.close()
 
@@ -144,7 +118,7 @@ class Ledger:
             now_s: seconds since 1970.
             running_usd: what the key's open answers in this process have cost so far.
         """
-        with self._transaction():
+        with transaction(self._db):
             spent_usd = self._spent(key, now_s) if key.usd_per_day is not None else 0.0
             requests = self._bucket(key, "requests", key.requests_per_minute, now_s)
             tokens = self._bucket(key, "tokens", key.tokens_per_minute, now_s)
@@ -166,7 +140,7 @@ class Ledger:
 
         `running_usd` is of the answers of the key that are still open in this process.
         """
-        with self._transaction():
+        with transaction(self._db):
             self._count(key, -1)
             self._runs_up(key, running_usd)
             if used is None:
@@ -195,7 +169,7 @@ class Ledger:
 
         `running_usd` is of those in this process: the others are told, it is not in the result.
         """
-        with self._transaction():
+        with transaction(self._db):
             self._runs_up(key, running_usd)
             return self._spent(key, now_s)
 
@@ -208,18 +182,6 @@ class Ledger:
             (since,),
         )
         return dict(rows.fetchall())
-
-    def _to_wal(self) -> None:
-        """The one statement that does not wait for others who just do the same."""
-        until_s = time.monotonic() + _BUSY_S
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError:
-                if time.monotonic() > until_s:
-                    raise
-                time.sleep(0.01)
 
     def _refusal(
         self, key: Key, spent_usd: float, requests: Bucket | None, tokens: Bucket | None
@@ -284,16 +246,6 @@ class Ledger:
         for process in dead:
             self._forget(process)
         return sum(count for process, count in rows if process not in dead)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
 
 def read_usage(path: Path, since: str) -> list[UsageRow]:

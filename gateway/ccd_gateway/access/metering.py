@@ -16,8 +16,8 @@ import logging
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -29,6 +29,7 @@ from ccd_gateway.access.keyfile import Key
 from ccd_gateway.access.ledger import Ledger, Used, Verdict
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult
+from ccd_settings.sqlite_file import OneThread
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -58,8 +59,7 @@ class Books:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._ledger: Ledger | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        self._file = OneThread("ccd-ledger", self._open, Ledger.close)
         self._prices: dict[str, float] = {}
         self._running: defaultdict[str, float] = defaultdict(float)  # by key
 
@@ -105,33 +105,32 @@ class Books:
 
     def close(self) -> None:
         """Write what is still to be written, and close the file."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.submit(self._close)
-            thread.shutdown(wait=True)
+        self._file.close()
 
     def _do(self, work: Callable[[Ledger], T]) -> asyncio.Future[T]:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "ccd-ledger")
-        return asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
+        def run(ledger: Ledger) -> T:
+            with self._told():
+                return work(ledger)
 
-    def _work(self, work: Callable[[Ledger], T]) -> T:
+        return self._file.do(run)
+
+    def _open(self) -> Ledger:
+        with self._told():
+            ledger = Ledger(self._path)
+            self._prices = ledger.prices(time.time())
+            return ledger
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What is wrong with the file is logged, also when nobody waits for the result."""
         try:
-            if self._ledger is None:
-                self._ledger = Ledger(self._path)
-                self._prices = self._ledger.prices(time.time())
-            return work(self._ledger)
+            yield
         except (sqlite3.Error, OSError) as error:
             _log.error("the usage file %s cannot be used: %s", self._path, error)
             raise RpcError(
                 Code.STORAGE,
                 "The file of what keys have used cannot be written. The gateway's log says more.",
             ) from error
-
-    def _close(self) -> None:
-        ledger, self._ledger = self._ledger, None
-        if ledger is not None:
-            ledger.close()
 
 
 class Run:
@@ -301,21 +300,21 @@ class _Tokens(Struct):
         return Used(model, self.input_tokens + written, cached, self.output_tokens, self.weight, cost_usd)
 
 
-class _Message(Struct):
+class _UsageMessage(Struct):
     model: str = ""
     usage: _Tokens | None = None
 
 
-class _Event(Struct):
+class _UsageEvent(Struct):
     type: str = ""
-    message: _Message | None = None
+    message: _UsageMessage | None = None
 
 
-class _Line(Struct):
-    event: _Event | None = None
+class _UsageLine(Struct):
+    event: _UsageEvent | None = None
 
 
-_decode = msgspec.json.Decoder(_Line).decode
+_decode = msgspec.json.Decoder(_UsageLine).decode
 
 
 class _Seen:

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from ccd_gateway.responses.table import Bounds, Obituary, ResponseTable
 from ccd_protocol.errors import Code, RpcError
+from ccd_settings.sqlite_file import OneThread
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -25,8 +25,7 @@ class ResponseStore:
         self.path = path
         self._bounds = bounds
         self._obituary = obituary
-        self._thread: ThreadPoolExecutor | None = None
-        self._table: ResponseTable | None = None
+        self._file = OneThread("ccd-responses", self._open, ResponseTable.close)
 
     async def do(
         self, work: Callable[Concatenate[ResponseTable, _P], _T], *args: _P.args, **kwargs: _P.kwargs
@@ -36,14 +35,8 @@ class ResponseStore:
         Raises:
             RpcError: STORAGE, when the file cannot be used.
         """
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="responses")
-
-        def run() -> _T:
-            return work(self._opened(), *args, **kwargs)
-
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+            return await self._file.do(work, *args, **kwargs)
         except (OSError, sqlite3.Error) as error:
             _log.error("the store of responses, %s, cannot be used: %s", self.path, error)
             raise RpcError(
@@ -52,16 +45,9 @@ class ResponseStore:
                 " it.",
             ) from error
 
-    def _opened(self) -> ResponseTable:
-        if self._table is None:
-            self._table = ResponseTable(self.path, self._bounds, self._obituary)
-        return self._table
+    def _open(self) -> ResponseTable:
+        return ResponseTable(self.path, self._bounds, self._obituary)
 
     async def close(self) -> None:
         """Wait for what is being written, and close the file."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            await asyncio.to_thread(thread.shutdown)
-        if self._table is not None:
-            self._table.close()
-            self._table = None
+        await asyncio.to_thread(self._file.close)

@@ -14,22 +14,18 @@ Every method is blocking and must be called by one thread only.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ccd_settings.sqlite_file import Schema, open_file, transaction
+
 RUNNING = ("queued", "in_progress")
 _MAX_CHAIN = 2000
 _MAX_CHAIN_BYTES = 64 << 20
-_VERSION = 1
 _PRUNE_EVERY = 64
-_BUSY_TIMEOUT_S = 10.0
-_SCHEMA = """
+_TABLES = """
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY, tenant TEXT NOT NULL, previous TEXT, status TEXT NOT NULL,
     background INTEGER NOT NULL, body BLOB NOT NULL, input BLOB NOT NULL, bytes INTEGER NOT NULL,
@@ -44,6 +40,7 @@ CREATE TABLE IF NOT EXISTS events (
     response TEXT NOT NULL REFERENCES responses ON DELETE CASCADE, first INTEGER NOT NULL, data BLOB NOT NULL,
     PRIMARY KEY (response, first)) WITHOUT ROWID;
 """
+_SCHEMA = Schema(1, _TABLES)
 
 
 @dataclass(frozen=True)
@@ -76,17 +73,6 @@ class BrokenChainError(LookupError):
     """A response of a chain is not stored (any more); `args[0]` is its id."""
 
 
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """One process at a time makes the file: SQLite does not wait for others in all that this takes."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 class LongChainError(ValueError):
     """A chain is too long to be sent to a model, whatever its context."""
 
@@ -106,52 +92,18 @@ class ResponseTable:
 
     Raises:
         OSError: the file or its directory cannot be made.
-        sqlite3.Error: the file is not one of ours.
+        sqlite3.Error: the file is of another version.
     """
 
     def __init__(self, path: Path, bounds: Bounds, obituary: Obituary) -> None:
         self._bounds = bounds
         self._obituary = obituary
         self._until_prune = 0
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its side files the mode of this one.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        self._db = sqlite3.connect(
-            path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
-        try:
-            with _only_one(path.parent):
-                self._prepare()
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        with self._transaction():
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, _VERSION):
-                raise sqlite3.DatabaseError(f"it was made by another version of ccd (schema {version})")
-            for statement in _SCHEMA.split(";"):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {_VERSION}")
+        self._db = open_file(path, _SCHEMA, durable=False, set_aside=True)
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     # --- writing ---
 
@@ -167,7 +119,7 @@ class ResponseTable:
         events: bytes = b"",
     ) -> None:
         """Store a response. With an owner it is one that runs, and its first events come along."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute(
                 "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -214,7 +166,7 @@ class ResponseTable:
         Returns:
             False when it does not run any more: it was cancelled, deleted, or given up.
         """
-        with self._transaction():
+        with transaction(self._db):
             changed = self._db.execute(
                 "UPDATE responses SET bytes = bytes + ?, beat_s = ?, status = ?, body = coalesce(?, body)"
                 " WHERE id = ? AND owner = ? AND status IN (?, ?) RETURNING tenant",
@@ -228,7 +180,7 @@ class ResponseTable:
 
     def end(self, id: str, tenant: str, status: str, body: bytes) -> bool:
         """Give a running response its end from outside (`cancel`); False when it has ended before."""
-        with self._transaction():
+        with transaction(self._db):
             done = self._db.execute(
                 "UPDATE responses SET status = ?, body = ? WHERE id = ? AND tenant = ? AND status IN (?, ?)",
                 (status, body, id, tenant, *RUNNING),
@@ -237,7 +189,7 @@ class ResponseTable:
 
     def beat(self, owner: str, beat_s: float) -> set[str]:
         """Show that the owner lives; the ids that it is still to run."""
-        with self._transaction():
+        with transaction(self._db):
             rows = self._db.execute(
                 "UPDATE responses SET beat_s = ? WHERE owner = ? AND status IN (?, ?) RETURNING id",
                 (beat_s, owner, *RUNNING),
@@ -246,14 +198,14 @@ class ResponseTable:
 
     def delete(self, tenant: str, id: str) -> bool:
         """Forget a response; False when there is none."""
-        with self._transaction():
+        with transaction(self._db):
             done = self._db.execute("DELETE FROM responses WHERE id = ? AND tenant = ?", (id, tenant))
             return done.rowcount > 0
 
     def prune(self, now: float) -> int:
         """Delete what is too old or too much; the number of responses that went."""
         oldest = now - self._bounds.max_age_s
-        with self._transaction():
+        with transaction(self._db):
             gone = self._db.execute("DELETE FROM responses WHERE used_at < ?", (oldest,)).rowcount
             gone += self._db.execute(
                 "DELETE FROM responses WHERE id IN (SELECT id FROM (SELECT id,"
@@ -287,7 +239,7 @@ class ResponseTable:
 
     def _bury(self, row: StoredResponse, beat_s: float) -> bool:
         """Mark a response as failed if its owner is gone; True when something may have changed."""
-        with self._transaction():
+        with transaction(self._db):
             found = self._db.execute(
                 "SELECT status, body, beat_s FROM responses WHERE id = ?", (row.id,)
             ).fetchone()
@@ -324,7 +276,7 @@ class ResponseTable:
             found.append(row)
             wanted = row.previous
         ids = [(now, row.id) for row in found]
-        with self._transaction():
+        with transaction(self._db):
             self._db.executemany("UPDATE responses SET used_at = ? WHERE id = ?", ids)
         return found[::-1]
 

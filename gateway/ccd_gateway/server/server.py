@@ -19,9 +19,10 @@ from ccd_gateway import boot_signals
 from ccd_gateway.access.auth import is_local, why_not
 from ccd_gateway.access.keyfile import KeyFileError
 from ccd_gateway.app import create_app
+from ccd_gateway.edge import heap
 from ccd_gateway.edge.envelope import App
+from ccd_gateway.server.internals import GatewayWorker
 from ccd_gateway.server.tls import CertificateError, Certificates
-from ccd_gateway.server.worker import GatewayWorker
 from ccd_gateway.settings import GatewaySettings
 from ccd_settings.parent import die_with_parent, starter
 from ccd_settings.service_manager import Notifier, take_socket
@@ -174,6 +175,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         return self._certificates.context
 
     def load(self) -> App:
+        heap.part_large_blocks()
         return create_app(self.settings)
 
     def _when_ready(self, arbiter: Any) -> None:

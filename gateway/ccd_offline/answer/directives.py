@@ -29,7 +29,7 @@ _Milliseconds = Annotated[float, Meta(ge=0, le=3_600_000)]
 _Text = Annotated[str, Meta(max_length=16_000_000)]
 
 
-class ToolCall(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class ScriptedCall(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A call for the model to make. Without `input` one is made from the tool's schema, without `id` one is
     drawn.
     """
@@ -37,6 +37,7 @@ class ToolCall(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     name: str
     input: dict[str, Any] | None = None
     id: str | None = None
+    input_json: str | None = None  # the input as JSON text, sent digit for digit
 
 
 class Directive(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -46,10 +47,14 @@ class Directive(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     repeat: Annotated[int, Meta(ge=1, le=1_000_000)] = 1  # the answer's text so many times over
     deltas: _Count = 0  # cut into so many deltas; without `text` the answer is "w1 w2 … wN"
     thinking: _Text | None = None  # said first, in a request that has thinking on
-    tool_calls: Annotated[list[ToolCall], Meta(max_length=1000)] = []
+    tool_calls: Annotated[list[ScriptedCall], Meta(max_length=1000)] = []
     stop_reason: str | None = None
     stop_details: dict[str, Any] | None = None
     usage: dict[str, Any] = {}  # replaces single figures
+
+    # What the protocol allows and the real API does seldom or never; other Messages APIs do.
+    whole_inputs: bool = False  # a call's input stands in the start of its block, and there are no deltas
+    interleaved: bool = False  # the deltas of all blocks take turns
 
     delay_ms: _Milliseconds = 0  # before the first byte
     first_ms: _Milliseconds = 0  # between message_start and the first block
@@ -65,13 +70,16 @@ class Directive(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     error_after_deltas: _Count | None = None  # an `error` event ends the stream
     hang_after_deltas: _Count | None = None  # nothing more is sent, the connection stays open
     hang: bool = False  # not even headers are sent
+    no_end: bool = False  # the stream ends in order, but without message_delta and message_stop
     times: Annotated[int, Meta(ge=1)] | None = None  # faults only hit the first so many requests
 
     @property
     def faulty(self) -> bool:
         """Whether any fault is asked for."""
         after = (self.cut_after_deltas, self.error_after_deltas, self.hang_after_deltas)
-        return self.hang or self.status is not None or any(count is not None for count in after)
+        return (
+            self.hang or self.no_end or self.status is not None or any(count is not None for count in after)
+        )
 
     def healed(self) -> Directive:
         """The same answer without its faults."""
@@ -82,6 +90,7 @@ class Directive(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             error_after_deltas=None,
             hang_after_deltas=None,
             hang=False,
+            no_end=False,
         )
 
     def refusal(self) -> RefusedError:

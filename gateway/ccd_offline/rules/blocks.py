@@ -11,7 +11,8 @@ from ccd_offline.errors import invalid
 from ccd_offline.rules import shape, signature
 
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-_MAX_IMAGE_BYTES = 5 * 1024 * 1024
+_MAX_IMAGE_CHARS = 5 * 1024 * 1024
+MAX_PIXELS = 8000
 _TOOL_ID = "[a-zA-Z0-9_-]+"
 _TOOL_NAME = "[a-zA-Z0-9_-]{1,200}"
 
@@ -34,8 +35,11 @@ _SERVER_KINDS = frozenset(
 )
 
 
-def check(value: Any, role: str, path: str) -> None:
-    """Refuse a block that the real API would refuse in a message of this role (user, assistant or system)."""
+def check(value: Any, role: str, path: str, model: str = "") -> None:
+    """Refuse a block that the real API would refuse in a message of this role (user, assistant or system).
+
+    `model` is the one that is asked: thinking is only taken back by the one that signed it.
+    """
     block = shape.mapping(value, path)
     kind = block.get("type")
     if not isinstance(kind, str):
@@ -51,7 +55,10 @@ def check(value: Any, role: str, path: str) -> None:
             f"{path}: Input tag '{kind[:40]}' found using 'type' does not match any of the expected"
             f" tags: {tags}"
         )
-    rule(block, path)
+    if kind == "thinking":
+        _signed(block, path, model)
+    else:
+        rule(block, path)
     _cache_control(block, f"{path}.{kind}")
 
 
@@ -85,7 +92,7 @@ def _image(block: dict[str, Any], path: str) -> None:
         where = f"{where}.base64"
         shape.keys(source, where, required=("type", "media_type", "data"))
         media_type = shape.one_of(source["media_type"], f"{where}.media_type", _IMAGE_TYPES)
-        _image_data(_base64(source["data"], f"{where}.data"), media_type, where)
+        _image_data(shape.string(source["data"], f"{where}.data"), media_type, where)
 
 
 def _url(source: dict[str, Any], path: str) -> None:
@@ -101,20 +108,35 @@ def _base64(value: Any, path: str) -> bytes:
         raise invalid(f"{path}: invalid base64 data") from error
 
 
-def _image_data(data: bytes, media_type: str, path: str) -> None:
-    if not data:
+def _image_data(encoded: str, media_type: str, path: str) -> None:
+    """The size that counts is that of the base64 text."""
+    if not encoded:
         raise invalid(f"{path}: image cannot be empty")
-    if len(data) > _MAX_IMAGE_BYTES:
-        raise invalid(f"{path}: image exceeds 5 MB maximum: {len(data)} bytes > {_MAX_IMAGE_BYTES} bytes")
+    if len(encoded) > _MAX_IMAGE_CHARS:
+        raise invalid(f"{path}: image exceeds 5 MB maximum: {len(encoded)} bytes > {_MAX_IMAGE_CHARS} bytes")
+    data = _base64(encoded, f"{path}.data")
     found = _sniff(data)
     if found is None:
         raise invalid("Could not process image")
+    if max(pixels(data)) > MAX_PIXELS:
+        raise invalid(
+            f"{path}.data: At least one of the image dimensions exceed max allowed size: {MAX_PIXELS} pixels"
+        )
     if found != media_type:
         raise invalid(
             f"{path}.data: The image was specified using the {media_type} media type, but the image"
             " appears to be a"
             f" {found} image"
         )
+
+
+def pixels(data: bytes) -> tuple[int, int]:
+    """Returns width and height of a PNG or GIF; 0 for what these bytes do not say."""
+    if data.startswith(b"\x89PNG") and data[12:16] == b"IHDR":
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if data.startswith(b"GIF8"):
+        return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    return 0, 0
 
 
 def _sniff(data: bytes) -> str | None:
@@ -179,9 +201,13 @@ def _tool_use(block: dict[str, Any], path: str) -> None:
 
 
 def _thinking(block: dict[str, Any], path: str) -> None:
+    """See `_signed`, which knows the model."""
+
+
+def _signed(block: dict[str, Any], path: str, model: str) -> None:
     shape.keys(block, f"{path}.thinking", required=("type", "thinking", "signature"))
     text = shape.string(block["thinking"], f"{path}.thinking.thinking")
-    if not signature.fits(shape.string(block["signature"], f"{path}.thinking.signature"), text):
+    if not signature.fits(shape.string(block["signature"], f"{path}.thinking.signature"), text, model):
         raise invalid(f"{path}: Invalid `signature` in `thinking` block")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -51,7 +52,7 @@ _MAX_ITEMS = 100
 _MAX_GRAMMAR_BYTES = 100_000  # the real limit is on what a schema compiles to, and written nowhere
 
 
-class _Walk:
+class _ExampleWalk:
     """One pass over a schema: what its references start from, and how many nodes may still be visited."""
 
     def __init__(self, root: dict[str, Any]) -> None:
@@ -81,10 +82,58 @@ def check_format(value: Any, path: str) -> None:
     check_grammar(shape.mapping(given["schema"], f"{path}.schema"), f"{path}.schema")
 
 
+_AT_THE_ROOT = ("oneOf", "allOf", "anyOf")
+_PROPERTY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+_LISTS_OF_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_MAPS_OF_SCHEMAS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
+_SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+
+
+def check_input(schema: dict[str, Any], path: str) -> None:
+    """Refuse a tool's schema that the real API refuses for any tool."""
+    if any(key in schema for key in _AT_THE_ROOT):
+        raise invalid(f"{path}: input_schema does not support oneOf, allOf, or anyOf at the top level")
+    properties = schema.get("properties")
+    for name in properties if isinstance(properties, dict) else ():
+        if not _PROPERTY.fullmatch(name):
+            raise invalid(f"{path}.properties: Property keys should match pattern '^{_PROPERTY.pattern}$'")
+    if not _is_schema(schema, 0):
+        raise invalid(f"{path}: JSON schema is invalid. It must match JSON Schema draft 2020-12")
+
+
+def _is_schema(schema: Any, depth: int) -> bool:
+    """Whether a value is a schema of draft 2020-12, as far as the keywords go whose form older drafts had otherwise."""
+    if isinstance(schema, bool):
+        return True
+    if not isinstance(schema, dict) or depth > _MAX_DEPTH:
+        return False
+    kinds = schema.get("type", [])
+    required = schema.get("required", [])
+    return (
+        all(kind in _TYPES for kind in (kinds if isinstance(kinds, list) else [kinds]))
+        and isinstance(required, list)
+        and all(isinstance(name, str) for name in required)
+        and len(set(required)) == len(required)
+        and isinstance(schema.get("enum", []), list)
+        and isinstance(schema.get("$ref", ""), str)
+        and not any(isinstance(schema.get(key), bool | str) or schema.get(key, 0) is None for key in _NUMBERS)
+        and all(_is_schema(schema[key], depth + 1) for key in _SCHEMAS if key in schema)
+        and all(_are_schemas(schema[key], list, depth) for key in _LISTS_OF_SCHEMAS if key in schema)
+        and all(_are_schemas(schema[key], dict, depth) for key in _MAPS_OF_SCHEMAS if key in schema)
+    )
+
+
+def _are_schemas(value: Any, kind: type, depth: int) -> bool:
+    inner: list[Any] = list(value.values()) if isinstance(value, dict) else value
+    return isinstance(value, kind) and all(_is_schema(schema, depth + 1) for schema in inner)
+
+
 def check_grammar(root: dict[str, Any], path: str) -> None:
     """Refuse a schema that an answer, or a strict tool's input, cannot be held to."""
     try:
-        _check(root, path, _Walk(root), ())
+        _check(root, path, _ExampleWalk(root), ())
     except _MALFORMED as error:
         raise invalid(f"{path}: not a valid JSON schema ({error})") from error
     if len(msgspec.json.encode(root)) > _MAX_GRAMMAR_BYTES:
@@ -93,7 +142,7 @@ def check_grammar(root: dict[str, Any], path: str) -> None:
         )
 
 
-def _check(schema: Any, path: str, walk: _Walk, refs: tuple[str, ...]) -> None:
+def _check(schema: Any, path: str, walk: _ExampleWalk, refs: tuple[str, ...]) -> None:
     walk.visit(path)
     schema = shape.mapping(schema, path)
     if "$ref" in schema:
@@ -126,12 +175,12 @@ def example(schema: dict[str, Any]) -> Any:
         RefusedError: the schema makes no sense.
     """
     try:
-        return _example(schema, _Walk(schema), 0)
+        return _example(schema, _ExampleWalk(schema), 0)
     except _MALFORMED as error:
         raise invalid(f"input_schema: not a valid JSON schema ({error})") from error
 
 
-def _example(schema: Any, walk: _Walk, depth: int) -> Any:
+def _example(schema: Any, walk: _ExampleWalk, depth: int) -> Any:
     walk.visit("input_schema")
     if not isinstance(schema, dict) or depth > _MAX_DEPTH:
         return None
@@ -150,7 +199,7 @@ def _example(schema: Any, walk: _Walk, depth: int) -> Any:
     return _of_type(schema, walk, depth)
 
 
-def _merged(schema: dict[str, Any], walk: _Walk) -> dict[str, Any]:
+def _merged(schema: dict[str, Any], walk: _ExampleWalk) -> dict[str, Any]:
     """`schema` with its `allOf` folded in, one level."""
     merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
     for given in schema["allOf"]:
@@ -161,7 +210,7 @@ def _merged(schema: dict[str, Any], walk: _Walk) -> dict[str, Any]:
     return merged
 
 
-def _of_type(schema: dict[str, Any], walk: _Walk, depth: int) -> Any:
+def _of_type(schema: dict[str, Any], walk: _ExampleWalk, depth: int) -> Any:
     kind = schema.get("type", "object" if "properties" in schema else "string")
     if isinstance(kind, list):
         kind = kind[0] if kind else "null"

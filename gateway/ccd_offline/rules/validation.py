@@ -6,11 +6,12 @@ would have refused a wrong one. `messages` has the rules of the conversation its
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ccd_offline import models, tokens
 from ccd_offline.errors import RefusedError, invalid
-from ccd_offline.models import Model
+from ccd_offline.models import PretendedModel
 from ccd_offline.rules import messages, schemas, shape
 
 _REQUIRED = ("model", "messages")
@@ -63,9 +64,17 @@ _COUNT_OPTIONAL = frozenset(
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _MAX_CACHE_MARKS = 4
 _MAX_STRICT_TOOLS = 20
+_TELLING = {
+    "an email address": re.compile(r"[^\s@]+@[^\s@]+\.[A-Za-z]{2,}"),
+    "a phone number": re.compile(
+        r"\+\s*\d(?:[ ().-]*\d){6,}"
+        r"|(?<![\w-])\(?\d{2,4}\)?[ .-]{1,2}\d{2,4}(?:[ .-]\d{2,4}){1,3}(?![\w-])"
+        r"|(?<![\w-])\d{10,15}(?![\w-])"
+    ),
+}
 
 
-def check(body: Any, *, betas: frozenset[str] = frozenset(), counting: bool = False) -> Model:
+def check(body: Any, *, betas: frozenset[str] = frozenset(), counting: bool = False) -> PretendedModel:
     """Refuse a request that the real API would refuse.
 
     `betas` are the words of the `anthropic-beta` header; `counting` means count_tokens, which takes fewer
@@ -99,7 +108,7 @@ def thinks(body: dict[str, Any]) -> bool:
     return (body.get("thinking") or {}).get("type") in ("enabled", "adaptive")
 
 
-def _model(value: Any) -> Model:
+def _model(value: Any) -> PretendedModel:
     name = shape.string(value, "model")
     model = models.find(name)
     if model is None:
@@ -107,7 +116,7 @@ def _model(value: Any) -> Model:
     return model
 
 
-def _max_tokens(value: Any, model: Model) -> None:
+def _max_tokens(value: Any, model: PretendedModel) -> None:
     limit = model.max_output_tokens
     if shape.integer(value, "max_tokens", least=1) > limit:
         raise invalid(
@@ -133,7 +142,7 @@ def _system(body: dict[str, Any]) -> None:
             raise invalid("system: text content blocks must be non-empty")
 
 
-def _thinking(body: dict[str, Any], model: Model, betas: frozenset[str]) -> str:
+def _thinking(body: dict[str, Any], model: PretendedModel, betas: frozenset[str]) -> str:
     """The thinking mode in force: off, enabled or adaptive."""
     if "thinking" not in body:
         return "off"
@@ -167,7 +176,7 @@ def _budget(value: Any, body: dict[str, Any], betas: frozenset[str]) -> None:
         raise invalid("`max_tokens` must be greater than `thinking.budget_tokens`.")
 
 
-def _sampling(body: dict[str, Any], model: Model, thinking: str) -> None:
+def _sampling(body: dict[str, Any], model: PretendedModel, thinking: str) -> None:
     temperature = shape.number(body.get("temperature", 1), "temperature", least=0, most=1)
     top_p = shape.number(body.get("top_p", 1), "top_p", least=0, most=1)
     if "top_k" in body:
@@ -235,6 +244,7 @@ def _tool(tool: dict[str, Any], path: str) -> str:
         raise invalid(f"{path}.input_schema.type: Field required")
     if schema["type"] != "object":
         raise invalid(f"{path}.input_schema.type: Input should be 'object'")
+    schemas.check_input(schema, f"{path}.input_schema")
     if tool.get("strict"):
         schemas.check_grammar(schema, f"{path}.input_schema")
     if "description" in tool:
@@ -264,10 +274,19 @@ def _metadata(body: dict[str, Any]) -> None:
     metadata = shape.mapping(body.get("metadata", {}), "metadata")
     shape.keys(metadata, "metadata", optional=("user_id",))
     if metadata.get("user_id") is not None:
-        shape.string(metadata["user_id"], "metadata.user_id", limit=256)
+        _opaque(shape.string(metadata["user_id"], "metadata.user_id", limit=256))
 
 
-def _output_config(body: dict[str, Any], model: Model) -> None:
+def _opaque(user_id: str) -> None:
+    """It must not say who somebody is."""
+    for what, pattern in _TELLING.items():
+        if pattern.search(user_id):
+            raise invalid(
+                f"metadata.user_id: user_id appears to contain {what}. Please send a uuid or hash value instead"
+            )
+
+
+def _output_config(body: dict[str, Any], model: PretendedModel) -> None:
     if "stream" in body:
         shape.boolean(body["stream"], "stream")
     config = shape.mapping(body.get("output_config", {}), "output_config")
@@ -302,7 +321,7 @@ def _count_marks(blocks: Any) -> int:
     return marks + sum(_count_marks(block.get("content")) for block in known)
 
 
-def _fits(body: dict[str, Any], model: Model) -> None:
+def _fits(body: dict[str, Any], model: PretendedModel) -> None:
     prompt = tokens.of_request(body)
     if prompt > model.context_tokens:
         raise invalid(f"prompt is too long: {prompt} tokens > {model.context_tokens} maximum")

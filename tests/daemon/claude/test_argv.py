@@ -1,7 +1,7 @@
 import pytest
 
 from ccd_daemon.claude import argv
-from ccd_daemon.claude.login import LoginKind
+from ccd_daemon.claude.login import LoginKind, Mode
 
 
 def test_the_environment_is_an_enumerated_list() -> None:
@@ -56,6 +56,9 @@ def test_a_provider_finds_its_own_files_in_the_home_directory() -> None:
 
 
 def test_no_value_of_a_request_is_in_the_arguments() -> None:
-    assert all(isinstance(word, str) for word in argv.LEAN_ARGV)
-    assert "--disable-slash-commands" not in argv.LEAN_ARGV  # it would refuse the reset
-    assert argv.LEAN_ARGV[argv.LEAN_ARGV.index("--tools") + 1] == ""
+    for mode in Mode:
+        words = argv.worker_argv(mode)
+        assert all(isinstance(word, str) for word in words)
+        assert "--disable-slash-commands" not in words  # it would refuse the reset
+        assert words[words.index("--tools") + 1] == ""
+        assert ("--max-turns" in words) == (mode != Mode.REPLAY)  # there a turn goes on after a tool's result

@@ -26,7 +26,9 @@ def test_no_wake_up_is_lost() -> None:
                 spawner.refill_in(-0.009)
             return None
 
-        spawner = Spawner({}, config.read({"HOME": "/nonexistent"}), orders, lambda shelf, binding: None)
+        spawner = Spawner(
+            {}, config.read({"HOME": "/nonexistent"}), orders, lambda shelf, binding: None, lambda: None
+        )
         spawner.refill_in(0)
         async with asyncio.timeout(60):
             await done.wait()
@@ -43,7 +45,9 @@ def test_the_sooner_of_two_wake_ups_stays() -> None:
             looked.set()
             return None
 
-        spawner = Spawner({}, config.read({"HOME": "/nonexistent"}), orders, lambda shelf, binding: None)
+        spawner = Spawner(
+            {}, config.read({"HOME": "/nonexistent"}), orders, lambda shelf, binding: None, lambda: None
+        )
         spawner.refill_in(3600)
         spawner.refill_in(0)
         spawner.refill_in(3600)

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,7 @@ def refused(params: object) -> RpcError:
         ({"messages": "hello"}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages[0]"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
-        ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": ""}], "exact": True}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"text": "no type"}]}]}, "messages[0].content"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
         (HELLO | {"nonsense": 1}, "nonsense"),
@@ -94,47 +95,29 @@ def test_an_engine_turn_is_one_write_of_settings_and_a_dummy_line() -> None:
     assert script.rest == ()
     settings = flags["request"]["settings"]  # type: ignore[index]
     assert settings["model"] == "haiku"
-    variables = ("CLAUDE_CODE_EXTRA_BODY", "CLAUDE_CODE_DISABLE_THINKING", "CLAUDE_CODE_EFFORT_LEVEL")
-    assert set(settings["env"]) == set(variables)  # all of them every time, for they stay set
+    variables = ("EXTRA_BODY", "DISABLE_THINKING", "EFFORT_LEVEL", "DISABLE_EXPERIMENTAL_BETAS")
+    assert set(settings["env"]) == {
+        f"CLAUDE_CODE_{name}" for name in variables
+    }  # every time, for they stay set
     assert user["client_composed"] is True
     assert "hello" not in json.dumps(user)
 
 
-def test_a_replayed_history_waits_for_every_past_user_line() -> None:
-    chat = body.validate(
-        {
-            "system": "s",
-            "max_tokens": 7,
-            "temperature": 0.1,
-            "messages": [
-                {"role": "user", "content": "u1"},
-                {"role": "assistant", "content": "a1"},
-                {"role": "user", "content": "u2"},
-                {"role": "user", "content": "/clear @file"},
-            ],
-        }
-    )
-    script = body.replay_script(Wish(chat, None, ignored=("temperature",)), "r1", None)
-    first = lines(script.first)
-    assert [line["type"] for line in first] == ["control_request", "control_request", "user"]
-    assert first[0]["request"] == {"subtype": "initialize", "systemPrompt": ["s"]}
-    assert first[1]["request"]["settings"]["env"]["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == "7"  # type: ignore[index]
-    assert first[2]["shouldQuery"] is False
-    assert [[line["type"] for line in lines(step)] for step in script.rest] == [
-        ["assistant", "user"],
-        ["user"],
-    ]
-    last = lines(script.rest[-1])[0]
-    assert "shouldQuery" not in last
-    assert last["client_composed"] is True
-    assert script.ignored == ("temperature",)
-
-
-def test_replay_refuses_a_prefilled_answer() -> None:
-    chat = body.validate({"messages": [*HELLO["messages"], {"role": "assistant", "content": "Sure:"}]})
-    with pytest.raises(RpcError) as caught:
-        body.replay_script(Wish(chat, None), "r1", None)
-    assert caught.value.data["param"] == "messages[1].role"
+@pytest.mark.parametrize(
+    ("fields", "extra", "kept"),
+    [
+        ({}, {}, False),
+        ({"exact": True}, {}, False),
+        ({"exact": True}, {"context_management": {}}, True),
+        ({"exact": True}, {"context_management": {}, "betas": ["own"]}, False),
+        ({"exact": True, "messages": [*HELLO["messages"], {"role": "system", "content": "note"}]}, {}, True),
+    ],
+)
+def test_the_clis_betas_go_where_a_request_needs_them(fields: Any, extra: Any, kept: bool) -> None:
+    """With them the CLI sends whatever is refused a second time."""
+    script = body.engine_script(Wish(body.validate({**HELLO, **fields}), "haiku", extra), "r1", None)
+    env = lines(script.first)[0]["request"]["settings"]["env"]  # type: ignore[index]
+    assert env["CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS"] == ("" if kept else "1")
 
 
 LONG = "word " * 1000

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ccd_daemon.claude.login import Mode
-from ccd_daemon.request import body, exact, wish
+from ccd_daemon.request import body, exact, replay, wish
 from ccd_daemon.request.body import Wish
 from ccd_protocol.errors import Code, RpcError
 
@@ -27,7 +27,8 @@ def asked(fields: dict[str, Any], *, mode: Mode = Mode.FULL, betas: bool = True,
 
 def refusal(fields: dict[str, Any], **more: Any) -> str:
     with pytest.raises(RpcError) as caught:
-        body.script(more.get("mode", Mode.FULL), asked(fields, **more), "r")
+        made = asked(fields, **more)
+        replay.talk(made) if more.get("mode") == Mode.REPLAY else body.script(Mode.FULL, made, "r")
     assert caught.value.code is Code.BAD_PARAMS
     return str(caught.value.data["param"])
 
@@ -140,10 +141,11 @@ def test_replay_honours_the_effort_and_names_or_refuses_the_rest() -> None:
     user = CHAT | {"messages": [LONG]}
     extra = {"output_config": {"effort": "low", "task_budget": 1}, "context_management": {}}
     made = asked(user | {"extra_body": extra, "betas": ["a"], "temperature": 0.5}, mode=Mode.REPLAY)
-    assert made.ignored == ("temperature", "context_management", "output_config.task_budget", "betas")
-    assert '"effortLevel":"low"' in body.replay_script(made, "r", None).first.decode().replace(" ", "")
+    assert made.ignored == ("temperature", "betas", "context_management", "output_config.task_budget")
+    script = replay.script(made, replay.talk(made), "r", replay.Standing())
+    assert '"effortLevel":"low"' in script.first.decode().replace(" ", "")
     assert refusal(CHAT, mode=Mode.REPLAY) == "messages[1].role"
     assert refusal(user | {"extra_body": {"mcp_servers": [{}]}}, mode=Mode.REPLAY) == "mcp_servers"
     formatted = user | {"extra_body": {"output_config": {"format": {"type": "json_schema"}}}}
     assert refusal(formatted, mode=Mode.REPLAY) == "output_config.format"
-    assert refusal(user | {"tools": [SERVER_TOOL]}, mode=Mode.REPLAY) == "tools"
+    assert refusal(user | {"tools": [SERVER_TOOL]}, mode=Mode.REPLAY) == "tools[0].type"

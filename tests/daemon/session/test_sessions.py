@@ -537,4 +537,4 @@ def test_processes_that_share_a_configuration_start_one_after_the_other(tmp_path
             seen |= {row["profile"] for row in with_process}
         assert seen == {"chat", "session"}
         assert len(client.call("session.list", {})["sessions"]) == 2
-        wait_until(lambda: sum(row["state"] == "ready" for row in client.workers()["workers"]) == 2)
+        wait_until(lambda: client.status()["pool"]["spares"]["chat"] == 2)

@@ -1,7 +1,11 @@
+import ast
 from itertools import product
+from pathlib import Path
 
 import pytest
 
+import ccd_daemon
+from ccd_daemon.worker.actions import DO
 from ccd_daemon.worker.lifecycle import (
     CLOCK,
     ENDING,
@@ -33,7 +37,8 @@ ILLEGAL = {
         (Event.RELEASE, Event.RELEASE_RESET, Event.RELEASE_RETIRE),
     ),
     *product({State.BUSY, State.PARKED, State.CANCELLING}, (Event.RELEASE, Event.RELEASE_RESET)),
-    *product({State.SPAWNING, State.WARMING, State.READY, State.HELD, State.PARKED}, (Event.RESULT,)),
+    (State.PARKED, Event.RELEASE_RETIRE),
+    *product({State.SPAWNING, State.WARMING, State.READY, State.HELD}, (Event.RESULT,)),
     *product({State.SPAWNING, State.WARMING, State.REHEARSING}, (Event.CANCEL,)),
     *product({State.SPAWNING}, (Event.EOF, Event.BAD_FRAME, Event.RSS_HARD)),
 }
@@ -52,16 +57,18 @@ def test_every_pair_is_decided_exactly_once(state: State, event: Event) -> None:
         assert all(isinstance(action, Action) for action in actions)
 
 
-def test_ready_lists_change_only_by_offer_and_withdraw() -> None:
+def test_shelves_change_only_by_offer_shelve_and_withdraw() -> None:
     for (state, _), (next_state, actions) in TABLE.items():
         assert (Action.OFFER in actions) == (next_state is State.READY and state is not State.READY)
-        assert (Action.WITHDRAW in actions) == (state is State.READY and next_state is not State.READY)
+        assert (Action.SHELVE in actions) == (next_state is State.PARKED)
+        shelved = (State.READY, State.PARKED)
+        assert (Action.WITHDRAW in actions) == (state in shelved and next_state is not state)
 
 
 def test_an_open_turn_is_answered_before_its_process_is_ended_by_force() -> None:
     fails = {action for action in Action if action.name.startswith("FAIL")}
     for (state, event), (next_state, actions) in TABLE.items():
-        if state in (State.BUSY, State.PARKED, State.CANCELLING) and next_state in (
+        if state in (State.BUSY, State.CANCELLING) and next_state in (
             State.KILLING,
             State.DEAD,
         ):
@@ -89,8 +96,22 @@ def _can_reach_dead(start: State) -> bool:
     return False
 
 
-def test_every_action_is_used() -> None:
+def test_every_action_is_used_and_every_one_is_carried_out() -> None:
     assert {action for _, actions in TABLE.values() for action in actions} == set(Action)
+    assert set(DO) == set(Action)
+
+
+def test_every_event_is_fed_by_somebody() -> None:
+    """A row for an event that nobody feeds is a promise that nobody keeps."""
+    rooms = Path(ccd_daemon.__file__).parent
+    others = [file for file in rooms.rglob("*.py") if file.name != "lifecycle.py"]
+    fed = {
+        node.attr
+        for file in others
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Event"
+    }
+    assert fed >= {event.name for event in Event}
 
 
 def test_every_state_is_in_one_group() -> None:

@@ -55,7 +55,72 @@ def formatted(schema: Any) -> dict[str, Any]:
 
 ADAPTIVE = {"model": NEW, "thinking": {"type": "adaptive"}}
 BUDGET = {"thinking": {"type": "enabled", "budget_tokens": 2000}, "max_tokens": 4000}
-THOUGHT = {"type": "thinking", "thinking": "hm", "signature": signature.sign("hm")}
+THOUGHT = {"type": "thinking", "thinking": "hm", "signature": signature.sign("hm", OLD)}
+
+
+def png(width: int, height: int) -> str:
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(4) + b"IHDR" + size).decode()
+
+
+def shown(count: int, width: int = 1) -> dict[str, Any]:
+    source = {"type": "base64", "media_type": "image/png", "data": png(width, 1)}
+    return content(*({"type": "image", "source": source} for _ in range(count)))
+
+
+def schema(**keys: Any) -> dict[str, Any]:
+    return request(tools=[{"name": "f", "input_schema": {"type": "object", **keys}}])
+
+
+INVALID_SCHEMA = (
+    "tools.0.custom.input_schema: JSON schema is invalid. It must match JSON Schema draft 2020-12"
+)
+REFUSED_BY_ALL = [
+    (request(metadata={"user_id": "ann@example.com"}), "user_id appears to contain an email address"),
+    (request(metadata={"user_id": "me: ann.lee@mail.example.org."}), "appears to contain an email address"),
+    (request(metadata={"user_id": "+49 170 1234567"}), "user_id appears to contain a phone number"),
+    (request(metadata={"user_id": "(555) 123-4567"}), "user_id appears to contain a phone number"),
+    (schema(anyOf=[{"required": ["a"]}]), "does not support oneOf, allOf, or anyOf at the top level"),
+    (schema(allOf=[]), "does not support oneOf, allOf, or anyOf at the top level"),
+    (schema(properties={"a b": {}}), "Property keys should match pattern"),
+    (schema(properties={"a": {"minimum": 1, "exclusiveMinimum": True}}), INVALID_SCHEMA),
+    (schema(properties={"a": {"required": True}}), INVALID_SCHEMA),
+    (schema(properties={"a": {"type": "array", "items": [{}]}}), INVALID_SCHEMA),
+    (schema(properties={"a": {"anyOf": [{"type": "any"}]}}), INVALID_SCHEMA),
+    (schema(required=["a", "a"]), INVALID_SCHEMA),
+    (image(data="A" * ((5 << 20) + 4)), "image exceeds 5 MB maximum: 5242884 bytes > 5242880 bytes"),
+    (image(data=png(8001, 1)), "At least one of the image dimensions exceed max allowed size: 8000 pixels"),
+    (shown(21, 2001), "exceed max allowed size for many-image requests: 2000 pixels"),
+    (shown(101), "too many images and documents: 101 + 0 > 100"),
+    (
+        request(model="claude-opus-4-1", messages=[user("x"), assistant([THOUGHT, text()]), user("y")]),
+        "messages.1.content.0: Invalid `signature` in `thinking` block",
+    ),
+]
+ALLOWED_BY_ALL = [
+    *(
+        request(metadata={"user_id": who})
+        for who in ("user-12345678", "0f8fad5b-d9cb-469f-a165-70867728950e", "ann")
+    ),
+    schema(properties={"a.b-c_1": {"anyOf": [{"exclusiveMinimum": 1}, True], "items": {}}}, required=["a"]),
+    image(data=png(8000, 8000)),
+    shown(20, 2001),
+    shown(21, 2000),
+    shown(100),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), REFUSED_BY_ALL)
+def test_what_clients_of_other_apis_send_is_refused_as_the_real_api_does(body: Any, message: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        validation.check(body)
+    assert message in caught.value.message and caught.value.status == 400
+
+
+@pytest.mark.parametrize("body", ALLOWED_BY_ALL)
+def test_what_only_looks_like_it_is_not(body: Any) -> None:
+    validation.check(body)
+
 
 REFUSED = [
     ([], "body: Input should be a valid dictionary"),

@@ -85,6 +85,9 @@ class AdminMethods:
                 "waiting": pool.waiting,
                 "spares": {name: len(shelf.spares) for name, shelf in pool.shelves.items()},
                 "last_death": pool.last_death,
+                "bound": sum(1 for shelf in pool.shelves.values() for _ in shelf.bound),
+                "parked": sum(1 for shelf in pool.shelves.values() for _ in shelf.parked()),
+                **pool.recognition.report(),
             },
             counters=pool.counters | {"surplus_calls": surplus(pool)},
             memory={

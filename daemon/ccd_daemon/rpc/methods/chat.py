@@ -11,9 +11,10 @@ from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Profile
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.pool.shelf import LeaseWish
-from ccd_daemon.request import body, exact, structured, wish
-from ccd_daemon.request.body import Wish
-from ccd_daemon.request.thoughts import Thoughts
+from ccd_daemon.request import body, exact, replay, structured, wish
+from ccd_daemon.request.body import Script, Wish
+from ccd_daemon.request.replay import Standing, Talk
+from ccd_daemon.request.thoughts import Recalled, Signer, Thoughts, thinks_in_its_past, without_thinking
 from ccd_daemon.rpc.call import Call
 from ccd_daemon.rpc.methods import remembered
 from ccd_daemon.rpc.methods.conversation import check_id
@@ -22,9 +23,10 @@ from ccd_daemon.rpc.server import Server
 from ccd_daemon.rpc.tenancy import check_kept, tenant_of
 from ccd_daemon.store.answer_cache import key_of
 from ccd_daemon.store.conversations import ConversationStore
+from ccd_daemon.worker.lifecycle import State
 from ccd_daemon.worker.turn import Turn
 from ccd_daemon.worker.worker import Worker
-from ccd_protocol.choice import chosen
+from ccd_protocol.chat.choice import chosen
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult, Message
 
@@ -47,6 +49,8 @@ _REFUSED_SAMPLING = re.compile(
 _ALWAYS_THINKS = re.compile(r"\bthinking\.type\.disabled\b[^.]*\bnot supported\b")
 #: Said of the schemas of answers and strict tools, at a size that is written nowhere.
 _TOO_LARGE_A_GRAMMAR = re.compile(r"\bgrammar is too large\b|\bschema is too complex\b", re.IGNORECASE)
+_NO_PREFILL = re.compile(r"\bassistant message prefill\b", re.IGNORECASE)
+_FOREIGN_THINKING = re.compile(r"signature\W+in\W+thinking|thinking\W[^.]* cannot be modified", re.IGNORECASE)
 #: Others take one of the two, and many clients send both.
 _NOT_BOTH_SAMPLERS = re.compile(r"\btemperature\b\W+and\W+top_p\b[^.]*\bcannot both\b")
 
@@ -165,24 +169,27 @@ class ChatMethods:
         """One answer; asked again only while nothing of it has been passed on."""
         profile, model = self._resolve(chat)
         tenant = self._tenant(call, chat)
-        thoughtless = not chat.get("exact") and self._thoughts.restore(tenant, chat)
-        dropped: set[str] = set()
+        chat, named = wish.understood(chat, tenant)
+        dropped = set(named)
         tries = _LEASE_TRIES
         fallback = chat.get("fallback_model", self._profiles[profile].fallback_model)
-        fell_back = loose = False
+        fell_back = loose = bare = False
         while True:
             avoided = frozenset(self._refused.get(model, ()))
-            asked = self._wish(chat, model, avoided, thoughtless=thoughtless, loose=loose)
+            recalled = self._recall(tenant, model, chat, bare=bare)
+            asked = self._wish(recalled.chat, model, avoided, thoughtless=recalled.missing, loose=loose)
             dropped.update(asked.ignored)
             mode = self._pool.mode
-            worker = await self._pool.lease(profile, LeaseWish(tenant, body.binding_of(mode, asked.chat)))
+            talk = self._checked(mode, asked, tenant, profile)
+            worker = await self._pool.leases.lease(profile, _lease_wish(tenant, mode, asked, talk))
             try:
-                result, turn = await self._turn(call, worker, asked, streaming=streaming)
+                script = _script(worker, asked, talk)
+                result, turn = await self._turn(call, worker, asked, script, streaming=streaming)
                 result["ignored"] = sorted(dropped)
                 if fell_back:
                     result["fallback"] = True
                 self._pool.proven_modes.add(worker.mode)
-                self._thoughts.keep(tenant, turn.tool_call_ids, turn.thoughts)
+                self._thoughts.keep(tenant, Signer(model, result["model"]), turn.content)
                 return result, turn
             except _NeverSent as error:
                 tries -= 1
@@ -194,14 +201,31 @@ class ChatMethods:
                 if error.data.get("output_started"):
                     raise
                 if fallback and error.code in _FALL_BACK_ON:
-                    model, fallback, fell_back = fallback, None, True
+                    model, fallback, fell_back, bare = fallback, None, True, True
+                elif _FOREIGN_THINKING.search(error.message) and self._may_strip(chat, bare=bare):
+                    bare = True
+                    dropped.add("messages.thinking")
                 elif _TOO_LARGE_A_GRAMMAR.search(error.message) and not (loose or chat.get("strict")):
                     loose = True
                 elif not (self._learn(chat, model, avoided, error) or self._slower_mode(mode, error)):
                     raise
             finally:
                 call.feed_from(None)
-                self._pool.release(worker)
+                self._pool.leases.release(worker)
+
+    def _recall(self, tenant: str, model: str | None, chat: ChatParams, *, bare: bool) -> Recalled:
+        """The chat with its thinking, as far as it is the model's own; `bare` leaves out what the client sent."""
+        lost = bare and thinks_in_its_past(chat)
+        if lost:
+            chat = without_thinking(chat)
+        if chat.get("exact"):
+            return Recalled(chat, lost)
+        return self._thoughts.restore(tenant, model, wish.full_name(self._pool.models, model), chat)
+
+    @staticmethod
+    def _may_strip(chat: ChatParams, *, bare: bool) -> bool:
+        """Whether a refused signature is the client's, and the client may be answered without it."""
+        return not (bare or chat.get("exact") or chat.get("strict")) and thinks_in_its_past(chat)
 
     def _wish(
         self,
@@ -212,21 +236,26 @@ class ChatMethods:
         thoughtless: bool,
         loose: bool = False,
     ) -> Wish:
-        """What to ask, checked to be sendable before it costs a lease."""
+        """What to ask."""
         able = wish.abilities(self._pool.models, model)
-        mode = self._pool.mode
-        asked = wish.make(
+        return wish.make(
             chat,
             model,
             able,
-            mode=mode,
+            mode=self._pool.mode,
             refused=sorted(avoided),
             thoughtless=thoughtless,
             betas=self._betas,
             loose=loose,
         )
+
+    @staticmethod
+    def _checked(mode: Mode, asked: Wish, tenant: str, profile: str) -> Talk | None:
+        """Check that it can be sent, before it costs a lease; in mode `replay` what it is recognised by."""
+        if mode == Mode.REPLAY:
+            return replay.talk(asked, tenant, profile)
         body.script(mode, asked, "check")
-        return asked
+        return None
 
     def _learn(self, chat: ChatParams, model: str | None, avoided: Collection[str], error: RpcError) -> bool:
         """Note a sampling parameter that the API no longer takes for this model; True when it can be left out.
@@ -238,6 +267,8 @@ class ChatMethods:
             return False
         if _NOT_BOTH_SAMPLERS.search(error.message):
             name = wish.BOTH_SAMPLERS
+        elif _NO_PREFILL.search(error.message) and not chat.get("exact"):
+            name = wish.PREFILL
         elif _ALWAYS_THINKS.search(error.message) and "top_p" in chat and "thinking" not in chat:
             name = "top_p"  # it was for its sake that thinking was switched off
         else:
@@ -264,9 +295,8 @@ class ChatMethods:
         return True
 
     async def _turn(
-        self, call: Call, worker: Worker, asked: Wish, *, streaming: bool
+        self, call: Call, worker: Worker, asked: Wish, script: Script, *, streaming: bool
     ) -> tuple[ChatResult, Turn]:
-        script = body.script(worker.mode, asked, worker.controller.next_id(), worker.binding)
         try:
             turn = worker.turns.begin(script, asked.model or "", call.send if streaming else None)
         except RpcError as error:
@@ -278,7 +308,7 @@ class ChatMethods:
         except asyncio.CancelledError:
             worker.turns.abandon(RpcError(Code.CANCELLED))
             raise
-        self._pool.turn_took(result["duration_ms"] / 1000)
+        self._pool.leases.turn_took(result["duration_ms"] / 1000)
         return result, turn
 
     def _resolve(self, chat: ChatParams) -> tuple[str, str | None]:
@@ -299,6 +329,23 @@ class _NeverSent(Exception):
     def __init__(self, reason: RpcError) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def _lease_wish(tenant: str, mode: Mode, asked: Wish, talk: Talk | None) -> LeaseWish:
+    if talk is None:
+        return LeaseWish(tenant, body.binding_of(mode, asked.chat))
+    return LeaseWish(tenant, places=tuple(talk.places), parked_place=talk.parked_place)
+
+
+def _script(worker: Worker, asked: Wish, talk: Talk | None) -> Script:
+    if (talk is None) == (worker.mode == Mode.REPLAY):
+        why = f"meanwhile the backend has refused the mode that this was made for; in force is {worker.mode}"
+        raise _NeverSent(RpcError(Code.BUSY, why, {"retry_after_ms": 1000}))
+    request_id = worker.controller.next_id()
+    if talk is None:
+        return body.script(worker.mode, asked, request_id, worker.binding)
+    standing = Standing(worker.parking.place, worker.state is State.PARKED, worker.controller.unguarded())
+    return replay.script(asked, talk, request_id, standing)
 
 
 def _format_problem(chat: ChatParams, result: ChatResult, text: str) -> str | None:

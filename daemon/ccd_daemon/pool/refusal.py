@@ -1,0 +1,25 @@
+"""The words in which a caller is told that it gets no worker, and when it may come again. Pure."""
+
+from __future__ import annotations
+
+from ccd_daemon.pool.policy import refused_retry_ms
+from ccd_protocol.errors import Code, RpcError
+
+
+def busy(why: str, *, waiting: int, workers: int, turn_s: float) -> RpcError:
+    """Every worker is in use."""
+    retry_ms = refused_retry_ms(waiting, workers, turn_s)
+    return RpcError(Code.BUSY, f"every CLI process is busy: {why}", {"retry_after_ms": retry_ms})
+
+
+def cannot_spawn(reason: str | None, last_words: str, wait_s: float) -> RpcError:
+    """Processes end before they are ready; `last_words` is what the last one wrote to stderr."""
+    data: dict[str, object] = {"retry_after_ms": max(1000, int(wait_s * 1000))}
+    if last_words:
+        data["stderr_tail"] = last_words
+    return RpcError(Code.WORKER_SPAWN, f"the CLI cannot be started: {reason or 'unknown reason'}", data)
+
+
+def shutting_down() -> RpcError:
+    """The daemon is stopping."""
+    return RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})

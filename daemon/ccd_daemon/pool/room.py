@@ -1,0 +1,51 @@
+"""Makes room for another process, where there may be no more: who has to go.
+
+The one used longest ago goes first, and one at a time: what ends needs a moment to do so. A process that waits for a
+client's tool results goes last, when there is none that rests, and only for somebody who waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from ccd_daemon.pool.recognition import Miss, Recognition
+from ccd_daemon.pool.shelf import Shelf
+from ccd_daemon.worker.lifecycle import Event, State
+from ccd_daemon.worker.worker import Worker
+
+
+class Room:
+    """The room that the workers of some shelves take."""
+
+    def __init__(self, shelves: Collection[Shelf], recognition: Recognition) -> None:
+        self._shelves = shelves
+        self._recognition = recognition
+
+    def for_waiter(self, shelf: Shelf) -> None:
+        """End an idle worker that nobody waits for, or a parked one."""
+        if self._ending():
+            return
+        shelves = [other for other in self._shelves if other is shelf or not len(other.queue)]
+        idle = [worker for other in shelves for worker in other.idle()]
+        self._end_one(idle or [worker for other in shelves for worker in other.parked()])
+
+    def for_spare(self) -> None:
+        """End an idle worker that is bound to a conversation: without a spare each new one would wait for a start."""
+        if not self._ending():
+            idle = (worker for shelf in self._shelves for worker in shelf.idle())
+            self._end_one(worker for worker in idle if worker.parking.place is not None)
+
+    def for_the_host(self) -> None:
+        """End an idle worker, as the host is short of memory."""
+        self._end_one(worker for shelf in self._shelves for worker in shelf.idle())
+
+    def _ending(self) -> bool:
+        return any(worker.state is State.DRAINING for shelf in self._shelves for worker in shelf.workers)
+
+    def _end_one(self, workers: Iterable[Worker]) -> None:
+        worker = min(workers, key=lambda worker: worker.last_used, default=None)
+        if worker is None:
+            return
+        if worker.parking.place is not None:
+            self._recognition.left(worker.parking.place, Miss.EVICTED)
+        worker.feed(Event.STOP)

@@ -1,0 +1,105 @@
+"""The turns of a conversation as the CLI is to hear them, and whether they make sense. Pure.
+
+A client may split a turn into several messages (one for each tool result, say); the model API makes one of them, and so
+does `turns`. A call and its results must be neighbours: what contradicts itself is refused before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ccd_daemon.request.body import bad
+from ccd_protocol.methods import Message
+
+Block = dict[str, Any]
+
+#: What the model is told of a call that the client has left without a result, while others have one.
+NO_RESULT = "The client gave no result for this call."
+
+
+class Turn(NamedTuple):
+    """What one side said before the other spoke."""
+
+    role: str
+    blocks: list[Block]
+
+    @property
+    def calls(self) -> list[str]:
+        """The ids of its tool calls, in their order."""
+        return [str(block.get("id")) for block in self.blocks if block["type"] == "tool_use"]
+
+    @property
+    def results(self) -> dict[str, Block]:
+        """Its tool results by the id of their call."""
+        return {
+            str(block.get("tool_use_id")): block for block in self.blocks if block["type"] == "tool_result"
+        }
+
+
+def blocks_of(content: str | list[Block]) -> list[Block]:
+    """Content as blocks, whatever form it came in."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def turns(messages: Sequence[Message]) -> list[Turn]:
+    """The messages with neighbours of one role joined, and a word for every result that is missing beside others.
+
+    Raises:
+        RpcError: BAD_PARAMS, naming the message that contradicts what was said before it.
+    """
+    found: list[Turn] = []
+    for index, message in enumerate(messages):
+        _check_kinds(index, message)
+        blocks = blocks_of(message["content"])
+        if found and found[-1].role == message["role"]:
+            found[-1] = Turn(message["role"], [*found[-1].blocks, *blocks])
+        else:
+            found.append(Turn(message["role"], list(blocks)))
+        _check_results(index, found)
+    return [_completed(found, at) for at in range(len(found))]
+
+
+def _check_kinds(index: int, message: Message) -> None:
+    where = f"messages[{index}]"
+    if message["role"] not in ("user", "assistant"):
+        raise bad(f"{where}.role", "with this login (mode replay) there can be no system messages")
+    kinds = {block["type"] for block in blocks_of(message["content"])}
+    if message["role"] == "user" and "tool_use" in kinds:
+        raise bad(f"{where}.content", "a user message cannot call tools")
+    if message["role"] == "assistant" and "tool_result" in kinds:
+        raise bad(f"{where}.content", "an assistant message cannot have tool results")
+
+
+def _check_results(index: int, found: Sequence[Turn]) -> None:
+    """Check the newest turn, which the message with this index has begun or gone on with."""
+    turn, before = found[-1], found[-2].calls if len(found) > 1 else []
+    given = [str(block.get("tool_use_id")) for block in turn.blocks if block["type"] == "tool_result"]
+    for call in given:
+        if call not in before:
+            text = f"there is a result for the call {call[:80]!r}, which the message before it did not make"
+            raise bad(f"messages[{index}].content", text)
+        if given.count(call) > 1:
+            raise bad(f"messages[{index}].content", f"there are two results for the call {call[:80]!r}")
+    if len(set(turn.calls)) < len(turn.calls):
+        raise bad(f"messages[{index}].content", "two tool calls have the same id")
+    if turn.role == "assistant" and len(found) > 2 and found[-3].calls and not found[-2].results:
+        raise bad(f"messages[{index - 1}].content", "the tool calls before it have no results")
+
+
+def _completed(found: Sequence[Turn], at: int) -> Turn:
+    """A turn of results with a word for each that is missing, so that every call has one."""
+    turn = found[at]
+    calls = found[at - 1].calls if at and turn.role == "user" else []
+    if not calls:
+        return turn
+    given = turn.results
+    if not given:
+        raise bad("messages", "the last tool calls have no results")
+    missing = [
+        {"type": "tool_result", "tool_use_id": call, "is_error": True, "content": NO_RESULT}
+        for call in calls
+        if call not in given
+    ]
+    others = [block for block in turn.blocks if block["type"] != "tool_result"]
+    return Turn("user", [*given.values(), *missing, *others])

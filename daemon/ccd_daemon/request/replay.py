@@ -1,0 +1,203 @@
+"""A chat by documented knobs only (mode `replay`): what is written to a process, and what it knows already. Pure.
+
+System prompt and tools are given with `initialize`, once for a process's life. The history is typed in turn by turn;
+a process that has heard the beginning is told the rest alone, and one whose calls wait for their results gets these as
+the answers to its calls. What has no knob is named in `ignored`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ccd_daemon.claude import control
+from ccd_daemon.claude.login import Mode
+from ccd_daemon.request import chain, client_tools
+from ccd_daemon.request.body import Script, Wish, bad, initialize, system_texts
+from ccd_daemon.request.history import Turn, turns
+from ccd_protocol.chat.parameters import Fate, with_fate
+from ccd_protocol.methods import ChatParams
+
+#: What has no documented knob.
+IGNORES = with_fate(Fate.IGNORED, Mode.REPLAY)
+_ONE_CALL = "Call at most one tool in an answer."
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A conversation, as it is recognised.
+
+    Attributes:
+        root: whose it is, and all that a process cannot change: model, system prompt and tools; a place is
+            `owner:fixed:link`.
+        binding: the fields of `initialize`, as JSON.
+        links: one for each turn (`chain`).
+    """
+
+    root: str
+    binding: str
+    turns: Sequence[Turn]
+    links: Sequence[str]
+    results: tuple[client_tools.Result, ...] | None = (
+        None  # the last turn, where it can be given to a parked call
+    )
+
+    @property
+    def places(self) -> list[str]:
+        """Where a process may stand that has heard a part of this, the longest part first."""
+        heard = [link for turn, link in zip(self.turns, self.links, strict=True) if turn.role == "assistant"]
+        return [self.root + link for link in reversed(heard)]
+
+    @property
+    def parked_place(self) -> str | None:
+        """Where a process stands whose calls are answered by the last turn."""
+        return None if self.results is None else self.root + self.links[-2]
+
+    def heard(self, place: str | None) -> int:
+        """How many of the turns a process knows that stands there."""
+        if place is None or not place.startswith(self.root):
+            return 0
+        return self.links.index(place.removeprefix(self.root)) + 1
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a process is when a turn is written to it.
+
+    Attributes:
+        place: of the conversation that it has heard; None when it has heard nothing.
+        parked: it waits for the results of its calls.
+        env: variables that something else has changed meanwhile, and what they should be.
+    """
+
+    place: str | None = None
+    parked: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def talk(wish: Wish, *scope: str) -> Talk:
+    """What a wish is recognised by, checked to be writable.
+
+    Args:
+        scope: whose it is; nobody else's conversation has the same root.
+
+    Raises:
+        RpcError: BAD_PARAMS, for a history that contradicts itself, ends with an answer, or has no JSON form.
+    """
+    said = turns(wish.chat["messages"])
+    last = said[-1]
+    if last.role != "user":
+        where = f"messages[{len(wish.chat['messages']) - 1}].role"
+        raise bad(where, "with this login (mode replay) the last message must be the user's")
+    fields = {
+        "systemPrompt": system_texts(wish.chat.get("system")),
+        **client_tools.published(wish.chat.get("tools") or ()),
+    }
+    try:
+        binding = json.dumps(fields, allow_nan=False, ensure_ascii=False)
+        root = f"{chain.digest(scope)}:{chain.digest(wish.model, binding)}:"
+        return Talk(root, binding, said, chain.links(said), _results(said))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise bad("messages", f"the request has a value without a JSON form: {error}") from None
+
+
+def _results(said: Sequence[Turn]) -> tuple[client_tools.Result, ...] | None:
+    """The results of the last calls in the calls' order, where they are all that was said and can be passed on."""
+    given = said[-1].results
+    if not given or len(given) < len(said[-1].blocks):
+        return None
+    found = [client_tools.result(given[call]) for call in said[-2].calls]
+    return None if None in found else tuple(result for result in found if result is not None)
+
+
+def script(wish: Wish, conversation: Talk, request_id: str, standing: Standing) -> Script:
+    """What is written to a process for its next turn."""
+    ids = (request_id, f"{request_id}s", f"{request_id}t")
+    budget, thinking = _thinking(wish)
+    env = {
+        **standing.env,
+        "CLAUDE_CODE_DISABLE_THINKING": "" if thinking else "1",
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(wish.chat.get("max_tokens", "")),
+    }
+    effort = (wish.extra.get("output_config") or {}).get("effort")
+    heard = conversation.heard(standing.place)
+    # In a conversation that has begun, naming the model again would put a note about it before the next message.
+    model = msgspec.UNSET if heard else wish.model
+    head = b"" if heard else initialize(ids[1], conversation.binding)
+    head += control.flags(ids[0], env=env, model=model, effort=effort)
+    if budget is not None:
+        head += control.request(ids[2], "set_max_thinking_tokens", max_thinking_tokens=budget)
+    chunks = [b""] if standing.parked else _chunks(conversation.turns[heard:])
+    return Script(
+        head + chunks[0],
+        wish.ignored,
+        tuple(chunks[1:]),
+        frozenset(ids),
+        None if heard else ids[1],
+        conversation.binding,
+        place=(conversation.root, conversation.links[-1]),
+        results=conversation.results if standing.parked else None,
+        parks=bool(wish.chat.get("tools")),
+    )
+
+
+def _thinking(wish: Wish) -> tuple[int | None, bool]:
+    """The budget, where there is one, and whether to think at all."""
+    wanted = wish.extra.get("thinking") or wish.chat.get("thinking") or {}
+    budget = wanted.get("budget_tokens")
+    return (budget if isinstance(budget, int) else None), wanted.get("type") in ("enabled", "adaptive")
+
+
+def _chunks(said: Sequence[Turn]) -> list[bytes]:
+    """Lines between two acknowledgements: an answer, if there is one, and the user line that will be acknowledged.
+
+    Assistant lines are appended at once but user lines are queued, so every past user line waits for its
+    acknowledgement before the assistant line after it may be written.
+    """
+    chunks: list[bytes] = []
+    pending = b""
+    for at, turn in enumerate(said):
+        if turn.role == "assistant":
+            pending += control.assistant_history_line(turn.blocks)
+            continue
+        chunks.append(pending + control.user_line(_content(turn), query=at == len(said) - 1))
+        pending = b""
+    return chunks
+
+
+def _content(turn: Turn) -> str | list[dict[str, Any]]:
+    """A text alone as a text: it is what the CLI makes fewest words of."""
+    if len(turn.blocks) == 1 and set(turn.blocks[0]) == {"type", "text"}:
+        return str(turn.blocks[0]["text"])
+    return turn.blocks
+
+
+def choose_tools(chat: ChatParams, ignored: list[str]) -> None:
+    """Do what there are knobs for about `tool_choice`: publish fewer tools; the model is told the rest in words.
+
+    What can be disregarded by the model is named in `ignored`.
+    """
+    choice = chat.pop("tool_choice", None) or {"type": "auto"}
+    words = []
+    if choice["type"] == "none":
+        chat.pop("tools", None)
+        return
+    if choice["type"] == "tool":
+        chat["tools"] = [tool for tool in chat["tools"] if tool.get("name") == choice["name"]]
+        words.append(f"Your next answer must call the tool {choice['name']}.")
+    elif choice["type"] == "any":
+        words.append("Your next answer must call one of the tools.")
+    if words:
+        ignored.append("tool_choice")
+    if choice.get("disable_parallel_tool_use"):
+        words.append(_ONE_CALL)
+        ignored.append("tool_choice.disable_parallel_tool_use")
+    ignored += client_tools.lost(chat.get("tools") or ())
+    if words:
+        system = chat.get("system") or []
+        blocks = [{"type": "text", "text": system}] if isinstance(system, str) else list(system)
+        chat["system"] = [*blocks, {"type": "text", "text": " ".join(words)}]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ccd_daemon.request import history
+from ccd_protocol.errors import Code, RpcError
+
+CALL = {"type": "tool_use", "id": "c1", "name": "t", "input": {}}
+OTHER = {"type": "tool_use", "id": "c2", "name": "t", "input": {}}
+RESULT = {"type": "tool_result", "tool_use_id": "c1", "content": "r1"}
+OTHERS = {"type": "tool_result", "tool_use_id": "c2", "content": "r2"}
+
+
+def user(*blocks: Any) -> dict[str, Any]:
+    return {"role": "user", "content": blocks[0] if isinstance(blocks[0], str) else list(blocks)}
+
+
+def assistant(*blocks: Any) -> dict[str, Any]:
+    return {**user(*blocks), "role": "assistant"}
+
+
+def test_neighbours_of_one_role_are_one_turn() -> None:
+    found = history.turns([user("a"), user("b"), assistant(CALL, OTHER), user(OTHERS), user(RESULT)])  # type: ignore[list-item]
+    assert [turn.role for turn in found] == ["user", "assistant", "user"]
+    assert [block["text"] for block in found[0].blocks] == ["a", "b"]
+    assert found[1].calls == ["c1", "c2"]
+    assert found[2].results == {"c2": OTHERS, "c1": RESULT}
+
+
+def test_what_is_missing_beside_other_results_is_said_to_be_missing() -> None:
+    found = history.turns([user("a"), assistant(CALL, OTHER), user(OTHERS, {"type": "text", "text": "x"})])  # type: ignore[list-item]
+    given = found[-1].results
+    assert given["c2"] == OTHERS
+    assert given["c1"]["is_error"] is True
+    assert given["c1"]["content"] == history.NO_RESULT
+    assert found[-1].blocks[-1] == {"type": "text", "text": "x"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([user("a"), user(RESULT)], "messages[1].content"),  # a call that nobody made
+        ([user("a"), assistant(CALL), user(RESULT), user(RESULT)], "messages[3].content"),  # twice
+        ([user("a"), assistant(CALL), user(RESULT), assistant("b"), user(RESULT)], "messages[4].content"),
+        ([user("a"), assistant(CALL), user("b"), assistant("c"), user("d")], "messages[2].content"),
+        ([user("a"), assistant(CALL), user("b")], "messages"),  # no results at all
+        ([user("a"), assistant(CALL), assistant(CALL), user(RESULT)], "messages[2].content"),
+        ([user(CALL)], "messages[0].content"),
+        ([user("a"), assistant(RESULT), user("b")], "messages[1].content"),
+        ([user("a"), {"role": "system", "content": "b"}], "messages[1].role"),
+    ],
+)
+def test_a_history_that_contradicts_itself_is_refused(messages: Any, param: str) -> None:
+    with pytest.raises(RpcError) as caught:
+        history.turns(messages)
+    assert caught.value.code is Code.BAD_PARAMS
+    assert caught.value.data["param"] == param
