@@ -17,6 +17,9 @@ _EXTRA_OF = {
     "falcon": "gateway",
     "gunicorn": "gateway",
     "trio": "trio",
+    "dbos": "tasks",
+    "sqlalchemy": "tasks",
+    "standardwebhooks": "tasks",
 }
 
 
