@@ -23,6 +23,14 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)  # still without effect here, but the default in a program
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-documents",
+        action="store_true",
+        help="write the tables of the documents instead of checking them",
+    )
+
+
 @pytest.fixture(scope="session")
 def cli() -> Path:
     from fakes.stack import real_cli

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
 
 from ccd_cli.root import main
-from ccd_daemon import config
 from ccd_protocol.errors import Code
+from documents import TABLES, documents, written
 
 ROOT = Path(__file__).parents[1]
 
 
-def sections() -> dict[str, Any]:
-    found = {name: kind for name, kind in config.SECTIONS.items() if dataclasses.is_dataclass(kind)}
-    return {**found, "profiles.NAME": config.Profile}
+def test_tables_are_what_they_describe(request: pytest.FixtureRequest) -> None:
+    for path in documents():
+        text = path.read_text()
+        if request.config.getoption("--write-documents"):
+            path.write_text(written(text))
+        else:
+            assert text == written(text), f"{path}: run pytest tests/test_docs.py --write-documents"
 
 
-def settings_rows() -> list[str]:
-    rows = []
-    for section, kind in sections().items():
-        for field in dataclasses.fields(kind):
-            factory = field.default_factory
-            default = field.default if factory is dataclasses.MISSING else factory()
-            rows.append(f"| `{section}.{field.name}` | `{default}` | {field.metadata['help']} |")
-    return rows
-
-
-def test_every_setting_is_documented_with_its_default() -> None:
-    text = (ROOT / "docs" / "settings.md").read_text()
-    missing = [row for row in settings_rows() if row not in text]
-    assert not missing, "\n".join(missing)
-    documented = [line for line in text.splitlines() if line.startswith("| `")]
-    assert len(documented) == len(settings_rows())
+def test_every_table_stands_in_a_document() -> None:
+    text = "".join(path.read_text() for path in documents())
+    assert all(f"<!-- table: {name}," in text for name in TABLES)
 
 
 def commands(command: click.Command, path: str) -> list[tuple[str, click.Command]]:

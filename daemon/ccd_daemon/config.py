@@ -9,24 +9,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ccd_settings import compat
 from ccd_settings.paths import data_dir
-from ccd_settings.settings import SettingsError, config_path, load, socket_in_force
+from ccd_settings.settings import SettingsError, config_path, load, setting, socket_in_force
 
 MIB = 1024 * 1024
 _PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-
-
-def setting(default: Any, help: str, **bounds: Any) -> Any:
-    """A field with its help text and, for numbers, its bounds."""
-    metadata = {"help": help, **bounds}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)

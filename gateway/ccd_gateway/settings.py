@@ -5,154 +5,94 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ccd_gateway.names import model_name
 from ccd_settings import compat
 from ccd_settings.paths import data_dir
-from ccd_settings.settings import config_path, load, socket_in_force
+from ccd_settings.settings import config_path, load, setting, socket_in_force
 
 _BIND = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9_.-]*)):(?P<port>\d{1,5})")
 
 
 @dataclass(frozen=True)
 class GatewaySettings:
-    """How the gateway listens and what it admits; `help` in each field's metadata says what it is for."""
+    """How the gateway listens and what it admits."""
 
-    bind: str = field(
-        default="127.0.0.1:8080", metadata={"help": "HOST:PORT to listen on, or fd://N for an open socket"}
+    bind: str = setting("127.0.0.1:8080", "HOST:PORT to listen on, or fd://N for an open socket")
+    admin_bind: str | None = setting(
+        "127.0.0.1:8081", "HOST:PORT for /metrics, which are on no other address; empty: none"
     )
-    socket: Path | None = field(
-        default=None, metadata={"help": "the daemon's socket; by default where the daemon itself puts it"}
+    socket: Path | None = setting(None, "the daemon's socket; by default where the daemon itself puts it")
+    certfile: Path | None = setting(
+        None, "certificate chain (PEM) to serve HTTPS with; read again when it changes"
     )
-    certfile: Path | None = field(
-        default=None,
-        metadata={"help": "certificate chain (PEM) to serve HTTPS with; read again when it changes"},
+    keyfile: Path | None = setting(None, "its private key (PEM); default: it is in certfile too")
+    workers: int = setting(2, "gateway processes", min=1, max=64)
+    max_body_bytes: int = setting(32 << 20, "largest request body; more is 413", min=1024, max=1 << 30)
+    max_streams: int = setting(1000, "requests at a time in one worker; more is 503", min=1, max=10000)
+    keepalive_s: float = setting(15.0, "silence after which a stream gets a comment", min=0.05, max=3600)
+    allowed_hosts: list[str] = setting([], "further Host names to answer to; * for any")
+    allowed_origins: list[str] = setting([], "Origins of pages that may use the gateway (CORS); * for any")
+    request_timeout_s: float = setting(960.0, "longest time for one answer; more is 504", min=1, max=86400)
+    reconnect_wait_s: float = setting(10.0, "longest wait for a daemon that restarts", min=0, max=600)
+    responses_file: Path | None = setting(
+        None, "stored responses; default: responses.sqlite3 in the data directory"
     )
-    keyfile: Path | None = field(
-        default=None, metadata={"help": "its private key (PEM); default: it is in certfile too"}
+    stored_responses: int = setting(10_000, "responses kept for later requests", min=1, max=10_000_000)
+    stored_bytes: int = setting(512 << 20, "size of all of them together", min=1 << 20, max=1 << 40)
+    stored_s: float = setting(30 * 86400.0, "how long one is kept after its last use", min=60, max=1e9)
+    graceful_timeout_s: int = setting(30, "time that open requests get when stopping", min=0, max=3600)
+    model_map: dict[str, str] = setting(
+        {}, "models of other vendors' names; keys may hold * and ?, an exact name goes first"
     )
-    workers: int = field(default=2, metadata={"min": 1, "max": 64, "help": "gateway processes"})
-    max_body_bytes: int = field(
-        default=32 << 20, metadata={"min": 1024, "max": 1 << 30, "help": "largest request body; more is 413"}
+    die_with_parent: bool = setting(True, "stop when the process that started the gateway ends")
+
+    keys_file: Path | None = setting(
+        None, "API keys; default: the credential ccd-keys, else keys.json in the data directory"
     )
-    max_streams: int = field(
-        default=1000,
-        metadata={"min": 1, "max": 10000, "help": "requests at a time in one worker; more is 503"},
+    usage_file: Path | None = setting(
+        None, "what keys have used; default: usage.sqlite3 in the data directory"
     )
-    keepalive_s: float = field(
-        default=15.0,
-        metadata={"min": 0.05, "max": 3600, "help": "silence after which a stream gets a comment"},
+    require_keys: bool | None = setting(
+        None, "whether every request needs a key; default: as soon as there is one"
     )
-    allowed_hosts: list[str] = field(
-        default_factory=list, metadata={"help": "further Host names to answer to; * for any"}
+    insecure_no_auth: bool = setting(
+        False, "serve other machines without keys; something else guards the way"
     )
-    allowed_origins: list[str] = field(
-        default_factory=list, metadata={"help": "Origins of pages that may use the gateway (CORS); * for any"}
-    )
-    request_timeout_s: float = field(
-        default=960.0, metadata={"min": 1, "max": 86400, "help": "longest time for one answer; more is 504"}
-    )
-    reconnect_wait_s: float = field(
-        default=10.0, metadata={"min": 0, "max": 600, "help": "longest wait for a daemon that restarts"}
-    )
-    responses_file: Path | None = field(
-        default=None,
-        metadata={"help": "stored responses; default: responses.sqlite3 in the data directory"},
-    )
-    stored_responses: int = field(
-        default=10_000, metadata={"min": 1, "max": 10_000_000, "help": "responses kept for later requests"}
-    )
-    stored_bytes: int = field(
-        default=512 << 20, metadata={"min": 1 << 20, "max": 1 << 40, "help": "size of all of them together"}
-    )
-    stored_s: float = field(
-        default=30 * 86400.0,
-        metadata={"min": 60, "max": 1e9, "help": "how long one is kept after its last use"},
-    )
-    graceful_timeout_s: int = field(
-        default=30, metadata={"min": 0, "max": 3600, "help": "time that open requests get when stopping"}
-    )
-    model_map: dict[str, str] = field(
-        default_factory=dict,
-        metadata={"help": "models of other vendors' names; keys may hold * and ?, an exact name goes first"},
-    )
-    die_with_parent: bool = field(
-        default=True, metadata={"help": "stop when the process that started the gateway ends"}
+    header_timeout_s: float = setting(30.0, "longest time for a request's head; then 408", min=0.05, max=3600)
+    body_timeout_s: float = setting(60.0, "longest time for a request's body; then 408", min=0.05, max=3600)
+    access_log: Path | None = setting(
+        None, "file for one JSON line per request, without content; - is stderr"
     )
 
-    keys_file: Path | None = field(
-        default=None,
-        metadata={"help": "API keys; default: the credential ccd-keys, else keys.json in the data directory"},
+    allow_agent_without_key: bool = setting(
+        False, "let callers without a key have sessions, whose tools run as ccd's user"
     )
-    usage_file: Path | None = field(
-        default=None, metadata={"help": "what keys have used; default: usage.sqlite3 in the data directory"}
+    max_message_bytes: int = setting(
+        4 << 20, "largest message of a WebSocket's client", min=1024, max=1 << 30
     )
-    require_keys: bool | None = field(
-        default=None, metadata={"help": "whether every request needs a key; default: as soon as there is one"}
-    )
-    insecure_no_auth: bool = field(
-        default=False, metadata={"help": "serve other machines without keys; something else guards the way"}
-    )
-    header_timeout_s: float = field(
-        default=30.0,
-        metadata={"min": 0.05, "max": 3600, "help": "longest time for a request's head; then 408"},
-    )
-    body_timeout_s: float = field(
-        default=60.0,
-        metadata={"min": 0.05, "max": 3600, "help": "longest time for a request's body; then 408"},
-    )
-    access_log: Path | None = field(
-        default=None, metadata={"help": "file for one JSON line per request, without content; - is stderr"}
+    ping_s: float = setting(
+        20.0, "how often a WebSocket's client is asked whether it is there", min=0.05, max=3600
     )
 
-    allow_agent_without_key: bool = field(
-        default=False,
-        metadata={"help": "let callers without a key have sessions, whose tools run as ccd's user"},
+    allowed_roots: list[Path] = setting([], "directories whose files requests may name; default: none")
+    fetch_images: bool = setting(
+        False, "fetch images that chats name by http and https URLs, instead of leaving https to the API"
     )
-    max_message_bytes: int = field(
-        default=4 << 20,
-        metadata={"min": 1024, "max": 1 << 30, "help": "largest message of a WebSocket's client"},
+    fetch_networks: list[str] = setting(
+        [], "addresses and networks to fetch from although they are not public"
     )
-    ping_s: float = field(
-        default=20.0,
-        metadata={
-            "min": 0.05,
-            "max": 3600,
-            "help": "how often a WebSocket's client is asked whether it is there",
-        },
+    always_conversations: bool = setting(
+        False, "begin a conversation for every chat that names none, and answer with its id"
     )
-
-    allowed_roots: list[Path] = field(
-        default_factory=list, metadata={"help": "directories whose files requests may name; default: none"}
-    )
-    fetch_images: bool = field(
-        default=False,
-        metadata={
-            "help": "fetch images that chats name by http and https URLs, instead of leaving https to the API"
-        },
-    )
-    fetch_networks: list[str] = field(
-        default_factory=list,
-        metadata={"help": "addresses and networks to fetch from although they are not public"},
-    )
-    always_conversations: bool = field(
-        default=False,
-        metadata={"help": "begin a conversation for every chat that names none, and answer with its id"},
-    )
-    json_health: bool = field(
-        default=False, metadata={"help": "answer GET /health with JSON unless text/plain is asked for"}
-    )
-    flask_timeout_s: float = field(
-        default=60.0, metadata={"min": 1, "max": 3600, "help": "time for an answer of POST /api/claude-code"}
-    )
-    flask_max_retries: int = field(
-        default=3, metadata={"min": 0, "max": 10, "help": "times it is asked again when that can help"}
-    )
-    flask_requests_per_minute: int = field(
-        default=100, metadata={"min": 1, "max": 1000000, "help": "of one caller under /api; more are 429"}
+    json_health: bool = setting(False, "answer GET /health with JSON unless text/plain is asked for")
+    flask_timeout_s: float = setting(60.0, "time for an answer of POST /api/claude-code", min=1, max=3600)
+    flask_max_retries: int = setting(3, "times it is asked again when that can help", min=0, max=10)
+    flask_requests_per_minute: int = setting(
+        100, "of one caller under /api; more are 429", min=1, max=1000000
     )
 
     def __post_init__(self) -> None:
@@ -166,13 +106,9 @@ class GatewaySettings:
                 raise ValueError(
                     f"fetch_networks: expected addresses such as 127.0.0.1 or 10.0.0.0/8, got {network!r}"
                 ) from None
-        if re.fullmatch(r"fd://\d{1,6}", self.bind):
-            return
-        match = _BIND.fullmatch(self.bind)
-        if match is None or int(match["port"]) > 65535:
-            raise ValueError(f"bind: expected HOST:PORT, for example 127.0.0.1:8080, got {self.bind!r}")
-        if match["v6"]:
-            ipaddress.IPv6Address(match["v6"])
+        _check_address("bind", self.bind)
+        if self.admin_bind is not None:
+            _check_address("admin_bind", self.admin_bind)
 
     @property
     def bind_host(self) -> str | None:
@@ -206,6 +142,16 @@ class GatewaySettings:
     def responses_path(self, environ: Mapping[str, str]) -> Path:
         """The stored responses: the setting, else in the data directory."""
         return self.responses_file or data_dir(environ) / "responses.sqlite3"
+
+
+def _check_address(name: str, text: str) -> None:
+    if re.fullmatch(r"fd://\d{1,6}", text):
+        return
+    match = _BIND.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError(f"{name}: expected HOST:PORT, for example 127.0.0.1:8080, got {text!r}")
+    if match["v6"]:
+        ipaddress.IPv6Address(match["v6"])
 
 
 @dataclass(frozen=True)

@@ -12,53 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NotRequired, Required, TypedDict, get_origin, get_type_hints
 
-
-class Message(TypedDict):
-    """One turn of a conversation: role `user` or `assistant`; content is text or content blocks."""
-
-    role: str
-    content: str | list[dict[str, Any]]
-
-
-class CacheUse(TypedDict, total=False):
-    """How `chat.complete` may use the cache of answers, where the daemon has one (`cache.enabled`)."""
-
-    # what else the answer depends on, as the caller sees it; all other parameters count anyway
-    key: Required[str]
-    max_age_s: float  # an older answer will not do; 0 asks the model in any case
-    store: bool  # False does not keep the answer
-
-
-class ChatParams(TypedDict, total=False):
-    """Parameters of `chat.stream` and `chat.complete`. Absent keys mean the profile's or model's default."""
-
-    messages: Required[list[Message]]
-    profile: str
-    model: str
-    system: str | list[dict[str, Any]]
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    stop_sequences: list[str]
-    metadata: dict[str, Any]
-    service_tier: str
-    tools: list[dict[str, Any]]  # name, description, input_schema; the caller runs them
-    tool_choice: dict[str, Any]  # type auto, any, tool (with name) or none; disable_parallel_tool_use
-    # none, minimal, low, medium, high, xhigh or max: how much to think, whatever the model calls it
-    effort: str
-    thinking: dict[str, Any]  # the Messages API's own field, instead of effort
-    # {"type": "json_schema", "schema": {…}} or {"type": "json_object"}; checked, repaired once
-    format: dict[str, Any]
-    # asked when the model is overloaded or does not exist; None: not even the profile's
-    fallback_model: str | None
-    exact: bool  # the model API's own form: nothing is added or fitted, system notes may stand among the messages
-    extra_body: dict[str, Any]  # with exact: further keys of the model API's request
-    betas: list[str]  # with exact: the anthropic-beta header
-    strict: bool  # refuse the call instead of ignoring a parameter
-    conversation_id: str  # continue this stored conversation; created at first use
-    tenant: str  # only peers that may speak for others (the gateway) can set it
-    cache: CacheUse  # chat.complete only; without it an answer is neither taken from the cache nor kept
+from ccd_protocol.chat.parameters import CacheUse as CacheUse  # noqa: PLC0414 - part of the catalogue
+from ccd_protocol.chat.parameters import ChatParams as ChatParams  # noqa: PLC0414 - part of the catalogue
+from ccd_protocol.chat.parameters import Message as Message  # noqa: PLC0414 - part of the catalogue
 
 
 class Usage(TypedDict, total=False):

@@ -26,7 +26,16 @@ from ccd_settings.paths import socket_path
 from ccd_settings.toml_lines import lines_of
 from ccd_settings.values import PREFIX, RawText, SettingsError, Where, convert, from_json, shown
 
-__all__ = ["MAX_FILE_BYTES", "PREFIX", "SPECIAL", "SettingsError", "config_path", "load", "socket_in_force"]
+__all__ = [
+    "MAX_FILE_BYTES",
+    "PREFIX",
+    "SPECIAL",
+    "SettingsError",
+    "config_path",
+    "load",
+    "setting",
+    "socket_in_force",
+]
 
 # Variables that belong to no section: where the socket is, and where the settings file is.
 SPECIAL = frozenset({"CCD_SOCKET", "CCD_CONFIG"})
@@ -86,6 +95,14 @@ def socket_in_force(environ: Mapping[str, str], toml_path: Path | None) -> Path:
         named = server.get("socket") if isinstance(server, dict) else None
         where = Where(str(toml_path), where.path)
     return Path(convert(Path, named, where, {})) if named else socket_path(environ)
+
+
+def setting(default: Any, help: str, **bounds: Any) -> Any:
+    """A field of a section: its default, a help text for the documents, and `min`, `max` or `secret`."""
+    metadata = {"help": help, **bounds}
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def load(

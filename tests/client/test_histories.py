@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ccd_client.messages import chat_params, chat_request, conversation
+from ccd_protocol.chat.history import MISSING_RESULT, OPENING
 from ccd_protocol.errors import RpcError
-from ccd_protocol.history import MISSING_RESULT, OPENING
 
 Json = dict[str, Any]
 

@@ -14,8 +14,8 @@ import openai
 import pytest
 
 from ccd_client import Client
+from ccd_protocol.chat.history import MISSING_RESULT
 from ccd_protocol.errors import Code, RpcError
-from ccd_protocol.history import MISSING_RESULT
 from fakes.stack import Api, Stack, alive, running_stack, wait_until
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -56,25 +55,6 @@ def test_sources_of_settings(tmp_path: Path) -> None:
 def test_daemon_socket() -> None:
     assert GatewaySettings(socket=Path("/a")).daemon_socket({"CCD_SOCKET": "/b"}) == Path("/a")
     assert GatewaySettings().daemon_socket({"CCD_SOCKET": "/b"}) == Path("/b")
-
-
-def test_readme_documents_every_setting_with_its_default() -> None:
-    readme = (Path(__file__).parents[2] / "gateway" / "README.md").read_text()
-    block = readme.split("```toml\n", 1)[1].split("```", 1)[0]
-    table = tomllib.loads(block)["gateway"]
-    defaults = GatewaySettings()
-    expected = {field.name: getattr(defaults, field.name) for field in fields(GatewaySettings)}
-    expected |= {  # examples, for their defaults are searches, or cannot be written
-        "socket": "/run/ccd/ccd.sock",
-        "certfile": "/etc/ccd/chain.pem",
-        "keyfile": "/etc/ccd/key.pem",
-        "keys_file": "/var/lib/ccd/keys.json",
-        "usage_file": "/var/lib/ccd/usage.sqlite3",
-        "responses_file": "/var/lib/ccd/responses.sqlite3",
-        "require_keys": True,
-        "access_log": "/var/log/ccd/access.log",
-    }
-    assert table == expected
 
 
 def test_the_model_map() -> None:

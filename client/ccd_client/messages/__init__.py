@@ -2,7 +2,7 @@
 
 The wire takes the shape of the Messages API, where the system prompt stands apart and only `user` and
 `assistant` turns follow. Turns stay turns; nothing is flattened into text. `reader` reads one message after the
-other, in whichever API's words, and `ccd_protocol.history` makes of them a history that the model API takes. What
+other, in whichever API's words, and `ccd_protocol.chat.history` makes of them a history that the model API takes. What
 cannot be carried is refused with the path of the parameter, before it costs a call; what is left out or changed is
 listed in `Conversation.ignored`.
 """
@@ -16,7 +16,7 @@ from ccd_client.content import check_text, refuse
 from ccd_client.messages.picture import check_number
 from ccd_client.messages.reader import Reader
 from ccd_client.tools import tool_use, wire_format
-from ccd_protocol.history import mended
+from ccd_protocol.chat.history import mended
 from ccd_protocol.methods import ChatParams, Message
 
 SystemPrompt = str | list[dict[str, Any]]

@@ -8,7 +8,7 @@ from typing import Any
 from ccd_client.content import Block, check_text, name_unknown, refuse, shown
 from ccd_client.messages.arguments import object_of
 from ccd_client.messages.media import document_block, file_block, image_block, source_block
-from ccd_protocol.history import Piece
+from ccd_protocol.chat.history import Piece
 
 _TEXTS = ("text", "input_text", "output_text")
 _MEDIA = ("image_url", "input_image", "image", "file", "input_file", "document")

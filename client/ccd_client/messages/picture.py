@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ccd_client.content import Block, refuse
-from ccd_protocol.history import Turn
+from ccd_protocol.chat.history import Turn
 
 MAX_IMAGES = 600  # in a request; of models with a short context fewer, as the API says then
 MAX_PIXELS = 8000  # of an edge

@@ -1,7 +1,7 @@
 """Reads messages one by one, in OpenAI's words or the Messages API's, as turns of content blocks. Pure.
 
 Each message is judged alone here; what they are to each other (which result belongs to which call, what may follow
-what) is the matter of `ccd_protocol.history`.
+what) is the matter of `ccd_protocol.chat.history`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from ccd_client.content import Block, name_unknown, refusal, refuse
 from ccd_client.messages.arguments import object_of
 from ccd_client.messages.parts import content, pieces
-from ccd_protocol.history import Piece, Turn
+from ccd_protocol.chat.history import Piece, Turn
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _COMMON = frozenset({"role", "content"})

@@ -11,29 +11,26 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
 
 from ccd_daemon.claude import control
 from ccd_daemon.claude.login import Mode
+from ccd_protocol.chat.parameters import PARAMETERS, Fate, with_fate
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatParams
 
-#: Parameters that go into the API request under their own names.
-_BODY_KEYS = (
-    *("messages", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "metadata"),
-    *("service_tier", "tools", "tool_choice", "thinking"),
-)
+#: Parameters that go into the API request under their own names; the system prompt is made into blocks first.
+_BODY_KEYS = tuple(name for name in with_fate(Fate.BODY, Mode.FULL) if name != "system")
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TOOL_CHOICES = ("auto", "any", "tool", "none")
 _MAX_TOOLS = 1000
 _MAX_CACHE_MARKS = 4
 _CACHEABLE_CHARS = 4096  # about 1,024 tokens, the least that the API caches
 _UNMARKABLE = ("thinking", "redacted_thinking")
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+EFFORTS = PARAMETERS["effort"].one_of
 FORMATS = ("json_schema", "json_object")
-_KNOWN = frozenset(get_type_hints(ChatParams))
 _MAX_NAME_CHARS = 200
 
 
@@ -46,7 +43,7 @@ def validate(params: object) -> ChatParams:
     if not isinstance(params, dict):
         raise bad("", "the parameters of a chat are a map")
     for key in params:
-        if key not in _KNOWN:
+        if key not in PARAMETERS:
             raise bad(str(key)[:80], f"there is no parameter {str(key)[:80]!r}, or it is not supported yet")
     if "messages" not in params:
         raise bad("messages", "messages is missing")
@@ -60,7 +57,7 @@ def validate(params: object) -> ChatParams:
     _check_ranges(chat)
     _check_messages(chat)
     _check_tools(chat)
-    _check_reasoning(chat)
+    _check_format(chat)
     if chat.get("exact"):
         chat["messages"] = params["messages"]  # with the keys that the conversion does not know
     return chat
@@ -77,14 +74,14 @@ def _check_names(chat: ChatParams) -> None:
 
 
 def _check_ranges(chat: ChatParams) -> None:
-    if "max_tokens" in chat and chat["max_tokens"] < 1:
-        raise bad("max_tokens", "max_tokens must be at least 1")
-    if "temperature" in chat and not 0 <= chat["temperature"] <= 1:
-        raise bad("temperature", "temperature must be from 0 to 1")
-    if "top_p" in chat and not 0 <= chat["top_p"] <= 1:
-        raise bad("top_p", "top_p must be from 0 to 1")
-    if "top_k" in chat and chat["top_k"] < 0:
-        raise bad("top_k", "top_k must not be negative")
+    given = {name: parameter for name, parameter in PARAMETERS.items() if name in chat}
+    for name, parameter in given.items():
+        value = chat[name]  # type: ignore[literal-required]
+        if (parameter.one_of or isinstance(value, int | float)) and (wrong := parameter.wrong(value)):
+            raise bad(name, wrong)
+        for other in parameter.excludes:
+            if other in chat:
+                raise bad(name, f"give either {name} or {other}")
     for index, stop in enumerate(chat.get("stop_sequences", [])):
         if not stop:
             raise bad(f"stop_sequences[{index}]", "a stop sequence must not be empty")
@@ -136,11 +133,7 @@ def _check_tools(chat: ChatParams) -> None:
         raise bad("tool_choice.name", "tool_choice names a tool that is not in tools")
 
 
-def _check_reasoning(chat: ChatParams) -> None:
-    if "effort" in chat and chat["effort"] not in EFFORTS:
-        raise bad("effort", f"effort is one of {', '.join(EFFORTS)}")
-    if "effort" in chat and "thinking" in chat:
-        raise bad("effort", "give either effort or thinking")
+def _check_format(chat: ChatParams) -> None:
     answer_format = chat.get("format")
     if answer_format is None:
         return

@@ -6,11 +6,12 @@ What a login cannot carry is named in `ignored` when the answer means the same w
 from __future__ import annotations
 
 import re
-from typing import Any, get_type_hints
+from typing import Any
 
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import replay
 from ccd_daemon.request.body import Wish, bad
+from ccd_protocol.chat.parameters import PARAMETERS
 from ccd_protocol.methods import ChatParams
 
 _BETA = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -18,7 +19,7 @@ _MAX_BETAS = 64
 _LONG_CONTEXT = "context-1m-2025-08-07"
 _MAX_KEYS = 64
 #: What `extra_body` must not be used for: it has a parameter, or it is the CLI's.
-_RESERVED = frozenset(get_type_hints(ChatParams)) | {"stream", "anthropic_beta"}
+_RESERVED = PARAMETERS.keys() | {"stream", "anthropic_beta"}
 #: Keys of `extra_body` without which the answer would be another.
 _REPLAY_REFUSES = ("output_format", "mcp_servers", "container")
 
@@ -29,7 +30,7 @@ def check(chat: ChatParams) -> None:
     Raises:
         RpcError: BAD_PARAMS.
     """
-    for key in ("extra_body", "betas"):
+    for key in (name for name, parameter in PARAMETERS.items() if parameter.needs == "exact"):
         if key in chat and not chat.get("exact"):
             raise bad(key, f"{key} needs exact")
     if len(chat.get("extra_body", ())) > _MAX_KEYS:

@@ -15,13 +15,15 @@ from typing import Any
 import msgspec
 
 from ccd_daemon.claude import control
+from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import chain, client_tools
 from ccd_daemon.request.body import Script, Wish, bad, initialize, system_texts
 from ccd_daemon.request.history import Turn, turns
+from ccd_protocol.chat.parameters import Fate, with_fate
 from ccd_protocol.methods import ChatParams
 
 #: What has no documented knob.
-IGNORES = ("temperature", "top_p", "top_k", "stop_sequences", "metadata", "service_tier")
+IGNORES = with_fate(Fate.IGNORED, Mode.REPLAY)
 _ONE_CALL = "Call at most one tool in an answer."
 
 

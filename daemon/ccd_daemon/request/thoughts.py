@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from ccd_protocol.history import original_id
+from ccd_protocol.chat.history import original_id
 from ccd_protocol.methods import ChatParams, Message
 
 Block = dict[str, Any]

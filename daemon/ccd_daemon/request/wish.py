@@ -17,7 +17,7 @@ from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import exact, replay, tool_schema
 from ccd_daemon.request.answer_schema import expressible, reduced
 from ccd_daemon.request.body import EFFORTS, Wish, bad
-from ccd_protocol.history import mended, turns_of
+from ccd_protocol.chat.history import mended, turns_of
 from ccd_protocol.methods import ChatParams, Message
 
 _JSON_ONLY = "Answer with one JSON object and nothing else: no prose around it, no code fence."

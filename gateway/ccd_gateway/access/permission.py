@@ -1,7 +1,7 @@
 """Which profile and model a call is for, and whether its key may use them.
 
 The daemon reads `profile/model` and a bare profile's name out of `model`. A call with a key is resolved here by the
-same rule first (`ccd_protocol.choice`) and sent with both named, so that nothing is left to be read differently.
+same rule first (`ccd_protocol.chat.choice`) and sent with both named, so that nothing is left to be read differently.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ccd_gateway.access.keyfile import ANY, Key
-from ccd_protocol.choice import DEFAULT_MODEL, chosen
+from ccd_protocol.chat.choice import DEFAULT_MODEL, chosen
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatParams, ModelsResult, ProfileModels
 

@@ -8,12 +8,9 @@ from typing import Any, NamedTuple
 
 from ccd_gateway.anthropic.schema import MessagesRequest
 from ccd_gateway.errors import bad_request
+from ccd_gateway.surface.given import given
+from ccd_protocol.chat.parameters import Surface, names_in
 
-#: Parameters that a call has under the same names.
-_SAME = (
-    *("messages", "system", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences"),
-    *("tools", "tool_choice", "thinking", "metadata", "service_tier"),
-)
 #: Parameters that go into the model API's request without ccd having a word for them.
 _FURTHER = (
     *("output_config", "output_format", "context_management", "container", "mcp_servers"),
@@ -58,7 +55,7 @@ def to_params(request: MessagesRequest, betas: Betas) -> dict[str, Any]:
         request: what was asked.
         betas: what its header asks for.
     """
-    params: dict[str, Any] = {name: getattr(request, name) for name in _SAME}
+    params = given(Surface.MESSAGES, request, names_in(Surface.MESSAGES).keys() - {"model"})
     params["extra_body"] = _given({name: getattr(request, name) for name in _FURTHER}) or None
     params["betas"] = betas.asked or None
     return {"exact": True, **_given(params)}

@@ -67,8 +67,8 @@ def ignored_names(request: ChatRequest, unknown: Iterable[str]) -> list[str]:
         for name, inert in _NEVER_HONOURED.items()
         if (value := getattr(request, name)) is not None and not inert(value)
     ]
-    names += ["functions"] if request.functions and not request.legacy else []
-    if request.function_call is not None and not request.legacy:
+    names += ["functions"] if request.functions and not request.functions_form else []
+    if request.function_call is not None and not request.functions_form:
         names += [] if request.function_call in ("none", "auto") else ["function_call"]
     if request.temperature is not None and request.temperature > 1:
         names.append("temperature")

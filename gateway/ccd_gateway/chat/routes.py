@@ -109,7 +109,7 @@ class ChatCompletions(Surface[ChatJob]):
             created=int(time.time()),
             model=job.request.model,
             fingerprint=FINGERPRINT,
-            legacy=job.request.legacy,
+            functions_form=job.request.functions_form,
         )
         if job.conversation_id is not None:
             body["conversation_id"] = job.conversation_id
@@ -122,7 +122,7 @@ class ChatCompletions(Surface[ChatJob]):
 
     def in_clients_words(self, job: ChatJob, error: RpcError) -> RpcError:
         """Under OpenAI's names."""
-        return in_clients_words(error, legacy=job.request.legacy)
+        return in_clients_words(error, functions_form=job.request.functions_form)
 
 
 def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettings) -> ChatJob:
@@ -149,7 +149,7 @@ class ChatWriter:
     def __init__(self, job: ChatJob, *, include_usage: bool) -> None:
         completion_id, created = _completion_id(), int(time.time())
         self._include_usage = include_usage
-        self._legacy = job.request.legacy
+        self._functions_form = job.request.functions_form
         self._choices = [
             ChunkWriter(
                 completion_id,
@@ -158,7 +158,7 @@ class ChatWriter:
                 FINGERPRINT,
                 include_usage=include_usage,
                 choice=choice,
-                legacy=job.request.legacy,
+                functions_form=job.request.functions_form,
                 conversation_id=job.conversation_id,
             )
             for choice in range(job.n)
@@ -182,7 +182,7 @@ class ChatWriter:
 
     def in_clients_words(self, error: RpcError) -> RpcError:
         """Under OpenAI's names."""
-        return in_clients_words(error, legacy=self._legacy)
+        return in_clients_words(error, functions_form=self._functions_form)
 
     async def fail(self, error: ApiError) -> bytes:
         """An event that every client reports."""
@@ -191,7 +191,7 @@ class ChatWriter:
 
 def _end(writer: ChunkWriter, result: Mapping[str, Any]) -> bytes:
     refusal = writer.refusal(REFUSED) if result.get("stop_reason") == "refusal" else b""
-    return refusal + writer.finish(finish_reason(result, legacy=writer.legacy))
+    return refusal + writer.finish(finish_reason(result, functions_form=writer.functions_form))
 
 
 def _completion_id() -> str:

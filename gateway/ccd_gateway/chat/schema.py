@@ -60,7 +60,7 @@ class ChatRequest(Struct, kw_only=True):
     verbosity: str | None = None
 
     @property
-    def legacy(self) -> bool:
+    def functions_form(self) -> bool:
         """Whether it uses the deprecated `functions`, which count only where there are no `tools`."""
         return bool(self.functions) and not self.tools
 

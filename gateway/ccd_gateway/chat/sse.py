@@ -38,11 +38,11 @@ class ChunkWriter:
         fingerprint: `system_fingerprint`.
         include_usage: whether chunks have a `usage` key, null until the last.
         choice: which of `n` answers.
-        legacy: tool calls have the deprecated form of one `function_call`.
+        functions_form: tool calls have the deprecated form of one `function_call`.
         conversation_id: in the first and the last chunk, where the answer belongs to a conversation.
     """
 
-    __slots__ = ("_delta", "_end", "_legacy", "_named", "_open", "_start_bytes")
+    __slots__ = ("_delta", "_end", "_functions_form", "_named", "_open", "_start_bytes")
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class ChunkWriter:
         *,
         include_usage: bool,
         choice: int = 0,
-        legacy: bool = False,
+        functions_form: bool = False,
         conversation_id: str | None = None,
     ) -> None:
         head = {
@@ -69,13 +69,13 @@ class ChunkWriter:
         self._end = _END_WITH_USAGE if include_usage else _END
         self._delta = start + b'{"index":%d,"delta":' % choice
         self._open = _OPEN_WITH_USAGE if include_usage else _OPEN
-        self._legacy = legacy
+        self._functions_form = functions_form
         self._named = b"" if conversation_id is None else b',"conversation_id":' + _json(conversation_id)
 
     @property
-    def legacy(self) -> bool:
+    def functions_form(self) -> bool:
         """Whether tool calls have the deprecated form."""
-        return self._legacy
+        return self._functions_form
 
     def chunks(self, deltas: list[Delta]) -> bytes:
         """The chunks for pieces of the answer."""
@@ -112,7 +112,7 @@ class ChunkWriter:
 
     def _call(self, delta: Delta) -> bytes:
         """The first fragment of a call has its id and name, the later ones neither: all clients take that."""
-        if self._legacy:
+        if self._functions_form:
             return self._function_call(delta)
         if delta.kind == CALL:
             function = b'{"name":%b,"arguments":""}' % _json(delta.name)

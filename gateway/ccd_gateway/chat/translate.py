@@ -14,26 +14,21 @@ from ccd_client.tools import legacy_choice, legacy_tools
 from ccd_gateway.answer.lines import REFUSED
 from ccd_gateway.chat.schema import ChatRequest
 from ccd_gateway.errors import bad_request
+from ccd_gateway.surface.given import end_user, given, in_words_of
+from ccd_protocol.chat.parameters import Surface, names_in
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatAnswer, Usage
 
 _MAX_STOPS = 64
 
-# The daemon's name for a parameter: the one that an OpenAI client used.
-_CLIENTS_NAMES = {
-    "stop_sequences": "stop",
-    "effort": "reasoning_effort",
-    "format": "response_format",
-    "metadata": "user",
-}
 _CLIENTS_PATHS = [
     (re.compile(r"tools\[(\d+)\]\.name"), r"tools[\1].function.name"),
     (re.compile(r"tools\[(\d+)\]\.input_schema"), r"tools[\1].function.parameters"),
     (re.compile(r"format\.schema"), "response_format.json_schema.schema"),
     (re.compile(r"metadata\b.*"), "user"),
-    *((re.compile(rf"{name}\b"), to) for name, to in _CLIENTS_NAMES.items()),
+    *((re.compile(rf"{name}\b"), to) for name, to in names_in(Surface.CHAT).items() if name != to),
 ]
-_LEGACY_PATHS = [
+_FUNCTIONS_PATHS = [
     (re.compile(r"tools\[(\d+)\](\.function)?\.(name|input_schema)"), r"functions[\1].\3"),
     (re.compile(r"tools\b"), "functions"),
     (re.compile(r"tool_choice\b.*"), "function_call"),
@@ -58,7 +53,7 @@ def to_call(request: ChatRequest) -> Call:
     """
     tools, parallel = request.tools, request.parallel_tool_calls
     choice: Any = request.tool_choice
-    if request.legacy:
+    if request.functions_form:
         tools, choice, parallel = legacy_tools(request.functions), legacy_choice(request.function_call), False
     return chat_request(
         request.messages,
@@ -67,16 +62,20 @@ def to_call(request: ChatRequest) -> Call:
         tool_choice=choice,
         parallel_tool_calls=parallel,
         response_format=request.response_format,
-        max_tokens=request.max_completion_tokens or request.max_tokens or None,
-        temperature=None if request.temperature is None else min(request.temperature, 1.0),
-        top_p=None if request.top_p == 1 else request.top_p,  # some models refuse it beside a temperature
-        top_k=request.top_k,
-        effort=request.reasoning_effort,
-        thinking=request.thinking,
-        metadata=_metadata(request),
-        conversation_id=request.conversation_id or None,
-        service_tier="standard_only" if request.service_tier == "default" else None,
+        **{**given(Surface.CHAT, request), **_fitted(request)},
     )
+
+
+def _fitted(request: ChatRequest) -> dict[str, Any]:
+    """The parameters whose values mean something else here than in OpenAI's API."""
+    return {
+        "max_tokens": request.max_completion_tokens or request.max_tokens or None,
+        "temperature": None if request.temperature is None else min(request.temperature, 1.0),
+        "top_p": None if request.top_p == 1 else request.top_p,  # some models refuse it beside a temperature
+        **end_user(request.user, request.safety_identifier, request.metadata),
+        "conversation_id": request.conversation_id or None,
+        "service_tier": "standard_only" if request.service_tier == "default" else None,
+    }
 
 
 def _stops(stop: str | list[str] | None) -> list[str] | None:
@@ -86,27 +85,22 @@ def _stops(stop: str | list[str] | None) -> list[str] | None:
     return stops or None
 
 
-def _metadata(request: ChatRequest) -> dict[str, str] | None:
-    user = request.user or request.safety_identifier or (request.metadata or {}).get("user_id")
-    return {"user_id": user} if user else None
-
-
-def in_clients_words(error: RpcError, *, legacy: bool = False) -> RpcError:
+def in_clients_words(error: RpcError, *, functions_form: bool = False) -> RpcError:
     """A refusal of the daemon's, with the parameter under the name that an OpenAI client used."""
     param = error.data.get("param")
     if not isinstance(param, str):
         return error
-    for pattern, name in _LEGACY_PATHS if legacy else _CLIENTS_PATHS:
+    for pattern, name in _FUNCTIONS_PATHS if functions_form else _CLIENTS_PATHS:
         if (found := pattern.match(param)) is not None:
             renamed = found.expand(name) + param[found.end() :]
             return RpcError(error.code, error.message, {**error.data, "param": renamed})
     return error
 
 
-def finish_reason(result: Mapping[str, Any], *, legacy: bool = False) -> str:
+def finish_reason(result: Mapping[str, Any], *, functions_form: bool = False) -> str:
     """OpenAI's word for why the turn ended."""
     word = _FINISH.get(result.get("stop_reason") or "", "stop")
-    return "function_call" if legacy and word == "tool_calls" else word
+    return "function_call" if functions_form and word == "tool_calls" else word
 
 
 def summed(results: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -146,7 +140,7 @@ def completion(
     created: int,
     model: str,
     fingerprint: str,
-    legacy: bool = False,
+    functions_form: bool = False,
 ) -> dict[str, Any]:
     """The body of an answer that is not streamed, one choice for each."""
     return {
@@ -159,9 +153,9 @@ def completion(
         "choices": [
             {
                 "index": index,
-                "message": _message(answer, legacy=legacy),
+                "message": _message(answer, functions_form=functions_form),
                 "logprobs": None,
-                "finish_reason": finish_reason(answer, legacy=legacy),
+                "finish_reason": finish_reason(answer, functions_form=functions_form),
             }
             for index, answer in enumerate(answers)
         ],
@@ -169,7 +163,7 @@ def completion(
     }
 
 
-def _message(answer: ChatAnswer, *, legacy: bool) -> dict[str, Any]:
+def _message(answer: ChatAnswer, *, functions_form: bool) -> dict[str, Any]:
     text, calls = answer["text"], _tool_calls(answer["content"])
     refused = answer["stop_reason"] == "refusal"
     message: dict[str, Any] = {
@@ -178,7 +172,7 @@ def _message(answer: ChatAnswer, *, legacy: bool) -> dict[str, Any]:
         "refusal": (text or REFUSED) if refused else None,
         "annotations": [],
     }
-    if calls and legacy:
+    if calls and functions_form:
         message["function_call"] = calls[0]["function"]
     elif calls:
         message["tool_calls"] = calls
@@ -207,5 +201,4 @@ def _tool_calls(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def ignored_by_daemon(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Parameters that the daemon could not honour, under the names that an OpenAI client used."""
-    names = (name for result in results for name in result.get("ignored") or ())
-    return list(dict.fromkeys(_CLIENTS_NAMES.get(name, name) for name in names))
+    return in_words_of(Surface.CHAT, (name for result in results for name in result.get("ignored") or ()))

@@ -36,6 +36,9 @@ class AccessLog:
         self._thread: threading.Thread | None = None
         self._dropped = 0
 
+    def began(self) -> None:
+        """Nothing is written before there is an answer."""
+
     def write(self, scope: Mapping[str, Any], status: int, took_s: float, caller: Caller) -> None:
         """Note one answer; status 0 is a client that left before there was one."""
         if self._path is None:

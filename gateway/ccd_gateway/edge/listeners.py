@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ccd_gateway.edge.routing import Matched, Routes, Scope
+from ccd_gateway.edge.routing import Matched, Router, Scope
 
 Address = tuple[Any, ...]
+_ALL = ("0.0.0.0", "::")
 
 
 class ByListener:
@@ -22,10 +23,10 @@ class ByListener:
         address: of the admin listener, as the operating system tells it.
     """
 
-    def __init__(self, public: Routes, admin: Routes, address: Address) -> None:
+    def __init__(self, public: Router, admin: Router, address: Address) -> None:
         self._public = public
         self._admin = admin
-        self._address = tuple(address[:2])
+        self._host, self._port = address[:2]
 
     def admit(self, scope: Scope) -> Matched:
         """The route of a request, among those of its address."""
@@ -36,5 +37,6 @@ class ByListener:
         return self._public.find(uri, req)
 
     def _came_in_by_admin(self, scope: Scope) -> bool:
+        """Compares what was connected to; nobody else has the port of a listener for all addresses."""
         server = scope.get("server")
-        return server is not None and tuple(server[:2]) == self._address
+        return server is not None and server[1] == self._port and self._host in (server[0], *_ALL)

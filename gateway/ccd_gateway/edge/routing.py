@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import falcon
 import falcon.asgi
@@ -72,6 +72,16 @@ class Matched(NamedTuple):
         """The shape of the errors of a request with these headers."""
         route = self.route
         return route.versioned if route.versioned is not None and _VERSION in headers else route.shape
+
+
+class Router(Protocol):
+    """Finds the route of each request."""
+
+    def admit(self, scope: Scope) -> Matched:
+        """The route of a request."""
+
+    def find(self, uri: str, req: Any = None) -> tuple[object, Mapping[str, Any], dict[str, str], str]:
+        """The framework's question for it."""
 
 
 class Routes:

@@ -1,4 +1,4 @@
-"""The daemon's figures, read from `admin.status` and `admin.workers` when somebody asks, as Prometheus metrics. Pure."""
+"""The daemon's figures, from `admin.status` and `admin.workers` when somebody asks, as Prometheus metrics. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def metrics(status: Mapping[str, Any] | None, workers: Mapping[str, Any] | None)
     yield _gauge("ccd_uptime_seconds", "Time since the daemon was started", status["uptime_s"])
     yield from _of_pool(status, workers)
     yield from _of_memory(status["memory"])
-    yield _gauge("ccd_sessions_running", "Agent sessions with a process", status["sessions"].get("running", 0))
+    yield _gauge(
+        "ccd_sessions_running", "Agent sessions with a process", status["sessions"].get("running", 0)
+    )
     yield _gauge("ccd_connections", "Connections to the daemon's socket", status["connections"])
     for key, (name, text) in _COUNTERS.items():
         if key in status["counters"]:
@@ -66,9 +68,7 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=value)
 
 
-def _labelled(
-    name: str, text: str, values: Mapping[tuple[str, ...], float], labels: tuple[str, ...]
-) -> Metric:
+def _labelled(name: str, text: str, values: Mapping[Any, float], labels: tuple[str, ...]) -> Metric:
     family = GaugeMetricFamily(name, text, labels=labels)
     for key, value in values.items():
         family.add_metric(list(key), value)

@@ -11,7 +11,7 @@ from ccd_gateway.access.keyfile import Key
 from ccd_gateway.access.permission import Known, may_use
 from ccd_gateway.errors import ApiError
 from ccd_gateway.settings import GatewaySettings
-from ccd_protocol.choice import chosen
+from ccd_protocol.chat.choice import chosen
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import Model, ModelsResult
 

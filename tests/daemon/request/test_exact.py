@@ -141,7 +141,7 @@ def test_replay_honours_the_effort_and_names_or_refuses_the_rest() -> None:
     user = CHAT | {"messages": [LONG]}
     extra = {"output_config": {"effort": "low", "task_budget": 1}, "context_management": {}}
     made = asked(user | {"extra_body": extra, "betas": ["a"], "temperature": 0.5}, mode=Mode.REPLAY)
-    assert made.ignored == ("temperature", "context_management", "output_config.task_budget", "betas")
+    assert made.ignored == ("temperature", "betas", "context_management", "output_config.task_budget")
     script = replay.script(made, replay.talk(made), "r", replay.Standing())
     assert '"effortLevel":"low"' in script.first.decode().replace(" ", "")
     assert refusal(CHAT, mode=Mode.REPLAY) == "messages[1].role"

@@ -60,7 +60,7 @@ def test_fragments_of_a_tool_call() -> None:
 
 
 def test_legacy_fragments_of_the_only_call() -> None:
-    w = writer(legacy=True)
+    w = writer(functions_form=True)
     assert data(w.chunk(CALL))["choices"] == choice({"function_call": {"name": 'f"', "arguments": ""}})
     assert data(w.chunk(MORE))["choices"] == choice({"function_call": {"arguments": '{"a"'}})
     assert w.chunk(SECOND) == b""

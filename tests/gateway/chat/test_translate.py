@@ -113,7 +113,7 @@ def test_what_is_wrong_is_named(given_: dict[str, Any], param: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("param", "legacy", "name"),
+    ("param", "functions_form", "name"),
     [
         ("stop_sequences[1]", False, "stop[1]"),
         ("effort", False, "reasoning_effort"),
@@ -129,10 +129,10 @@ def test_what_is_wrong_is_named(given_: dict[str, Any], param: str) -> None:
     ],
 )
 def test_parameters_have_the_names_that_the_client_used(
-    param: str | None, legacy: bool, name: str | None
+    param: str | None, functions_form: bool, name: str | None
 ) -> None:
     error = RpcError(Code.BAD_PARAMS, "what", {"param": param} if param else {})
-    renamed = in_clients_words(error, legacy=legacy)
+    renamed = in_clients_words(error, functions_form=functions_form)
     assert (renamed.code, renamed.message, renamed.data.get("param")) == (Code.BAD_PARAMS, "what", name)
 
 
@@ -151,8 +151,8 @@ def test_parameters_have_the_names_that_the_client_used(
 )
 def test_finish_reason(stop_reason: str | None, word: str) -> None:
     assert finish_reason({"stop_reason": stop_reason}) == word
-    legacy = "function_call" if word == "tool_calls" else word
-    assert finish_reason({"stop_reason": stop_reason}, legacy=True) == legacy
+    word_there = "function_call" if word == "tool_calls" else word
+    assert finish_reason({"stop_reason": stop_reason}, functions_form=True) == word_there
 
 
 def test_usage() -> None:
@@ -162,10 +162,12 @@ def test_usage() -> None:
     assert usage({})["total_tokens"] == 0
 
 
-def answered(*content: dict[str, Any], legacy: bool = False, **result: Any) -> dict[str, Any]:
+def answered(*content: dict[str, Any], functions_form: bool = False, **result: Any) -> dict[str, Any]:
     text = "".join(block.get("text", "") for block in content)
     answer: Any = {**RESULT, **result, "content": list(content), "text": text}
-    body = completion([answer], completion_id="c", created=1, model="asked", fingerprint="fp", legacy=legacy)
+    body = completion(
+        [answer], completion_id="c", created=1, model="asked", fingerprint="fp", functions_form=functions_form
+    )
     assert (body["id"], body["object"], body["created"], body["model"]) == (
         "c",
         "chat.completion",
@@ -209,10 +211,10 @@ def test_completion_with_tool_calls() -> None:
     ]
     with_text = answered({"type": "text", "text": "wait"}, *CALLS, stop_reason="tool_use")
     assert with_text["message"]["content"] == "wait"
-    legacy = answered(*CALLS, stop_reason="tool_use", legacy=True)
-    assert legacy["finish_reason"] == "function_call"
-    assert legacy["message"]["function_call"] == {"name": "f", "arguments": '{"a":"é"}'}
-    assert "tool_calls" not in legacy["message"]
+    choice = answered(*CALLS, stop_reason="tool_use", functions_form=True)
+    assert choice["finish_reason"] == "function_call"
+    assert choice["message"]["function_call"] == {"name": "f", "arguments": '{"a":"é"}'}
+    assert "tool_calls" not in choice["message"]
 
 
 def test_completion_of_a_refusal() -> None:

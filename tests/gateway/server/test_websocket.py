@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ccd_gateway.server.websocket import WebSocket
+from ccd_gateway.server.internals import WebSocket
 from ccd_protocol.errors import Code, RpcError
 from fakes.gateway_daemon import SESSION, Call, Daemon
 from fakes.gateway_keys import add_key

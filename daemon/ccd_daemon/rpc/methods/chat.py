@@ -26,7 +26,7 @@ from ccd_daemon.store.conversations import ConversationStore
 from ccd_daemon.worker.lifecycle import State
 from ccd_daemon.worker.turn import Turn
 from ccd_daemon.worker.worker import Worker
-from ccd_protocol.choice import chosen
+from ccd_protocol.chat.choice import chosen
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult, Message
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ccd_daemon.config import Profile
 from ccd_daemon.pool.pool import Pool
-from ccd_protocol.choice import DEFAULT_MODEL
+from ccd_protocol.chat.choice import DEFAULT_MODEL
 from ccd_protocol.events import Called
 from ccd_protocol.methods import Model, ModelsResult, ProfileModels
 

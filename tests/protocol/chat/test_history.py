@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ccd_offline import models
 from ccd_offline.rules import validation
+from ccd_protocol.chat.history import MISSING_RESULT, OPENING, mended, original_id, turns_of
 from ccd_protocol.errors import Code, RpcError
-from ccd_protocol.history import MISSING_RESULT, OPENING, mended, original_id, turns_of
 from ccd_protocol.methods import Message
 
 Block = dict[str, Any]

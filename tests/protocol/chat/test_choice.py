@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from ccd_protocol.choice import Choice, chosen
+from ccd_protocol.chat.choice import Choice, chosen
 from ccd_protocol.errors import Code, RpcError
 
 PROFILES = ("chat", "work")

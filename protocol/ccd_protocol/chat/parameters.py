@@ -1,0 +1,377 @@
+"""The parameters of a chat, each in one place: its type, its range, what becomes of it, and what each API calls it.
+
+`ChatParams` is the wire form, and what stands beside a key's type is all that anybody needs to know of it: the daemon
+takes from here what goes into the model API's request and what a mode ignores or refuses, the gateway's surfaces take
+their names, and docs/parameters.md is written from it. A new parameter is a key here, and a field with its type in each
+request that may hold it; nothing else lists parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    NamedTuple,
+    Required,
+    TypedDict,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+
+class Fate(StrEnum):
+    """What becomes of a parameter in a mode."""
+
+    BODY = "sent"  # under its own name, in the model API's request
+    FITTED = "fitted"  # becomes something else in the request, as the model and the mode can
+    KNOB = "by the CLI"  # through a documented way of the CLI's
+    TOLD = "told"  # to the model in words, and named in `ignored`, for it may disregard them; strict calls are refused
+    HERE = "here"  # ccd acts on it; the model API never sees it
+    IGNORED = "ignored"  # without effect, and named in `ignored`; strict calls are refused
+    REFUSED = "refused"
+
+
+class Surface(StrEnum):
+    """An API that a chat may be asked in."""
+
+    CHAT = "chat"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    CLIENT = "client"  # the options of `ccd_client`'s chat()
+
+
+class Parameter(NamedTuple):
+    """What is known of one parameter.
+
+    Attributes:
+        about: for the documents.
+        full: what becomes of it in mode `full`.
+        keep_system: in mode `keep_system`; None: as in `full`.
+        replay: in mode `replay`; None: as in `full`.
+        low: the smallest value that a number may have.
+        high: the largest one.
+        one_of: all values that a text may have.
+        needs: it means nothing without this parameter.
+        excludes: parameters that cannot be given together with it.
+        chat: Chat Completions' name; True: the same; None: it has none.
+        responses: the Responses API's; dots lead into an object.
+        messages: the Messages API's.
+        client: the option of the client library.
+        name: its key in `ChatParams`; filled in by `PARAMETERS`.
+    """
+
+    about: str
+    full: Fate
+    keep_system: Fate | None = None
+    replay: Fate | None = None
+    low: float | None = None
+    high: float | None = None
+    one_of: tuple[str, ...] = ()
+    needs: str | None = None
+    excludes: tuple[str, ...] = ()
+    chat: str | bool | None = None
+    responses: str | bool | None = None
+    messages: str | bool | None = None
+    client: str | bool | None = None
+    name: str = ""
+
+    def fate(self, mode: str) -> Fate:
+        """What becomes of it in `full`, `keep_system` or `replay`."""
+        own: Fate | None = getattr(self, mode)
+        return self.full if own is None else own
+
+    def called(self, surface: str) -> str | None:
+        """Its name in an API, or None where that has no such thing."""
+        name: str | bool | None = getattr(self, surface)
+        return (self.name if name else None) if isinstance(name, bool) else name
+
+    def wrong(self, value: Any) -> str | None:
+        """What is wrong with a value of the right type; None if nothing is."""
+        if self.one_of:
+            return None if value in self.one_of else f"{self.name} is one of {', '.join(self.one_of)}"
+        if (self.low is None or value >= self.low) and (self.high is None or value <= self.high):
+            return None
+        if self.high is not None:
+            return f"{self.name} must be from {self.low:g} to {self.high:g}"
+        return (
+            f"{self.name} must not be negative"
+            if not self.low
+            else f"{self.name} must be at least {self.low:g}"
+        )
+
+
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+class Message(TypedDict):
+    """One turn of a conversation: role `user` or `assistant`; content is text or content blocks."""
+
+    role: str
+    content: str | list[dict[str, Any]]
+
+
+class CacheUse(TypedDict, total=False):
+    """How `chat.complete` may use the cache of answers, where the daemon has one (`cache.enabled`)."""
+
+    # what else the answer depends on, as the caller sees it; all other parameters count anyway
+    key: Required[str]
+    max_age_s: float  # an older answer will not do; 0 asks the model in any case
+    store: bool  # False does not keep the answer
+
+
+class ChatParams(TypedDict, total=False):
+    """Parameters of `chat.stream` and `chat.complete`. Absent keys mean the profile's or model's default."""
+
+    messages: Required[
+        Annotated[
+            list[Message],
+            Parameter(
+                "the conversation, the user's message last",
+                *(Fate.BODY, None, Fate.KNOB),
+                chat=True,
+                responses="input",
+                messages=True,
+            ),
+        ]
+    ]
+    profile: Annotated[
+        str,
+        Parameter("a profile of the daemon's settings; over HTTP `X-CCD-Profile`", Fate.HERE, client=True),
+    ]
+    model: Annotated[
+        str,
+        Parameter(
+            "a model or alias; `profile/model` names both",
+            Fate.KNOB,
+            chat=True,
+            responses=True,
+            messages=True,
+            client=True,
+        ),
+    ]
+    system: Annotated[
+        str | list[dict[str, Any]],
+        Parameter(
+            "the system prompt",
+            *(Fate.BODY, Fate.KNOB, Fate.KNOB),
+            responses="instructions",
+            messages=True,
+            client=True,
+        ),
+    ]
+    max_tokens: Annotated[
+        int,
+        Parameter(
+            "the longest answer",
+            *(Fate.BODY, None, Fate.KNOB),
+            low=1,
+            chat=True,
+            responses="max_output_tokens",
+            messages=True,
+            client=True,
+        ),
+    ]
+    temperature: Annotated[
+        float,
+        Parameter(
+            "how much chance there is; the newest models take none",
+            *(Fate.BODY, None, Fate.IGNORED),
+            low=0,
+            high=1,
+            chat=True,
+            responses=True,
+            messages=True,
+            client=True,
+        ),
+    ]
+    top_p: Annotated[
+        float,
+        Parameter(
+            "the likeliest tokens that are this likely together",
+            *(Fate.BODY, None, Fate.IGNORED),
+            low=0,
+            high=1,
+            chat=True,
+            responses=True,
+            messages=True,
+            client=True,
+        ),
+    ]
+    top_k: Annotated[
+        int,
+        Parameter(
+            "so many of the likeliest tokens",
+            *(Fate.BODY, None, Fate.IGNORED),
+            low=0,
+            chat=True,
+            messages=True,
+            client=True,
+        ),
+    ]
+    stop_sequences: Annotated[
+        list[str],
+        Parameter(
+            "texts that end the answer",
+            *(Fate.BODY, None, Fate.IGNORED),
+            chat="stop",
+            messages=True,
+            client="stop",
+        ),
+    ]
+    metadata: Annotated[
+        dict[str, Any],
+        Parameter(
+            "`user_id`: who the end user is, for the model API; no tenant",
+            *(Fate.BODY, None, Fate.IGNORED),
+            chat="user",
+            responses="user",
+            messages=True,
+            client=True,
+        ),
+    ]
+    service_tier: Annotated[
+        str,
+        Parameter(
+            "the model API's own",
+            *(Fate.BODY, None, Fate.IGNORED),
+            chat=True,
+            messages=True,
+            client=True,
+        ),
+    ]
+    tools: Annotated[
+        list[dict[str, Any]],
+        Parameter(
+            "name, description, input_schema; the caller runs them",
+            *(Fate.BODY, None, Fate.KNOB),
+            chat=True,
+            responses=True,
+            messages=True,
+            client=True,
+        ),
+    ]
+    tool_choice: Annotated[
+        dict[str, Any],
+        Parameter(
+            "type auto, any, tool (with name) or none; disable_parallel_tool_use",
+            *(Fate.BODY, None, Fate.TOLD),
+            needs="tools",
+            chat=True,
+            responses=True,
+            messages=True,
+            client=True,
+        ),
+    ]
+    effort: Annotated[
+        str,
+        Parameter(
+            "how much to think, whatever the model calls it",
+            *(Fate.FITTED, None, Fate.KNOB),
+            one_of=_EFFORTS,
+            excludes=("thinking",),
+            chat="reasoning_effort",
+            responses="reasoning.effort",
+            client=True,
+        ),
+    ]
+    thinking: Annotated[
+        dict[str, Any],
+        Parameter(
+            "the Messages API's own field, instead of an effort",
+            *(Fate.BODY, None, Fate.KNOB),
+            excludes=("effort",),
+            chat=True,
+            messages=True,
+            client=True,
+        ),
+    ]
+    format: Annotated[
+        dict[str, Any],
+        Parameter(
+            '`{"type": "json_schema", "schema": {…}}` or `{"type": "json_object"}`; checked, repaired once',
+            Fate.FITTED,
+            chat="response_format",
+            responses="text.format",
+            client="response_format",
+        ),
+    ]
+    fallback_model: Annotated[
+        str | None,
+        Parameter(
+            "asked when the model is overloaded or does not exist; null: not even the profile's",
+            Fate.HERE,
+            client=True,
+        ),
+    ]
+    exact: Annotated[
+        bool,
+        Parameter(
+            "the model API's own form: nothing is added or fitted, system notes may stand among the messages",
+            Fate.HERE,
+        ),
+    ]
+    extra_body: Annotated[
+        dict[str, Any],
+        Parameter(
+            "further keys of the model API's request; in mode `replay` the effort alone, the others are named",
+            Fate.FITTED,
+            needs="exact",
+        ),
+    ]
+    betas: Annotated[
+        list[str],
+        Parameter(
+            "the `anthropic-beta` header",
+            *(Fate.FITTED, Fate.IGNORED, Fate.IGNORED),
+            needs="exact",
+        ),
+    ]
+    strict: Annotated[
+        bool,
+        Parameter(
+            "refuse the call instead of ignoring a parameter; over HTTP `X-CCD-Strict`",
+            Fate.HERE,
+            client=True,
+        ),
+    ]
+    conversation_id: Annotated[
+        str,
+        Parameter("continue this stored conversation; created at first use", Fate.HERE, chat=True),
+    ]
+    tenant: Annotated[
+        str, Parameter("only peers that may speak for others (the gateway) can set it", Fate.HERE)
+    ]
+    cache: Annotated[
+        CacheUse,
+        Parameter(
+            "chat.complete only; without it an answer is neither taken from the cache nor kept", Fate.HERE
+        ),
+    ]
+
+
+def _parameters() -> Mapping[str, Parameter]:
+    found = {}
+    for name, kind in get_type_hints(ChatParams, include_extras=True).items():
+        if get_origin(kind) is Required:
+            [kind] = get_args(kind)  # noqa: PLW2901
+        found[name] = kind.__metadata__[0]._replace(name=name)
+    return found
+
+
+#: Every parameter, in the order in which it stands in a request.
+PARAMETERS: Final = _parameters()
+
+
+def with_fate(fate: Fate, mode: str) -> tuple[str, ...]:
+    """The names of the parameters that have this fate in a mode."""
+    return tuple(name for name, parameter in PARAMETERS.items() if parameter.fate(mode) == fate)
+
+
+def names_in(surface: str) -> dict[str, str]:
+    """What an API calls the parameters that it has: its name by ours."""
+    called = {name: parameter.called(surface) for name, parameter in PARAMETERS.items()}
+    return {name: theirs for name, theirs in called.items() if theirs is not None}
