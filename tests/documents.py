@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from ccd_daemon import config
 from ccd_daemon.claude.login import Mode
 from ccd_gateway.settings import GatewaySettings
-from ccd_protocol.chat.parameters import PARAMETERS, ChatParams, Parameter, Surface
+from ccd_protocol.chat.parameters import PARAMETERS, Api, ChatParams, Parameter
 
 ROOT = Path(__file__).parents[1]
 _TABLE = re.compile(r"(<!-- table: (?P<name>[a-z-]+), [^\n]*-->\n\n)(?:\|[^\n]*\n)*")
@@ -55,14 +55,14 @@ def fates() -> list[str]:
 def names() -> list[str]:
     """What each API calls it."""
     rows = [
-        "| " + " | ".join([f"`{name}`", *(_name(parameter, surface) for surface in Surface)]) + " |"
+        "| " + " | ".join([f"`{name}`", *(_name(parameter, surface) for surface in Api)]) + " |"
         for name, parameter in PARAMETERS.items()
     ]
     head = "| RPC | Chat Completions | Responses | Messages | `ccd_client` |"
     return [head, "|---|---|---|---|---|", *rows]
 
 
-def _name(parameter: Parameter, surface: Surface) -> str:
+def _name(parameter: Parameter, surface: Api) -> str:
     called = parameter.called(surface)
     return f"`{called}`" if called else "–"
 

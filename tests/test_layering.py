@@ -17,7 +17,16 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
     "ccd_client": ("client", {"msgpack", "trio", "ccd_protocol", "ccd_settings"}),
     "ccd_daemon": (
         "daemon",
-        {"ccd_protocol", "ccd_settings", "uvloop", "msgspec", "msgpack", "psutil", "jsonschema"},
+        {
+            "ccd_protocol",
+            "ccd_settings",
+            "uvloop",
+            "msgspec",
+            "msgpack",
+            "psutil",
+            "jsonschema",
+            "referencing",
+        },
     ),
     "ccd_offline": (
         "gateway",
@@ -55,11 +64,12 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
 #: Package -> room or module -> floor: each imports from lower floors and from itself only.
 FLOORS: dict[str, dict[str, int]] = {
     "ccd_daemon": {
-        "app": 7,
-        "housekeeping": 6,
-        "watchdog": 6,
-        "rpc": 5,
+        "app": 8,
+        "housekeeping": 7,
+        "watchdog": 7,
+        "rpc": 6,
         "session": 4,
+        "schema": 5,
         "pool": 4,
         "worker": 3,
         "request": 2,

@@ -45,6 +45,7 @@ from ccd_daemon.rpc.methods.model import ModelMethods
 from ccd_daemon.rpc.methods.remembered import Remembered
 from ccd_daemon.rpc.methods.session import SessionMethods
 from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind
+from ccd_daemon.schema.checker import Checker
 from ccd_daemon.session.process import SessionWish
 from ccd_daemon.session.session import Session
 from ccd_daemon.session.sessions import Sessions
@@ -92,10 +93,17 @@ class Daemon:
         self._cache = AnswerCache(settings.cache)
         self._remembered = Remembered(self._cache, self._loop.time, with_tools=settings.cache.tools)
         self.pool = Pool(settings, self.mode, self._launch, private_login=self.login.is_key)
-        alone = contextlib.nullcontext if self._private_config() else self.pool.held
+        alone = contextlib.nullcontext if self._private_config() else self.pool.spawner.stopped
         self.sessions = Sessions(settings, self._launch_session, alone)
+        self.checker = Checker(settings.deadlines.check_s)
         self.housekeeping = Housekeeping(
-            self.pool, self.sessions, settings, self.command, self._round, self._replaced
+            self.pool,
+            self.sessions,
+            settings,
+            self.command,
+            self._round,
+            self._replaced,
+            lambda: self.checker.pids,
         )
         marker = f"{reaper.DAEMON_MARKER}={self._owner}"
         origin = Origin(os.getpid(), group=self.groups.prefix, marker=marker)
@@ -141,6 +149,7 @@ class Daemon:
             self.settings.profiles,
             self.conversations,
             self._remembered,
+            self.checker,
             betas=self.login.is_key,
         )
         named = ConversationMethods(
@@ -268,6 +277,7 @@ class Daemon:
                 "serving %s: CLI %s, login %s, mode %s", self._owner, self.cli_version, self.login, self.mode
             )
             self.pool.start()
+            self.checker.warm()
             async with asyncio.TaskGroup() as tasks:
                 keeping = tasks.create_task(self.housekeeping.run())
                 announcing = tasks.create_task(self._announce(ready, watchdog))
@@ -298,6 +308,7 @@ class Daemon:
             if self.pool.broken() or self.pool.pressed or no_spares:
                 break  # up, though degraded: what is wrong is said to whoever asks
             await asyncio.sleep(0.01)
+        await self.checker.connected()
         gc.collect()
         gc.freeze()  # what is alive now stays; the collector need not look at it again
         ready()
@@ -321,6 +332,7 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             await self.pool.stop(grace_s)
         await ending
+        await self.checker.close()
         for _ in range(100):
             if not self.housekeeping.sweep():
                 break

@@ -37,6 +37,10 @@ class ServerSettings:
     max_connections_per_uid: int = setting(64, "open connections per user", min=1, max=10000)
     max_calls_per_connection: int = setting(256, "open calls per connection", min=1, max=100000)
     max_frame_bytes: int = setting(64 * MIB, "largest frame accepted", min=65536, max=1024 * MIB)
+    # The socket's own limit is part of its protocol, and lower; this one is for the gateway.
+    max_items: int = setting(
+        100_000, "values in one list of a request to the gateway; more is 413", min=1, max=10_000_000
+    )
     max_kept_bytes: int = setting(
         256 * MIB, "bytes of all clients' large requests, unfinished or being served", min=65536
     )
@@ -128,6 +132,7 @@ class DeadlineSettings:
     reset_timeout_s: float = setting(5.0, "until a reset is confirmed", min=0.1)
     drain_grace_s: float = setting(5.0, "until a process whose stdin was closed has ended", min=0.1)
     kill_grace_s: float = setting(2.0, "from TERM to KILL", min=0.05)
+    check_s: float = setting(2.0, "checking a JSON schema, or an answer against one", min=0.01, max=60)
     shutdown_s: float = setting(20.0, "for running answers when ccd is stopped", min=0)
 
 

@@ -38,6 +38,7 @@ class Housekeeping:
         command: Path,
         rounds: Callable[[], None],
         replaced: Callable[[], None],
+        other_pids: Callable[[], list[int]] = list,
     ) -> None:
         self.pressure = 0.0
         self._last_round = asyncio.get_running_loop().time()
@@ -47,6 +48,7 @@ class Housekeeping:
         self._command = command
         self._rounds = rounds  # what else is due once a second
         self._replaced = replaced  # the CLI's file is another one
+        self._other_pids = other_pids  # children of the daemon that are no workers
         self._loop = asyncio.get_running_loop()
         self._identity = identity(command)
         self._strays: dict[str, list[int]] = {}
@@ -120,7 +122,7 @@ class Housekeeping:
     def sweep(self) -> int:
         """Reap and kill what workers left behind; how many are still dying."""
         workers = self._everybody()
-        known = {worker.pid for worker in workers if worker.pid is not None}
+        known = {worker.pid for worker in workers if worker.pid is not None} | set(self._other_pids())
         groups = {worker.tree.marker: worker.tree.grouped_pids for worker in workers}
         dying, self._strays = reaper.sweep_strays(known, groups)
         return dying

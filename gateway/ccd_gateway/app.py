@@ -21,19 +21,18 @@ from ccd_gateway.chat import routes as chat
 from ccd_gateway.compat import routes as compat
 from ccd_gateway.conversations import routes as conversations
 from ccd_gateway.edge.absent import absent
-from ccd_gateway.edge.access_log import AccessLog
+from ccd_gateway.edge.access_log import AccessLog, Observer, Observers
 from ccd_gateway.edge.browser import BrowserRules
 from ccd_gateway.edge.envelope import App as AsgiApp
 from ccd_gateway.edge.envelope import Envelope
-from ccd_gateway.edge.listeners import Address, ByListener
-from ccd_gateway.edge.observers import Observer, Observers
-from ccd_gateway.edge.routing import Route, Router, Routes
+from ccd_gateway.edge.routing import Address, ByListener, Route, Router, Routes
+from ccd_gateway.edge.work import Work
 from ccd_gateway.errors import JSON, ApiError, fault, from_rpc
 from ccd_gateway.models import routes as models
 from ccd_gateway.openapi import OpenApi
 from ccd_gateway.responses import routes as responses
 from ccd_gateway.sessions import routes as sessions
-from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.settings import GatewaySettings, max_items
 from ccd_protocol.errors import RpcError
 
 App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
@@ -83,6 +82,7 @@ def create_app(
         max_requests=settings.max_streams,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
+        account=Work(settings.max_work_bytes, max_items(environ)),
         door=Door(store, settings.require_keys),
         observer=Observers(observers),
     )

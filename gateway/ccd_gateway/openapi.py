@@ -30,11 +30,10 @@ class OpenApi:
     def __init__(self, routes: Iterable[Route]) -> None:
         self.route = Route("/openapi.json", self, _description, scopes=None)
         self._routes = [*routes, self.route]
-        self._encoded = b""
+        self._encoded = msgspec.json.encode(document(self._routes))  # here, so that nobody has to wait for it
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """The document; the same for everybody."""
-        self._encoded = self._encoded or msgspec.json.encode(document(self._routes))
         resp.content_type = JSON
         resp.data = self._encoded
 

@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from ccd_gateway.names import model_name
 from ccd_settings import compat
 from ccd_settings.paths import data_dir
 from ccd_settings.settings import config_path, load, setting, socket_in_force
+from ccd_settings.values import Where, convert
 
+DEFAULT_MAX_ITEMS = 100_000
+MOST_ITEMS = 10_000_000
 _BIND = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9_.-]*)):(?P<port>\d{1,5})")
 
 
@@ -32,6 +36,12 @@ class GatewaySettings:
     keyfile: Path | None = setting(None, "its private key (PEM); default: it is in certfile too")
     workers: int = setting(2, "gateway processes", min=1, max=64)
     max_body_bytes: int = setting(32 << 20, "largest request body; more is 413", min=1024, max=1 << 30)
+    max_work_bytes: int = setting(
+        256 << 20,
+        "what the bodies of all requests in one worker may hold in memory; more is 503",
+        min=1 << 20,
+        max=1 << 40,
+    )
     max_streams: int = setting(1000, "requests at a time in one worker; more is 503", min=1, max=10000)
     keepalive_s: float = setting(15.0, "silence after which a stream gets a comment", min=0.05, max=3600)
     allowed_hosts: list[str] = setting([], "further Host names to answer to; * for any")
@@ -155,10 +165,23 @@ def _check_address(name: str, text: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Data:
+class _DataSection:
     """The `[data]` section, which is the daemon's."""
 
     dir: Path | None = None
+
+
+def max_items(environ: Mapping[str, str]) -> int:
+    """`server.max_items`: how many values one list of a request may have. The section is the daemon's.
+
+    Raises:
+        SettingsError: naming the file or variable.
+    """
+    path = config_path(environ)
+    found = load({"server": dict[str, Any]}, toml_path=path, environ=environ, others_allowed=True)["server"]
+    where = Where(str(path or "env"), ("server", "max_items"))
+    given = (found or {}).get("max_items", DEFAULT_MAX_ITEMS)
+    return int(convert(int, given, where, {"min": 1, "max": MOST_ITEMS}))
 
 
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -> GatewaySettings:
@@ -172,7 +195,7 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -
         SettingsError: naming the file, variable or flag, and the key.
     """
     loaded = load(
-        {"gateway": GatewaySettings, "data": _Data},
+        {"gateway": GatewaySettings, "data": _DataSection},
         toml_path=config_path(environ),
         environ=environ,
         overrides=overrides,

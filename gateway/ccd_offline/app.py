@@ -1,6 +1,6 @@
 """The offline API's paths, as a Falcon ASGI application.
 
-POST /v1/messages, POST /v1/messages/count_tokens, GET /v1/models[/ID]: the Messages API.
+POST /v1/messages, POST /v1/messages/count_tokens, GET /v1/models[/ID]: the MessagesResource API.
 POST /_offline/script     {"replies": [{"reply": {directive}, "match": {"model", "contains"}, "uses": 1}]}
 GET  /_offline/requests   what was received; ?path=PREFIX &after=SEQ &finished=1 &wait=COUNT &timeout_s=10
 DELETE /_offline/requests forgets it; POST /_offline/reset also forgets scripts and caches.
@@ -25,7 +25,7 @@ from ccd_offline.answer.caching import PromptCache
 from ccd_offline.answer.directives import Directive, Queued, Scripts, parse
 from ccd_offline.answer.playback import CutError, Playback
 from ccd_offline.errors import MESSAGES, TYPES, RefusedError, invalid
-from ccd_offline.ledger import Ledger, Record, listing
+from ccd_offline.ledger import Record, RequestRecord, listing
 from ccd_offline.rules import validation
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -42,7 +42,7 @@ class Offline:
     """State shared by all paths."""
 
     def __init__(self) -> None:
-        self.ledger = Ledger()
+        self.ledger = RequestRecord()
         self.scripts = Scripts()
         self.cache = PromptCache()
 
@@ -116,7 +116,7 @@ def _betas(req: Request) -> frozenset[str]:
     return frozenset(word.strip() for word in (req.get_header("anthropic-beta") or "").split(","))
 
 
-class Messages:
+class MessagesResource:
     """POST /v1/messages."""
 
     def __init__(self, offline: Offline) -> None:
@@ -151,7 +151,9 @@ class Messages:
             self._offline.ledger.finish(record, "disconnected")
             raise
 
-    def _stream(self, req: Request, resp: Response, answer: answers.Answer, directive: Directive) -> None:
+    def _stream(
+        self, req: Request, resp: Response, answer: answers.ScriptedAnswer, directive: Directive
+    ) -> None:
         record: Record = req.context.record
         steps = stream.steps(answer, directive, req.context.id)
         resp.content_type = "text/event-stream; charset=utf-8"
@@ -159,7 +161,7 @@ class Messages:
         resp.stream = Playback(steps, lambda outcome: self._offline.ledger.finish(record, outcome))
 
 
-class CountTokens:
+class CountTokensResource:
     """POST /v1/messages/count_tokens."""
 
     def __init__(self, offline: Offline) -> None:
@@ -173,7 +175,7 @@ class CountTokens:
         resp.media = {"input_tokens": tokens.of_request(body)}
 
 
-class Models:
+class ModelsResource:
     """GET /v1/models and /v1/models/ID."""
 
     async def on_get(self, req: Request, resp: Response) -> None:
@@ -191,7 +193,7 @@ class Models:
         resp.media = models.entry(model)
 
 
-class Script:
+class ScriptResource:
     """POST /_offline/script."""
 
     def __init__(self, offline: Offline) -> None:
@@ -252,7 +254,10 @@ class Root:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Say what this is."""
-        resp.media = {"type": "ccd_offline", "message": "ccd's offline Messages API. No model answers here."}
+        resp.media = {
+            "type": "ccd_offline",
+            "message": "ccd's offline MessagesResource API. No model answers here.",
+        }
 
     async def on_head(self, req: Request, resp: Response) -> None:
         """Say that something is here."""
@@ -291,13 +296,13 @@ def create() -> Asgi:
     app.add_error_handler(RecursionError, _on_too_deep)
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(RefusedError, _on_refused)
-    listed = Models()
+    listed = ModelsResource()
     app.add_route("/", Root())
-    app.add_route("/v1/messages", Messages(offline))
-    app.add_route("/v1/messages/count_tokens", CountTokens(offline))
+    app.add_route("/v1/messages", MessagesResource(offline))
+    app.add_route("/v1/messages/count_tokens", CountTokensResource(offline))
     app.add_route("/v1/models", listed)
     app.add_route("/v1/models/{name}", listed, suffix="one")
-    app.add_route("/_offline/script", Script(offline))
+    app.add_route("/_offline/script", ScriptResource(offline))
     app.add_route("/_offline/requests", Requests(offline))
     app.add_route("/_offline/reset", Reset(offline))
     return _cutting(app)

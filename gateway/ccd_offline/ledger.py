@@ -41,7 +41,7 @@ class Record(msgspec.Struct):
         return True
 
 
-class Ledger:
+class RequestRecord:
     """The last requests, oldest first."""
 
     def __init__(self) -> None:

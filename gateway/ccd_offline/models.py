@@ -11,7 +11,7 @@ import re
 from typing import NamedTuple
 
 
-class Model(NamedTuple):
+class PretendedModel(NamedTuple):
     """One model and its limits."""
 
     id: str
@@ -32,9 +32,9 @@ class Model(NamedTuple):
         return " ".join(["Claude", *names, ".".join(word for word in words if word[0].isdigit())])
 
 
-def _row(id: str, output_tokens: int, context_k: int, flags: str) -> Model:
+def _row(id: str, output_tokens: int, context_k: int, flags: str) -> PretendedModel:
     """Flags: t thinks, a adaptive, s sampling, b both samplers, n never stops thinking, m notes."""
-    return Model(id, output_tokens, context_k * 1000, *(flag in flags for flag in "tasbnm"))
+    return PretendedModel(id, output_tokens, context_k * 1000, *(flag in flags for flag in "tasbnm"))
 
 
 _ROWS = (
@@ -69,7 +69,7 @@ _ALIASES = {"claude-opus-4": "claude-opus-4-0", "claude-sonnet-4": "claude-sonne
 _SUFFIX = re.compile(r"-(\d{8}|latest)$")
 
 
-def find(name: str) -> Model | None:
+def find(name: str) -> PretendedModel | None:
     """The model of that name, with or without a date or `-latest` at its end."""
     stem = _SUFFIX.sub("", name)
     return MODELS.get(_ALIASES.get(stem, stem))
@@ -80,7 +80,7 @@ def listing() -> list[dict[str, str]]:
     return [entry(model) for model in _ROWS]
 
 
-def entry(model: Model) -> dict[str, str]:
+def entry(model: PretendedModel) -> dict[str, str]:
     """One entry of `GET /v1/models`. The date is a placeholder: this API released nothing."""
     return {
         "type": "model",

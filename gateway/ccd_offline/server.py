@@ -62,7 +62,7 @@ class _Log(Logger):
             super().error(msg, *args, **kwargs)
 
 
-class Server(BaseApplication):
+class OfflineServer(BaseApplication):
     """The offline API under gunicorn. `run` returns when it was told to stop."""
 
     def __init__(self, listener: socket.socket, port_file: Path | None = None) -> None:
@@ -116,4 +116,4 @@ class Server(BaseApplication):
 def serve(bind: str, port_file: Path | None = None) -> None:
     """Serve until stopped by SIGTERM or SIGINT, or until the parent process ends."""
     die_with_parent(starter(os.environ), signal.SIGKILL)
-    Server(listen(bind), port_file).run()
+    OfflineServer(listen(bind), port_file).run()

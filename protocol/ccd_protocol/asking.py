@@ -51,6 +51,8 @@ class Asking(Wire):
             frame = self._pack((f.CALL, call_id, method, params or {}, timeout_ms, window, parent))
         except UNPACKABLE as error:
             raise RpcError(Code.BAD_PARAMS, f"the parameters cannot be encoded: {error}") from None
+        if len(frame) > f.KEPT_BYTES:
+            self._pack = f.new_packer().pack  # the old one keeps its buffer for ever
         refused = f.unacceptable(frame, strict=self._parity == 1) if params else None
         if refused is not None:
             code = Code.TOO_LARGE if refused.code is Code.TOO_LARGE else Code.BAD_PARAMS

@@ -48,7 +48,7 @@ _PIECE_BYTES: Final = 1 << 15
 #: The decoder's buffer at first, for two pieces; it grows with a frame. It is filled from end to end before it is used
 #: anew, so the usual size of 1 MB would cost every connection as much memory, and the core's caches.
 _BUFFER_BYTES: Final = 1 << 16
-_KEPT_BYTES: Final = 1 << 20  # a buffer that has grown larger is not worth keeping
+KEPT_BYTES: Final = 1 << 20  # a buffer that has grown larger is not worth keeping
 _NOTHING: Final = object()
 _JOIN_BYTES: Final = 4096  # below this, copying a payload costs less than handing the kernel one more buffer
 
@@ -204,7 +204,7 @@ class FrameReader:
             # Most reads hold one frame; asking a decoder that is empty costs more than decoding that frame.
             if unpacker.tell() != self._fed_bytes:
                 values.extend(unpacker)  # what was decoded before an error stays in the list
-            if self._unfinished_bytes > _KEPT_BYTES and unpacker.tell() == self._fed_bytes:
+            if self._unfinished_bytes > KEPT_BYTES and unpacker.tell() == self._fed_bytes:
                 self._unpacker = self._new_unpacker()  # the old one keeps its buffer for ever
                 self._fed_bytes = 0
             self._unfinished_bytes = size

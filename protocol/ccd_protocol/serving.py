@@ -66,6 +66,8 @@ class Serving(Wire):
             frame = self._pack((f.END, call_id, result))
         except UNPACKABLE as error:
             return self.fail(call_id, Code.INTERNAL, f"the result cannot be encoded: {error}")
+        if len(frame) > f.KEPT_BYTES:
+            self._pack = f.new_packer().pack  # the old one keeps its buffer for ever
         if len(frame) > self._max_frame_bytes:
             return self.fail(call_id, Code.TOO_LARGE, "the result is larger than the caller accepts")
         if len(frame) > f.MAX_CONTAINER_LEN:  # a smaller one holds nothing that is too long

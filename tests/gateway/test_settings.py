@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ccd_gateway.settings import GatewaySettings, load_settings
+from ccd_gateway.settings import GatewaySettings, load_settings, max_items
 from ccd_settings.settings import SettingsError
 
 
@@ -61,3 +61,13 @@ def test_the_model_map() -> None:
     settings = GatewaySettings(model_map={"gpt-*": "sonnet", "gpt-4o": "opus", "openai/gpt-?": "haiku"})
     names = ("gpt-4o", "gpt-5-mini", "openai/gpt-4", "claude-x", "GPT-4o")
     assert [settings.model_for(name) for name in names] == ["opus", "sonnet", "haiku", "claude-x", "GPT-4o"]
+
+
+def test_the_longest_list_is_set_in_the_daemon_s_section(tmp_path: Path) -> None:
+    file = tmp_path / "ccd.toml"
+    file.write_text("[server]\nmax_items = 7\nmax_frame_bytes = 1000000\n")
+    assert max_items({"CCD_CONFIG": ""}) == 100_000
+    assert max_items({"CCD_CONFIG": str(file)}) == 7
+    assert max_items({"CCD_CONFIG": str(file), "CCD_SERVER__MAX_ITEMS": "9"}) == 9
+    with pytest.raises(SettingsError, match="CCD_SERVER__MAX_ITEMS"):
+        max_items({"CCD_CONFIG": "", "CCD_SERVER__MAX_ITEMS": "0"})

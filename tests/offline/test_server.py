@@ -188,7 +188,7 @@ def test_waiting_for_requests_that_do_not_come_fails(api: OfflineApi) -> None:
 def test_the_record_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "MAX_RECORDS", 3)
     monkeypatch.setattr(ledger, "MAX_BYTES", 100)
-    book = ledger.Ledger()
+    book = ledger.RequestRecord()
     for _ in range(5):
         book.open("POST", "/", {})
     assert [record.seq for record in book.find()] == [3, 4, 5]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from ccd_daemon.pool import refusal
 from ccd_daemon.pool.policy import Breaker, FairQueue
 from ccd_daemon.worker.lifecycle import STARTING, State
 from ccd_daemon.worker.worker import Worker
@@ -129,6 +130,10 @@ class Shelf:
     def generic_spares(self) -> int:
         """Spares that could serve anybody."""
         return sum(worker.binding is None for worker in self.spares)
+
+    def cannot_spawn(self, wait_s: float) -> RpcError:
+        """Returns what callers are told while processes end before they are ready."""
+        return refusal.cannot_spawn(self.breaker.reason, self.last_words, wait_s)
 
     def refuse_waiting(self, error: Callable[[], RpcError]) -> None:
         """Every caller in the queue gets an error."""

@@ -6,7 +6,8 @@ At most one per core at a time, one as a probe while they die before they are re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from ccd_daemon.config import Settings
@@ -19,9 +20,8 @@ class Orders(NamedTuple):
 
     spares: bool
     favourites: bool  # spares with the system prompts that recur
-    instead_of_bound: bool = (
-        False  # one spare at least, though a conversation must give up its process for it
-    )
+    # one spare at least, though a conversation must give up its process for it
+    instead_of_bound: bool = False
 
 
 class Spawner:
@@ -48,11 +48,14 @@ class Spawner:
         self._make_room = make_room
         self._loop = asyncio.get_running_loop()
         self._wake: asyncio.TimerHandle | None = None
+        self._stops = 0  # nothing may be started while it is not 0
+        self._moved = asyncio.Event()  # a process has become ready, or ended
 
     def refill(self) -> None:
         """Start what is missing, as far as the limits allow."""
+        self._moved.set()
         orders = self._orders()
-        if orders is None:
+        if orders is None or self._stops:
             return
         slots = self._settings.spawn_concurrency - sum(shelf.starting() for shelf in self._shelves)
         for shelf in self._shelves:
@@ -70,8 +73,24 @@ class Spawner:
             lacks_spare = (
                 shelf.in_use and shelf.spare_target and not (shelf.generic_spares() or shelf.starting())
             )
-            if orders.instead_of_bound and lacks_spare and self._alive() >= self._settings.max_workers:
+            if orders.instead_of_bound and lacks_spare and self.full:
                 self._make_room()
+
+    @asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
+        """Nothing is started within the block, and nothing is still starting when it begins.
+
+        For somebody else's process that shares a configuration with the workers; they tear it when they start together.
+        """
+        self._stops += 1
+        try:
+            while any(shelf.starting() for shelf in self._shelves):
+                self._moved.clear()
+                await self._moved.wait()
+            yield
+        finally:
+            self._stops -= 1
+            self.refill()
 
     def refill_in(self, wait_s: float) -> None:
         """Refill later; a wake-up that comes sooner stays."""
@@ -87,6 +106,11 @@ class Spawner:
         # passed, because uvloop's clocks of a loop and of a timer differ in the last bit.
         self._wake = None
         self.refill()
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many processes as there may be."""
+        return self._alive() >= self._settings.max_workers
 
     def _alive(self) -> int:
         return sum(len(shelf.workers) for shelf in self._shelves)
@@ -106,7 +130,7 @@ class Spawner:
 
     def _start_favourite(self, shelf: Shelf) -> int:
         """A spare that already has a system prompt that recurs: its first token comes sooner."""
-        if self._alive() >= self._settings.max_workers or shelf.breaker.is_open:
+        if self.full or shelf.breaker.is_open:
             return 0
         binding = shelf.missing_favourite()
         if binding is None:

@@ -10,7 +10,7 @@ The table is pure: it knows no clock, process or pool. The worker feeds it event
 order. Every state but DEAD has one clock, named in `CLOCK`; when it runs out the worker feeds `TIMEOUT`.
 Membership follows state: a worker is on a shelf exactly while READY or PARKED, through OFFER, SHELVE and WITHDRAW.
 
-An action may feed an event to the same process: OFFER does, when somebody waits for it or it is no longer wanted.
+An action may feed an event to the same process: OFFER and SHELVE do, when somebody waits for it or nobody wants it.
 That event is stepped at once, from the state that the first step has led to, and its actions are carried out before
 `feed` returns. So such an action stands last in its row: nothing of the step before may be left to do. A test of the
 table sees to it.

@@ -17,6 +17,7 @@ import msgspec
 from ccd_daemon.claude import control
 from ccd_daemon.claude.ndjson import TOKEN_PREFIX, LineCutter, LineTooLong, all_tokens, each
 from ccd_daemon.worker.controller import Controller
+from ccd_daemon.worker.parking import Parking
 from ccd_daemon.worker.turn import Stage, Turn
 from ccd_protocol.errors import RpcError
 
@@ -36,12 +37,6 @@ class ReaderListener(Protocol):
     def stop_message(self) -> None:
         """The message has ended in a way after which the CLI would go on by itself."""
 
-    def message_parks(self) -> None:
-        """The message has ended with calls of client tools, and the CLI waits for their results."""
-
-    def went_on(self) -> None:
-        """It does not wait for all of them: one it has answered by itself."""
-
     def end_early(self, turn: Turn, error: RpcError) -> None:
         """The turn cannot be completed."""
 
@@ -57,9 +52,6 @@ class ReaderListener(Protocol):
     def on_request(self, request: control.ControlRequestLine) -> None:
         """The CLI asks its host for something."""
 
-    def on_withdrawn(self, request_id: str) -> None:
-        """It no longer wants the answer to that."""
-
     def bad_output(self, reason: str) -> None:
         """What came is not the protocol."""
 
@@ -70,6 +62,7 @@ class StdoutReader:
     Args:
         listener: is told what concerns the life of the process or the end of the turn.
         controller: words what is said back to the CLI at once.
+        parking: its calls of client tools.
         write: takes it to the CLI.
         max_line_bytes: a longer line is bad output.
     """
@@ -78,12 +71,14 @@ class StdoutReader:
         self,
         listener: ReaderListener,
         controller: Controller,
+        parking: Parking,
         write: Callable[[bytes], None],
         max_line_bytes: int,
     ) -> None:
         self.turn: Turn | None = None
         self._listener = listener
         self._controller = controller
+        self._parking = parking
         self._write = write
         self._cutter = LineCutter(max_line_bytes)
         self._time = asyncio.get_running_loop().time
@@ -168,9 +163,10 @@ class StdoutReader:
         elif kind.type == "control_request":
             self._listener.on_request(control.control_request(line))
         elif kind.type == "control_cancel_request":
-            self._listener.on_withdrawn(control.cancel_line(line).request_id)
+            self._parking.withdrawn(control.cancel_line(line).request_id)
         elif kind.type == "user" and self.turn is not None and self.turn.parks:
-            self._listener.went_on()
+            # A tool that is not there: the model was told so, and the client's results would come too late.
+            self._listener.stop_message()
         elif kind.type == "conversation_reset":
             self._controller.reset_seen = True
         elif kind.type == "system" and kind.subtype == "api_retry":
@@ -209,7 +205,8 @@ class StdoutReader:
         if stop:
             self._listener.stop_message()
         elif turn.parks and not done:
-            self._listener.message_parks()
+            # Before it is handed out: what did it cost?
+            self._write(self._parking.ask_cost(self._controller.next_id()))
 
     def _on_assistant(self, line: bytes, keep: list[bytes]) -> None:
         turn = self.turn

@@ -66,8 +66,12 @@ class Turns:
         self._patience_ms = settings.cli.retry_patience_ms
         self._time = asyncio.get_running_loop().time
         tree = worker.tree
-        self.reader = StdoutReader(self, worker.controller, tree.write, settings.cli.max_line_bytes)
-        self._silence = OutputClock(settings, lambda: tree.paused, self._silent)
+        self.reader = StdoutReader(
+            self, worker.controller, worker.parking, tree.write, settings.cli.max_line_bytes
+        )
+        self._silence = OutputClock(
+            settings, lambda: tree.paused, lambda words: worker.doomed(words, Event.TIMEOUT)
+        )
 
     @property
     def turn(self) -> Turn | None:
@@ -149,10 +153,6 @@ class Turns:
         self._worker.wear.tainted = True
         self._worker.tree.write(self._worker.controller.interrupt())
 
-    def message_parks(self) -> None:
-        """The message has ended with calls of client tools: before it is handed out, ask what it cost."""
-        self._worker.tree.write(self._worker.parking.ask_cost(self._worker.controller.next_id()))
-
     def end_early(self, turn: Turn, error: RpcError) -> None:
         """Answer the caller with `error` now; what the CLI still says of this turn is discarded."""
         self._worker.wear.tainted = True
@@ -202,22 +202,11 @@ class Turns:
         self._worker.tree.write(answer)
         self._park()
 
-    def went_on(self) -> None:
-        """The model has called a tool that is not there, and was told so: the client's results would come too late."""
-        self.stop_message()
-
-    def on_withdrawn(self, request_id: str) -> None:
-        """The CLI no longer wants the result of a call."""
-        self._worker.parking.withdrawn(request_id)
-
     def bad_output(self, reason: str) -> None:
         """What came is not the protocol."""
         self._worker.doomed(f"bad output: {reason[:300]}", Event.BAD_FRAME)
 
     # --- the end of a turn ---
-
-    def _silent(self, words: str) -> None:
-        self._worker.doomed(words, Event.TIMEOUT)
 
     def _result(self, turn: Turn, line: control.ResultLine, *, cost_usd: float) -> ChatResult:
         worker = self._worker

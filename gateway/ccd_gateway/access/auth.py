@@ -59,10 +59,9 @@ class KeyStore:
         return self._keys
 
     def still_good(self, key: Key) -> bool:
-        """Whether a key that was admitted before would be admitted now: not revoked, rotated or expired."""
-        now = self.keys().get(key.id)
+        """Whether a key that was admitted before is what it was: not revoked, rotated, narrowed or expired."""
         alive = key.expires is None or time.time() < key.expires
-        return alive and now is not None and now.digest == key.digest
+        return alive and self.keys().get(key.id) == key
 
     def _look(self) -> None:
         try:

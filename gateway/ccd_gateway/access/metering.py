@@ -300,21 +300,21 @@ class _Tokens(Struct):
         return Used(model, self.input_tokens + written, cached, self.output_tokens, self.weight, cost_usd)
 
 
-class _Message(Struct):
+class _UsageMessage(Struct):
     model: str = ""
     usage: _Tokens | None = None
 
 
-class _Event(Struct):
+class _UsageEvent(Struct):
     type: str = ""
-    message: _Message | None = None
+    message: _UsageMessage | None = None
 
 
-class _Line(Struct):
-    event: _Event | None = None
+class _UsageLine(Struct):
+    event: _UsageEvent | None = None
 
 
-_decode = msgspec.json.Decoder(_Line).decode
+_decode = msgspec.json.Decoder(_UsageLine).decode
 
 
 class _Seen:

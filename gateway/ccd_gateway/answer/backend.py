@@ -18,7 +18,7 @@ from ccd_gateway.access.caller import Caller, current_caller
 from ccd_gateway.access.metering import Books, Run, begin
 from ccd_gateway.access.permission import Known, permitted
 from ccd_gateway.answer.lines import LineReader
-from ccd_gateway.answer.turn import ChatTurn, Lane, Reader
+from ccd_gateway.answer.turn import ChatTurn, DaemonLink, PieceReader
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ModelsResult
 
@@ -52,8 +52,8 @@ class Backend:
         books: Books,
     ) -> None:
         self._socket = socket
-        self._lanes: list[Lane] = []
-        self._max_lanes = max(1, -(-max_calls // _CALLS_PER_CONNECTION))
+        self._links: list[DaemonLink] = []
+        self._max_links = max(1, -(-max_calls // _CALLS_PER_CONNECTION))
         self._timeout_s = timeout_s
         self._reconnect_wait_s = reconnect_wait_s
         self._books = books
@@ -74,8 +74,8 @@ class Backend:
 
     async def call_once(self, method: str, params: Any = None, *, timeout_s: float | None = None) -> Any:
         """A unary call that fails at once when the daemon cannot be reached."""
-        with self._lane() as lane:
-            return await lane.client.call(method, params, timeout_s=timeout_s or self._timeout_s)
+        with self._link() as link:
+            return await link.client.call(method, params, timeout_s=timeout_s or self._timeout_s)
 
     async def complete(self, params: ChatParams) -> ChatAnswer:
         """`chat.complete`; cancelling the caller cancels the turn."""
@@ -84,7 +84,7 @@ class Backend:
         return cast(ChatAnswer, await call) if run is None else await run.whole(call)
 
     async def start(
-        self, params: ChatParams, silence_s: float, reader: Callable[[], Reader] = LineReader
+        self, params: ChatParams, silence_s: float, reader: Callable[[], PieceReader] = LineReader
     ) -> ChatTurn:
         """Open `chat.stream` and wait until the answer begins, ends, or has been silent for `silence_s`.
 
@@ -104,8 +104,8 @@ class Backend:
         Raises:
             RpcError: whatever the daemon says; LOST when it cannot be reached.
         """
-        with self._lane() as lane:
-            async with lane.client.call_stream(method, params, window_bytes=_WINDOW_BYTES) as stream:
+        with self._link() as link:
+            async with link.client.call_stream(method, params, window_bytes=_WINDOW_BYTES) as stream:
                 yield stream
 
     async def admit(self, caller: Caller, params: ChatParams) -> Run | None:
@@ -130,9 +130,9 @@ class Backend:
 
     async def close(self) -> None:
         """Close the connections."""
-        lanes, self._lanes = self._lanes, []
-        for lane in lanes:
-            await lane.client.close()
+        links, self._links = self._links, []
+        for link in links:
+            await link.client.close()
         self._books.close()
 
     async def _admitted(self, params: ChatParams) -> tuple[ChatParams, Run | None]:
@@ -144,14 +144,14 @@ class Backend:
         return params, await begin(self._books, caller, caller.key, params)
 
     async def _start_once(
-        self, params: ChatParams, silence_s: float, reader: Callable[[], Reader]
+        self, params: ChatParams, silence_s: float, reader: Callable[[], PieceReader]
     ) -> ChatTurn:
         params, run = await self._admitted(params)
-        lane = self._lane()
-        stream = lane.client.call_stream(
+        link = self._link()
+        stream = link.client.call_stream(
             "chat.stream", params, timeout_s=self._timeout_s, window_bytes=_WINDOW_BYTES
         )
-        turn = ChatTurn(stream, lane, reader(), run)
+        turn = ChatTurn(stream, link, reader(), run)
         try:
             await turn.begin(silence_s)
         except BaseException:
@@ -159,13 +159,13 @@ class Backend:
             raise
         return turn
 
-    def _lane(self) -> Lane:
+    def _link(self) -> DaemonLink:
         """The connection to use next: the fullest that has room, so that a few do for most loads."""
-        lane = next((lane for lane in self._lanes if lane.open_calls < _CALLS_PER_CONNECTION), None)
-        if lane is None and len(self._lanes) < self._max_lanes:
-            lane = Lane(AsyncClient(self._socket, reconnect_wait_s=0))
-            self._lanes.append(lane)
-        return lane or min(self._lanes, key=lambda lane: lane.open_calls)
+        link = next((link for link in self._links if link.open_calls < _CALLS_PER_CONNECTION), None)
+        if link is None and len(self._links) < self._max_links:
+            link = DaemonLink(AsyncClient(self._socket, reconnect_wait_s=0))
+            self._links.append(link)
+        return link or min(self._links, key=lambda link: link.open_calls)
 
     async def _wait_after(self, error: RpcError) -> None:
         """Return when the daemon can be reached again; raise `error` when it cannot, or is not about that."""

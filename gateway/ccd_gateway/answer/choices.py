@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.answer.caching import numbered
 from ccd_gateway.answer.lines import Delta
-from ccd_gateway.answer.turn import ChatTurn, Reader
+from ccd_gateway.answer.turn import ChatTurn, PieceReader
 from ccd_protocol.methods import ChatAnswer, ChatParams
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ async def complete_all(backend: Backend, params: ChatParams, count: int) -> list
 
 
 async def start_all(
-    backend: Backend, params: ChatParams, count: int, silence_s: float, reader: Callable[[], Reader]
+    backend: Backend, params: ChatParams, count: int, silence_s: float, reader: Callable[[], PieceReader]
 ) -> list[ChatTurn]:
     """So many turns, each of which has begun to answer or has been silent; the caller closes them.
 

@@ -10,14 +10,14 @@ from ccd_gateway.edge.outlet import Express
 from ccd_protocol.methods import ChatResult
 
 
-class Lane:
+class DaemonLink:
     """One connection to the daemon and the number of calls on it."""
 
     def __init__(self, client: AsyncClient) -> None:
         self.client = client
         self.open_calls = 0
 
-    def __enter__(self) -> Lane:
+    def __enter__(self) -> DaemonLink:
         self.open_calls += 1
         return self
 
@@ -25,7 +25,7 @@ class Lane:
         self.open_calls -= 1
 
 
-class Reader(Protocol):
+class PieceReader(Protocol):
     """Makes of payloads what a surface needs of them."""
 
     @property
@@ -47,17 +47,19 @@ class ChatTurn:
         silent: the last wait passed without a payload.
     """
 
-    __slots__ = ("_express", "_lane", "_run", "_stream", "first", "reader", "silent")
+    __slots__ = ("_express", "_link", "_run", "_stream", "first", "reader", "silent")
 
-    def __init__(self, stream: AsyncStream, lane: Lane, reader: Reader, run: Run | None = None) -> None:
+    def __init__(
+        self, stream: AsyncStream, link: DaemonLink, reader: PieceReader, run: Run | None = None
+    ) -> None:
         self.reader = reader
         self.first: list[Any] = []
         self.silent = False
         self._stream = stream
         self._run = run
         self._express: Express | None = None
-        self._lane: Lane | None = lane
-        lane.open_calls += 1
+        self._link: DaemonLink | None = link
+        link.open_calls += 1
 
     @property
     def result(self) -> ChatResult:
@@ -116,9 +118,9 @@ class ChatTurn:
 
     def close(self) -> None:
         """Cancel the turn unless it has ended; once is enough, more does no harm."""
-        lane, self._lane = self._lane, None
-        if lane is not None:
-            lane.open_calls -= 1
+        link, self._link = self._link, None
+        if link is not None:
+            link.open_calls -= 1
             self._stream.cancel("the HTTP request is over")
             if self._run is not None:
                 self._run.cut()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ccd_gateway.anthropic.schema import MessagesRequest
 from ccd_gateway.errors import bad_request
 from ccd_gateway.surface.given import given
-from ccd_protocol.chat.parameters import Surface, names_in
+from ccd_protocol.chat.parameters import Api, names_in
 
 #: Parameters that go into the model API's request without ccd having a word for them.
 _FURTHER = (
@@ -55,7 +55,7 @@ def to_params(request: MessagesRequest, betas: Betas) -> dict[str, Any]:
         request: what was asked.
         betas: what its header asks for.
     """
-    params = given(Surface.MESSAGES, request, names_in(Surface.MESSAGES).keys() - {"model"})
+    params = given(Api.MESSAGES, request, names_in(Api.MESSAGES).keys() - {"model"})
     params["extra_body"] = _given({name: getattr(request, name) for name in _FURTHER}) or None
     params["betas"] = betas.asked or None
     return {"exact": True, **_given(params)}

@@ -32,6 +32,7 @@ from ccd_gateway.edge.description import (
     typed,
 )
 from ccd_gateway.edge.routing import ANY, Refusing, Route
+from ccd_gateway.edge.work import apart
 from ccd_gateway.errors import ApiError
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.shapes import MESSAGES
@@ -68,7 +69,7 @@ class Messages(Surface[MessageJob]):
 
     async def read(self, req: falcon.asgi.Request, body: bytes) -> MessageJob:
         """Read a request and the headers that belong to it."""
-        request = decode(body, MessagesRequest)
+        request = await apart(body, decode, body, MessagesRequest)
         betas = read_betas(req.get_header("anthropic-beta"))
         ignored = betas.ignored + [name for name in IGNORED_HEADERS if req.get_header(name) is not None]
         params = addressed(req, self.settings, to_params(request, betas), request.model, ignored)
@@ -136,9 +137,10 @@ class CountTokens:
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Estimate the tokens of a prompt."""
-        prompt = decode(await read_body(req, self._settings.max_body_bytes), Prompt)
+        body = await read_body(req, self._settings.max_body_bytes)
+        prompt = await apart(body, decode, body, Prompt)
         resp.set_header("x-ccd-estimated", "true")
-        send(resp, {"input_tokens": estimate(prompt)})
+        send(resp, {"input_tokens": await apart(body, estimate, prompt)})
 
 
 # --- where they are ---

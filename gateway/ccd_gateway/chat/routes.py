@@ -41,6 +41,7 @@ from ccd_gateway.edge.description import (
     typed,
 )
 from ccd_gateway.edge.routing import Route
+from ccd_gateway.edge.work import apart
 from ccd_gateway.errors import ApiError
 from ccd_gateway.images.confined import Confined
 from ccd_gateway.images.local import inline_local_images
@@ -89,10 +90,10 @@ class ChatCompletions(Surface[ChatJob]):
 
     async def read(self, req: falcon.asgi.Request, body: bytes) -> ChatJob:
         """Read a request, and the images that it names."""
-        decoded = decode_chat(body)
+        decoded = await apart(body, decode_chat, body)
         await inline_local_images(decoded.request.messages, self._files)
         await self._images.inline(decoded.request.messages)
-        return read_job(req, decoded, self.settings)
+        return await apart(body, read_job, req, decoded, self.settings)
 
     async def answer(self, job: ChatJob, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer, and say in which conversation."""

@@ -15,7 +15,7 @@ from ccd_gateway.answer.lines import REFUSED
 from ccd_gateway.chat.schema import ChatRequest
 from ccd_gateway.errors import bad_request
 from ccd_gateway.surface.given import end_user, given, in_words_of
-from ccd_protocol.chat.parameters import Surface, names_in
+from ccd_protocol.chat.parameters import Api, names_in
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatAnswer, Usage
 
@@ -26,7 +26,7 @@ _CLIENTS_PATHS = [
     (re.compile(r"tools\[(\d+)\]\.input_schema"), r"tools[\1].function.parameters"),
     (re.compile(r"format\.schema"), "response_format.json_schema.schema"),
     (re.compile(r"metadata\b.*"), "user"),
-    *((re.compile(rf"{name}\b"), to) for name, to in names_in(Surface.CHAT).items() if name != to),
+    *((re.compile(rf"{name}\b"), to) for name, to in names_in(Api.CHAT).items() if name != to),
 ]
 _FUNCTIONS_PATHS = [
     (re.compile(r"tools\[(\d+)\](\.function)?\.(name|input_schema)"), r"functions[\1].\3"),
@@ -62,7 +62,7 @@ def to_call(request: ChatRequest) -> Call:
         tool_choice=choice,
         parallel_tool_calls=parallel,
         response_format=request.response_format,
-        **{**given(Surface.CHAT, request), **_fitted(request)},
+        **{**given(Api.CHAT, request), **_fitted(request)},
     )
 
 
@@ -201,4 +201,4 @@ def _tool_calls(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def ignored_by_daemon(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Parameters that the daemon could not honour, under the names that an OpenAI client used."""
-    return in_words_of(Surface.CHAT, (name for result in results for name in result.get("ignored") or ()))
+    return in_words_of(Api.CHAT, (name for result in results for name in result.get("ignored") or ()))

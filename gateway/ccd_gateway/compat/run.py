@@ -16,6 +16,7 @@ from ccd_gateway.answer.caching import cache_use, name_cache
 from ccd_gateway.compat.rate import SharedLimit
 from ccd_gateway.compat.task import RESULTS, Task, TaskOptions, chat_params, read_task, result
 from ccd_gateway.edge.body import read_body
+from ccd_gateway.edge.work import apart
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.images import confined
 from ccd_gateway.images.confined import Confined, Place
@@ -65,15 +66,16 @@ class ClaudeCode:
         """A failure of the model or the CLI is a result, with status 200; everything else is an error."""
         caller = caller_of(req)
         self._count(caller.name or req.remote_addr)
-        fields = decode_object(await read_body(req, self._settings.max_body_bytes))
-        task = read_task(fields)
+        body = await read_body(req, self._settings.max_body_bytes)
+        fields = await apart(body, decode_object, body)
+        task = await apart(body, read_task, fields)
         files = await asyncio.to_thread(self._open, task.options)
         wanted = task.options.model
         chosen = target(self._settings.model_for(wanted), None) if wanted else None
         params = chat_params(task, chosen and chosen.model, files.context, caller.tenant)
         if chosen and chosen.profile:
             params["profile"] = chosen.profile
-        params["cache"] = cache_use(req, fields)
+        params["cache"] = await apart(body, cache_use, req, fields)
         started_s = time.monotonic()
         ignored = list(task.unknown)
         try:

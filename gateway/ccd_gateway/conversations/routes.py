@@ -25,6 +25,7 @@ from ccd_gateway.edge.description import (
     ref,
 )
 from ccd_gateway.edge.routing import Route
+from ccd_gateway.edge.work import apart
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.surface.body import decode_object, violation
@@ -49,7 +50,8 @@ class Conversations:
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Begin one. The status is 200, as there."""
-        fields = decode_object(await read_body(req, self._settings.max_body_bytes))
+        body = await read_body(req, self._settings.max_body_bytes)
+        fields = await apart(body, decode_object, body)
         try:
             wanted = msgspec.convert(fields, ConversationWanted)
         except msgspec.ValidationError as error:

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import falcon.asgi
 
+from ccd_gateway.edge.work import share_of
 from ccd_gateway.errors import ApiError
 
 # Most clients read an answer only when they have sent their whole body, and a connection that is closed
@@ -18,24 +19,32 @@ _DISCARD_IDLE_S = 0.3
 
 
 async def read_body(request: falcon.asgi.Request, max_bytes: int) -> bytes:
-    """The whole body.
+    """The whole body, which may be decoded.
 
     Raises:
-        ApiError: 413 when it is larger than `max_bytes`, 400 when the client stops in the middle.
+        ApiError: 413 when it is larger than `max_bytes`, or holds too many values; 400 when the client stops in the
+            middle; 503 when the process holds too much already.
     """
     pieces: list[bytes] = []
     held = 0
+    share = share_of(request.scope)
     stream = aiter(request.stream)
     async for piece in stream:
         held += len(piece)
-        if held > max_bytes:
+        try:
+            if held > max_bytes:
+                raise too_large(max_bytes)
+            share.take(len(piece))
+        except ApiError:
             pieces.clear()
             await discard(stream)
-            raise too_large(max_bytes)
+            raise
         pieces.append(piece)
     if request.content_length is not None and held < request.content_length:
         raise ApiError(400, "The request body is shorter than its Content-Length.", code="incomplete_body")
-    return b"".join(pieces)
+    body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    await share.check(body)
+    return body
 
 
 async def discard(pieces: AsyncIterator[bytes]) -> None:

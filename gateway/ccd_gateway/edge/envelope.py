@@ -13,15 +13,16 @@ from typing import Any
 
 from ccd_gateway.access.auth import Door, offered
 from ccd_gateway.access.caller import Caller, admit
-from ccd_gateway.edge import outlet
+from ccd_gateway.edge import outlet, work
 from ccd_gateway.edge.absent import unknown_route
+from ccd_gateway.edge.access_log import Observer
 from ccd_gateway.edge.body import discard, too_large
 from ccd_gateway.edge.browser import BrowserRules
 from ccd_gateway.edge.disconnect import UntilDisconnect
-from ccd_gateway.edge.observers import Observer
 from ccd_gateway.edge.outlet import Outlet
 from ccd_gateway.edge.routing import Matched, Router, matched
 from ccd_gateway.edge.upload import upload
+from ccd_gateway.edge.work import Share, Work
 from ccd_gateway.errors import JSON, ApiError, overloaded
 from ccd_gateway.shapes import Shape
 
@@ -47,6 +48,7 @@ class Envelope:
             are 503.
         max_body_bytes: a larger Content-Length is 413 here already, as the framework asks for the body first.
         body_timeout_s: longest time for a body.
+        account: what the bodies of all requests together may hold.
         door: who may come in.
         observer: told of every request.
     """
@@ -60,6 +62,7 @@ class Envelope:
         max_requests: int,
         max_body_bytes: int,
         body_timeout_s: float,
+        account: Work,
         door: Door,
         observer: Observer,
     ) -> None:
@@ -69,6 +72,7 @@ class Envelope:
         self._max_requests = max_requests
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
+        self._work = account
         self._door = door
         self._observer = observer
         self.open_requests = 0
@@ -91,10 +95,12 @@ class Envelope:
                 except ApiError as error:
                     await exchange.outlet.close()  # else the error's body would be held back for another
                     await exchange.refuse(error)
+                exchange.share.close()  # a streamed answer keeps nothing of its request
                 if exchange.outlet.body is not None:
                     await exchange.stream()
         finally:
             self.open_requests -= exchange.counted
+            exchange.share.close()
             try:
                 await exchange.close()
             finally:
@@ -103,7 +109,8 @@ class Envelope:
     def _exchange(self, receive: Receive, send: Send, scope: Scope) -> Exchange:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         caller = _caller(self.routes.admit(scope), headers)
-        return Exchange(receive, send, caller, self._rules.cors_headers(headers.get(b"origin")))
+        cors = self._rules.cors_headers(headers.get(b"origin"))
+        return Exchange(receive, send, caller, Share(self._work), cors)
 
     async def _answered(self, scope: Scope, exchange: Exchange) -> None:
         """Answer, but for a body that is streamed."""
@@ -118,6 +125,7 @@ class Envelope:
         caller.key = self._door.key_of(scopes, scope["query_string"], scope["headers"], _peer(scope))
         admit(scope, caller)
         outlet.admit(scope, exchange.outlet)
+        work.admit(scope, exchange.share)
         receive = exchange.receive
         if _lasts(scope):
             receive = await self._counted(scope, headers, exchange)
@@ -136,6 +144,7 @@ class Envelope:
             caller.key = self._door.key_of(found.route.scopes, scope["query_string"], given, _peer(scope))
             admit(scope, caller)
             counted = self._one_more()
+            work.admit(scope, Share(self._work))
             if found.route.socket is None:
                 raise _no_socket(found.route.path, scope["path"])
             await found.route.socket(scope, receive, send)
@@ -177,17 +186,21 @@ class Exchange:
         caller: who asks.
         until_disconnect: the block in which the request is answered.
         counted: 1 for a request that counts as open.
+        share: what the request holds in memory.
         status: the answer's; 0 until it has begun.
     """
 
-    __slots__ = ("_cors", "caller", "counted", "outlet", "receive", "status", "until_disconnect")
+    __slots__ = ("_cors", "caller", "counted", "outlet", "receive", "share", "status", "until_disconnect")
 
-    def __init__(self, receive: Receive, send: Send, caller: Caller, cors: list[tuple[bytes, bytes]]) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, caller: Caller, share: Share, cors: list[tuple[bytes, bytes]]
+    ) -> None:
         self.receive = receive
         self.outlet = Outlet(send)
         self.caller = caller
         self.until_disconnect = UntilDisconnect(receive)
         self.counted = 0
+        self.share = share
         self.status = 0
         self._cors = cors
 

@@ -7,6 +7,10 @@ A piece may also be written at once, from within a callback of the loop, while t
 (`Express`). ASGI's `send` is a coroutine, but one that has nothing to wait for is done after its first step. When the
 server makes it wait because its client reads too slowly, the rest of it is kept for whoever sends next, and until then
 nothing is written at once: backpressure holds as it does for any other body.
+
+What that buys: a chunk takes one turn of the loop instead of two, because no task is woken for it. CPU of the gateway
+per chunk, as `python -m bench g` measures it, with and without in turns, on a busy machine of two cores: 50 µs instead
+of 68 with 100 streams, 200 instead of 250 with one.
 """
 
 from __future__ import annotations

@@ -102,6 +102,9 @@ class _Unpacked:
                 return message
             self._packed = message.get("body", b"")
             self._more = message.get("more_body", False)
+        await asyncio.sleep(
+            0
+        )  # others have their turn between two steps, also when nothing need be waited for
         piece = self._step()
         self._left -= len(piece)
         if self._left < 0:

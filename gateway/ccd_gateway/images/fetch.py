@@ -46,7 +46,7 @@ class Fetched(NamedTuple):
     body: bytes
 
 
-class Place(NamedTuple):
+class UrlParts(NamedTuple):
     """A URL, taken apart."""
 
     scheme: str
@@ -61,7 +61,7 @@ class Place(NamedTuple):
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-def place_of(url: str) -> Place:
+def place_of(url: str) -> UrlParts:
     """Take a URL apart.
 
     Raises:
@@ -82,7 +82,7 @@ def place_of(url: str) -> Place:
     target = quote(parts.path or "/", safe=_SAFE) + (
         f"?{quote(parts.query, safe=_SAFE)}" if parts.query else ""
     )
-    return Place(parts.scheme, host, port or _PORTS[parts.scheme], target)
+    return UrlParts(parts.scheme, host, port or _PORTS[parts.scheme], target)
 
 
 def is_public(address: Address) -> bool:
@@ -133,7 +133,7 @@ class Fetcher:
             url = urljoin(url, answer.location)
         raise FetchError(f"more than {_MAX_REDIRECTS} redirects")
 
-    async def _address(self, place: Place) -> str:
+    async def _address(self, place: UrlParts) -> str:
         """The address to connect to: the name is not looked up again."""
         loop = asyncio.get_running_loop()
         try:
@@ -157,7 +157,7 @@ class Fetcher:
 # --- one exchange ---
 
 
-async def _exchange(place: Place, address: str, max_bytes: int) -> bytes:
+async def _exchange(place: UrlParts, address: str, max_bytes: int) -> bytes:
     """All that the server says to one GET, to the end of its connection."""
     secure = place.scheme == "https"
     try:
@@ -185,7 +185,7 @@ async def _exchange(place: Place, address: str, max_bytes: int) -> bytes:
         writer.transport.abort()
 
 
-def _request(place: Place) -> bytes:
+def _request(place: UrlParts) -> bytes:
     lines = [
         f"GET {place.target} HTTP/1.1",
         f"Host: {place.authority}",

@@ -12,6 +12,7 @@ import msgspec
 
 from ccd_client.messages import chat_request
 from ccd_gateway.access.caller import tenant_of
+from ccd_gateway.edge.work import apart
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents
@@ -32,7 +33,7 @@ from ccd_gateway.surface.address import addressed
 from ccd_gateway.surface.given import end_user, given, in_words_of
 from ccd_gateway.surface.prompt import Prompt
 from ccd_gateway.surface.tokens import estimate
-from ccd_protocol.chat.parameters import Surface, names_in
+from ccd_protocol.chat.parameters import Api, names_in
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 
@@ -44,7 +45,7 @@ _PATHS = tuple(
         (r"^(tools\[\d+\])\.function", r"\1"),
         (r"^(tools\[\d+\])\.input_schema", r"\1.parameters"),
         (r"^messages(\[.*)?$", "input"),
-        *((rf"^{name}\b", to) for name, to in names_in(Surface.RESPONSES).items() if name != to),
+        *((rf"^{name}\b", to) for name, to in names_in(Api.RESPONSES).items() if name != to),
     )
 )
 
@@ -83,7 +84,6 @@ class ResponseJob(NamedTuple):
         """Whether the model's thinking is shown."""
         return self.request.reasoning is not None and self.request.reasoning.wanted is not None
 
-    @property
     def input_tokens(self) -> int:
         """An estimate; see `ccd_gateway.surface.tokens`."""
         wanted = self.params.get("format")
@@ -120,6 +120,7 @@ class ResponseJob(NamedTuple):
 async def read_job(
     req: falcon.asgi.Request,
     decoded: Decoded,
+    body: bytes,
     store: ResponseStore,
     images: RemoteImages,
     settings: GatewaySettings,
@@ -133,16 +134,17 @@ async def read_job(
     request, ignored, fields = decoded
     tenant = tenant_of(req)
     history = await _history(tenant, request.previous_response_id, store)
-    items = await _resolved(tenant, own_items(request.input or ""), store)
-    made = to_messages(history, items)
+    own = await apart(body, own_items, request.input or "")
+    items = await _resolved(tenant, own, store)
+    made = await apart(body, to_messages, history, items)
     try:
         await images.inline(made.messages)
     except RpcError as error:
         raise in_words_of_items(error, made.origins) from None
-    given, more = call_of(request, made)
+    given, more = await apart(body, call_of, request, made)
     ignored = ignored + more
     cached = None if request.stream or request.background else fields
-    params = addressed(req, settings, given, request.model, ignored, cached)
+    params = await apart(body, addressed, req, settings, given, request.model, ignored, cached)
     response = new_response(request, created_at=int(time.time()), store=request.store is not False)
     return ResponseJob(tenant, request, params, response, items, ignored)
 
@@ -223,7 +225,7 @@ def call_of(request: ResponsesRequest, made: Messages) -> tuple[ChatParams, list
             tool_choice=request.tool_choice,
             parallel_tool_calls=request.parallel_tool_calls,
             response_format=_response_format(request),
-            **{**given(Surface.RESPONSES, request), **fitted},
+            **{**given(Api.RESPONSES, request), **fitted},
         )
     except RpcError as error:
         raise in_clients_words(in_words_of_items(error, origins)) from error
@@ -257,7 +259,7 @@ def _renamed(name: str, origins: list[str]) -> str:
 
 def ignored_by_daemon(result: Mapping[str, Any]) -> list[str]:
     """Parameters that the daemon could not honour, under this API's names."""
-    return in_words_of(Surface.RESPONSES, result.get("ignored") or ())
+    return in_words_of(Api.RESPONSES, result.get("ignored") or ())
 
 
 def not_found(response_id: str) -> ApiError:

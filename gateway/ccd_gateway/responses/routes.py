@@ -15,6 +15,7 @@ from ccd_gateway.answer.turn import ChatTurn
 from ccd_gateway.edge.body import read_body
 from ccd_gateway.edge.outlet import Body, stream_events
 from ccd_gateway.edge.routing import Route
+from ccd_gateway.edge.work import apart
 from ccd_gateway.errors import ApiError
 from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses import description
@@ -57,12 +58,12 @@ class Responses(Surface[ResponseJob]):
 
     async def read(self, req: falcon.asgi.Request, body: bytes) -> ResponseJob:
         """Read a request and what it refers to, and see that its response can be stored."""
-        job = await self._job(req, decode(body))
+        job = await self._job(req, await apart(body, decode, body), body)
         await self._check_store(job)
         return job
 
-    async def _job(self, req: falcon.asgi.Request, decoded: Decoded) -> ResponseJob:
-        return await read_job(req, decoded, self.store, self._images, self.settings)
+    async def _job(self, req: falcon.asgi.Request, decoded: Decoded, body: bytes) -> ResponseJob:
+        return await read_job(req, decoded, body, self.store, self._images, self.settings)
 
     async def _check_store(self, job: ResponseJob) -> None:
         """Not being able to store is an error only for those who asked for it; others are told."""
@@ -120,9 +121,11 @@ class Responses(Surface[ResponseJob]):
     async def on_post_tokens(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Estimate the tokens of a request's input: instructions, tools and all that came before included."""
         body = await read_body(req, self.settings.max_body_bytes)
-        job = await self._job(req, decode(body, model_needed=False))
+        decoded = await apart(body, functools.partial(decode, model_needed=False), body)
+        job = await self._job(req, decoded, body)
         resp.set_header("x-ccd-estimated", "true")
-        send(resp, {"object": "response.input_tokens", "input_tokens": job.input_tokens})
+        tokens = await apart(body, job.input_tokens)
+        send(resp, {"object": "response.input_tokens", "input_tokens": tokens})
 
 
 class ResponseWriter:

@@ -19,6 +19,7 @@ from ccd_gateway import boot_signals
 from ccd_gateway.access.auth import is_local, why_not
 from ccd_gateway.access.keyfile import KeyFileError
 from ccd_gateway.app import create_app
+from ccd_gateway.edge import heap
 from ccd_gateway.edge.envelope import App
 from ccd_gateway.metrics import gather
 from ccd_gateway.server.internals import GatewayWorker
@@ -203,6 +204,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         return self._certificates.context
 
     def load(self) -> App:
+        heap.part_large_blocks()
         return create_app(self.settings, admin_address=self._admin_address)
 
     def _when_ready(self, arbiter: Any) -> None:

@@ -1,1 +1,5 @@
-"""claude-code-api's sessions: agents over HTTP, with a WebSocket each client may follow one by."""
+"""Agents with tools of their own, over HTTP and WebSocket.
+
+Begin with `routes`; `socket` is one follower of a session. The session itself, its process and its questions are the
+daemon's (`ccd_daemon.session`).
+"""

@@ -25,14 +25,14 @@ class _State(msgspec.Struct):
     total_cost_usd: float = 0.0
 
 
-class _Line(msgspec.Struct):
+class _TurnLine(msgspec.Struct):
     type: str = ""
     state: _State | None = None
     usage: dict[str, Any] | None = None
     total_cost_usd: float | None = None
 
 
-_decode = msgspec.json.Decoder(_Line).decode
+_decode = msgspec.json.Decoder(_TurnLine).decode
 
 
 class Metered:
@@ -113,7 +113,7 @@ class Metered:
         if run is not None:
             await run.end(self._result(found, max(0.0, self._cost_usd - before)))
 
-    def _result(self, line: _Line, cost_usd: float) -> ChatResult:
+    def _result(self, line: _TurnLine, cost_usd: float) -> ChatResult:
         return ChatResult(
             stop_reason=None,
             stop_sequence=None,

@@ -11,7 +11,7 @@ from ccd_gateway.errors import bad_request
 from ccd_protocol.acting import HARMLESS, acting
 
 
-class Call(NamedTuple):
+class SessionCall(NamedTuple):
     """One call of the daemon; `params` lack the session and the tenant."""
 
     method: str
@@ -52,7 +52,7 @@ _KINDS: Mapping[str, tuple[str, type[msgspec.Struct]]] = {
 _OURS = ("session_id", "tenant")  # the connection says which
 
 
-def read(line: str) -> Call | None:
+def read(line: str) -> SessionCall | None:
     """What one line asks for; None for a `keep_alive`.
 
     Raises:
@@ -72,6 +72,6 @@ def read(line: str) -> Call | None:
     method, shape = _KINDS[kind]
     params = acting(method, fields, set_here=_OURS)
     try:
-        return Call(method, msgspec.structs.asdict(msgspec.convert(params, shape)))
+        return SessionCall(method, msgspec.structs.asdict(msgspec.convert(params, shape)))
     except (msgspec.ValidationError, RecursionError) as error:
         raise bad_request(f"This message cannot be understood: {error}.") from None

@@ -30,6 +30,7 @@ from ccd_gateway.edge.description import (
     typed,
 )
 from ccd_gateway.edge.routing import Refusing, Route, Scope
+from ccd_gateway.edge.work import apart
 from ccd_gateway.errors import ApiError, bad_request, from_rpc
 from ccd_gateway.sessions import access
 from ccd_gateway.sessions.socket import SessionSockets
@@ -52,7 +53,7 @@ class SessionWanted(Struct):
     ) = None
 
 
-class Sessions:
+class SessionResource:
     """All sessions of a tenant, and one of them."""
 
     def __init__(self, backend: Backend, settings: GatewaySettings) -> None:
@@ -63,7 +64,8 @@ class Sessions:
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Open one. It takes messages when this is answered."""
         caller = self._checked(req)
-        fields = decode_object(await read_body(req, self._settings.max_body_bytes) or b"{}")
+        body = await read_body(req, self._settings.max_body_bytes) or b"{}"
+        fields = await apart(body, decode_object, body)
         wanted = _wanted(acting("session.open", fields, set_here=("tenant",)))
         if wanted.model is not None:
             wanted.model = self._settings.model_for(wanted.model)
@@ -175,7 +177,7 @@ def routes(backend: Backend, settings: GatewaySettings, keys: KeyStore) -> list[
     At the path of one session the scope `chat` is only good for the end of a conversation, and at the list's for
     nothing: the resource says so, and how to get a key for it.
     """
-    sessions, either = Sessions(backend, settings), ("agent", "chat")
+    sessions, either = SessionResource(backend, settings), ("agent", "chat")
     sockets = SessionSockets(backend, settings, keys)
     return [
         Route("/v1/sessions", sessions, _list, scopes=either, shape=SESSION),

@@ -21,6 +21,7 @@ from ccd_gateway.access.caller import Caller, caller_of_scope
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.edge.envelope import Message, Receive, Scope, Send
 from ccd_gateway.edge.routing import matched
+from ccd_gateway.edge.work import Share, apart, share_of
 from ccd_gateway.errors import ApiError, fault
 from ccd_gateway.sessions import access, requests
 from ccd_gateway.sessions.metered import Metered
@@ -38,6 +39,7 @@ _CODES = {
     Code.DRAINING: _RESTART,
     Code.BUSY: _LATER,
 }
+_MAX_LINES = 1000  # of one frame
 _log = logging.getLogger(__name__)
 
 
@@ -67,7 +69,8 @@ class SessionSockets:
         access.check(caller, without_key=self._settings.allow_agent_without_key)
         await receive()  # the handshake
         await send({"type": "websocket.accept", "subprotocol": _chosen(scope["subprotocols"])})
-        client = _Client(self._backend, self._settings, self._store, caller, session_id, send)
+        share = share_of(scope)
+        client = _Client(self._backend, self._settings, self._store, caller, session_id, send, share)
         following = asyncio.ensure_future(client.follow())
         self._following.add(following)
         following.add_done_callback(self._followed)
@@ -99,7 +102,9 @@ class _Client:
         caller: Caller,
         session_id: str,
         send: Send,
+        share: Share,
     ) -> None:
+        self._share = share
         self.metered = Metered(backend, caller)
         self.gone = False
         self._backend = backend
@@ -151,16 +156,21 @@ class _Client:
             if text is None:
                 await self._tell_error("Send text frames, with a line of JSON each.")
                 continue
-            for line in text.split("\n"):
-                if line.strip():
-                    await self._obey(line)
+            lines = text.split("\n", _MAX_LINES)
+            if len(lines) > _MAX_LINES:
+                await self._tell_error(f"A frame may hold at most {_MAX_LINES} lines; nothing was done.")
+                continue
+            for line in filter(str.strip, lines):
+                await self._obey(line)
 
     async def _obey(self, line: str) -> None:
         await self._dismiss_if_revoked()
         if self.gone:
             return
         try:
-            call = requests.read(line)
+            encoded = line.encode(errors="surrogatepass")
+            await self._share.check(encoded)
+            call = await apart(encoded, requests.read, line)
             if call is not None:
                 await self._do(call)
         except (RpcError, ApiError) as error:
@@ -169,8 +179,10 @@ class _Client:
         except Exception:
             _log.exception("a message of a session failed")
             await self._tell_error(str(fault()))
+        finally:
+            self._share.close()
 
-    async def _do(self, call: requests.Call) -> None:
+    async def _do(self, call: requests.SessionCall) -> None:
         params = {**call.params, **self._which}
         if call.method == "session.set_model":
             await self._set_model(params)

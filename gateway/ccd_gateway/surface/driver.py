@@ -22,7 +22,7 @@ from ccd_gateway.answer import choices
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.answer.caching import name_cache
 from ccd_gateway.answer.lines import LineReader
-from ccd_gateway.answer.turn import ChatTurn, Reader
+from ccd_gateway.answer.turn import ChatTurn, PieceReader
 from ccd_gateway.edge.body import read_body
 from ccd_gateway.edge.outlet import Body, Express, Outlet, outlet_of, stream_events
 from ccd_gateway.errors import JSON, ApiError, fault, from_rpc
@@ -95,7 +95,7 @@ class Surface(ABC, Generic[J]):
         reader: makes of the CLI's lines what the writer takes.
     """
 
-    reader: Callable[[], Reader] = LineReader
+    reader: Callable[[], PieceReader] = LineReader
 
     def __init__(self, backend: Backend, settings: GatewaySettings) -> None:
         self.backend = backend

@@ -8,13 +8,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from ccd_protocol.chat.parameters import Surface, names_in
+from ccd_protocol.chat.parameters import Api, names_in
 
 #: What `ccd_client.messages.chat_request` reads in OpenAI's own form, and the model, which goes with the profile.
 SHAPED = frozenset({"messages", "model", "tools", "tool_choice", "format", "stop_sequences"})
 
 
-def given(surface: Surface, request: Struct, names: Iterable[str] | None = None) -> dict[str, Any]:
+def given(surface: Api, request: Struct, names: Iterable[str] | None = None) -> dict[str, Any]:
     """What a request gives, by the names of `ChatParams`.
 
     Args:
@@ -38,7 +38,7 @@ def end_user(user: str | None, identifier: str | None, metadata: Mapping[str, st
     return {"metadata": {"user_id": found} if found else None}
 
 
-def in_words_of(surface: Surface, names: Iterable[str]) -> list[str]:
+def in_words_of(surface: Api, names: Iterable[str]) -> list[str]:
     """The daemon's names for parameters, as an API's client knows them; each once."""
     theirs = names_in(surface)
     return list(dict.fromkeys(theirs.get(name, name) for name in names))

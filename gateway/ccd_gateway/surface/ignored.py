@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -11,6 +12,7 @@ from ccd_gateway.errors import ApiError, bad_request
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 _MAX_NAMES = 32
+_MAX_LOOKED_AT = 1000
 
 
 def is_strict(req: falcon.asgi.Request) -> bool:
@@ -51,10 +53,12 @@ def ignored_comment(names: Iterable[str]) -> bytes:
 
 def header_value(names: Iterable[str]) -> str:
     """The names as the value of `X-CCD-Ignored`: safe in a header whatever the client sent, and bounded."""
-    unique = list(dict.fromkeys(safe_name(name) for name in names))
-    return ", ".join(unique[:_MAX_NAMES] + (["..."] if len(unique) > _MAX_NAMES else []))
+    looked_at = list(itertools.islice(names, _MAX_LOOKED_AT + 1))
+    unique = list(dict.fromkeys(map(safe_name, looked_at)))
+    more = len(unique) > _MAX_NAMES or len(looked_at) > _MAX_LOOKED_AT
+    return ", ".join(unique[:_MAX_NAMES] + (["..."] if more else []))
 
 
 def safe_name(name: str) -> str:
     """The name, with everything replaced that may not stand in a header."""
-    return name if _TOKEN.fullmatch(name) else re.sub(r"[^A-Za-z0-9_.\[\]-]", "?", name)[:64] or "?"
+    return name if _TOKEN.fullmatch(name) else re.sub(r"[^A-Za-z0-9_.\[\]-]", "?", name[:64]) or "?"

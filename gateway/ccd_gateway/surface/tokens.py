@@ -126,7 +126,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _text(text: str) -> float:
-    plain = sum(map(str.isascii, text)) if not text.isascii() else len(text)
+    plain = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
     return plain / _ASCII_CHARS_PER_TOKEN + (len(text) - plain) / _OTHER_CHARS_PER_TOKEN
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from ccd_offline import models, tokens
 from ccd_offline.answer.caching import Split
-from ccd_offline.answer.directives import Directive, ToolCall
+from ccd_offline.answer.directives import Directive, ScriptedCall
 from ccd_offline.rules import schemas, signature, validation
 from ccd_offline.rules.messages import as_blocks
 
@@ -21,7 +21,7 @@ ECHO = "[ccd offline echo] No model was asked. You said: "
 _MARK = "<system-reminder>"
 
 
-class Answer(NamedTuple):
+class ScriptedAnswer(NamedTuple):
     """A whole message."""
 
     id: str
@@ -66,7 +66,7 @@ def _result_text(block: dict[str, Any]) -> str:
     return " ".join(part["text"] for part in content if part["type"] == "text")
 
 
-def compose(body: dict[str, Any], directive: Directive, text: str, split: Split = Split()) -> Answer:  # noqa: B008
+def compose(body: dict[str, Any], directive: Directive, text: str, split: Split = Split()) -> ScriptedAnswer:  # noqa: B008
     """The answer to a valid request; `text` is what the user said last, `split` what of it was cached."""
     calls = _calls(body, directive)
     said = _said(body, directive, text) if not calls or directive.text is not None else ""
@@ -74,7 +74,7 @@ def compose(body: dict[str, Any], directive: Directive, text: str, split: Split 
     blocks = _thinking(body, directive) + ([{"type": "text", "text": said}] if said else []) + calls
     usage = {**_usage(body, blocks, directive, split), **directive.usage}
     reason = directive.stop_reason or stop
-    return Answer(
+    return ScriptedAnswer(
         f"msg_{secrets.token_hex(12)}", body["model"], blocks, reason, sequence, directive.stop_details, usage
     )
 
@@ -96,15 +96,15 @@ def _calls(body: dict[str, Any], directive: Directive) -> list[dict[str, Any]]:
     wanted = [] if choice.get("type") == "none" else directive.tool_calls
     forced = choice.get("type") in ("any", "tool")
     if choice.get("type") == "tool":
-        wanted = [call for call in wanted if call.name == choice["name"]] or [ToolCall(choice["name"])]
+        wanted = [call for call in wanted if call.name == choice["name"]] or [ScriptedCall(choice["name"])]
     elif forced and not wanted:
-        wanted = [ToolCall(str(next(iter(tools))))]
+        wanted = [ScriptedCall(str(next(iter(tools))))]
     if choice.get("disable_parallel_tool_use"):
         wanted = wanted[:1]
     return [_call(call, tools.get(call.name, {})) for call in wanted]
 
 
-def _call(call: ToolCall, tool: dict[str, Any]) -> dict[str, Any]:
+def _call(call: ScriptedCall, tool: dict[str, Any]) -> dict[str, Any]:
     if call.input_json is not None:
         given: Any = msgspec.Raw(call.input_json.encode())
         return {"type": "tool_use", "id": _call_id(call), "name": call.name, "input": given}
@@ -121,7 +121,7 @@ def _call(call: ToolCall, tool: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _call_id(call: ToolCall) -> str:
+def _call_id(call: ScriptedCall) -> str:
     return call.id or f"toolu_{secrets.token_hex(12)}"
 
 

@@ -29,7 +29,7 @@ _Milliseconds = Annotated[float, Meta(ge=0, le=3_600_000)]
 _Text = Annotated[str, Meta(max_length=16_000_000)]
 
 
-class ToolCall(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class ScriptedCall(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A call for the model to make. Without `input` one is made from the tool's schema, without `id` one is
     drawn.
     """
@@ -47,7 +47,7 @@ class Directive(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     repeat: Annotated[int, Meta(ge=1, le=1_000_000)] = 1  # the answer's text so many times over
     deltas: _Count = 0  # cut into so many deltas; without `text` the answer is "w1 w2 … wN"
     thinking: _Text | None = None  # said first, in a request that has thinking on
-    tool_calls: Annotated[list[ToolCall], Meta(max_length=1000)] = []
+    tool_calls: Annotated[list[ScriptedCall], Meta(max_length=1000)] = []
     stop_reason: str | None = None
     stop_details: dict[str, Any] | None = None
     usage: dict[str, Any] = {}  # replaces single figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
-from ccd_offline.answer.stream import Step
+from ccd_offline.answer.stream import StreamStep
 
 # A reader that learns of the cut together with the last bytes may throw these away.
 _CUT_PAUSE_S = 0.025
@@ -22,7 +22,7 @@ class Playback:
     the last step means that the client went away.
     """
 
-    def __init__(self, steps: Iterator[Step], finished: Callable[[str], None]) -> None:
+    def __init__(self, steps: Iterator[StreamStep], finished: Callable[[str], None]) -> None:
         self._steps = steps
         self._finished = finished
         self._then = "go on"

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ccd_offline.answer.answers import Answer
+from ccd_offline.answer.answers import ScriptedAnswer
 from ccd_offline.answer.directives import Directive
 from ccd_offline.errors import error_json
 
@@ -18,7 +18,7 @@ _INPUT_PIECE_CHARS = 24
 _encode = msgspec.json.encode
 
 
-class Step(NamedTuple):
+class StreamStep(NamedTuple):
     """Wait, then send; `then` is what happens after the last one."""
 
     delay_ms: float
@@ -31,7 +31,7 @@ def event(name: str, **fields: Any) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (name.encode(), _encode({"type": name, **fields}))
 
 
-def steps(answer: Answer, directive: Directive, request_id: str) -> Iterator[Step]:
+def steps(answer: ScriptedAnswer, directive: Directive, request_id: str) -> Iterator[StreamStep]:
     """The stream of an answer, faults included. What needs no waiting in between is one step.
 
     The first delta always ends a step, so that it is on its way before the rest is put together.
@@ -40,29 +40,29 @@ def steps(answer: Answer, directive: Directive, request_id: str) -> Iterator[Ste
     delay_ms = 0.0
     sent = 0
     if directive.first_ms:
-        yield Step(0, pending)
+        yield StreamStep(0, pending)
         pending, delay_ms = b"", directive.first_ms
     faults = _faults(directive, request_id)
     for data, is_delta in _blocks(answer, directive):
         if is_delta:
             if sent in faults:
                 last, then = faults[sent]
-                yield Step(delay_ms, pending + last, then)
+                yield StreamStep(delay_ms, pending + last, then)
                 return
             sent += 1
             if directive.delta_ms and sent > 1:
                 if pending:
-                    yield Step(delay_ms, pending)
+                    yield StreamStep(delay_ms, pending)
                 pending, delay_ms = b"", directive.delta_ms
         pending += data
         if (is_delta and sent == 1) or len(pending) > 65536:
-            yield Step(delay_ms, pending)
+            yield StreamStep(delay_ms, pending)
             pending, delay_ms = b"", 0.0
     if faults:  # after the last delta, or past it
         last, then = faults[min(faults)]
-        yield Step(delay_ms, pending + last, then)
+        yield StreamStep(delay_ms, pending + last, then)
         return
-    yield Step(delay_ms, pending if directive.no_end else pending + _end(answer))
+    yield StreamStep(delay_ms, pending if directive.no_end else pending + _end(answer))
 
 
 def _faults(
@@ -81,7 +81,7 @@ def _faults(
     return found
 
 
-def _start(answer: Answer) -> bytes:
+def _start(answer: ScriptedAnswer) -> bytes:
     usage = {**answer.usage, "output_tokens": 1}
     del usage["output_tokens_details"]  # known at the end
     not_yet = dict.fromkeys(("stop_reason", "stop_sequence", "stop_details"))
@@ -95,7 +95,7 @@ _USAGE_AT_THE_END = (
 )
 
 
-def _end(answer: Answer) -> bytes:
+def _end(answer: ScriptedAnswer) -> bytes:
     usage = {key: answer.usage[key] for key in _USAGE_AT_THE_END}
     delta: dict[str, object] = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
     if answer.stop_details is not None:
@@ -103,7 +103,7 @@ def _end(answer: Answer) -> bytes:
     return event("message_delta", delta=delta, usage=usage) + event("message_stop")
 
 
-def _blocks(answer: Answer, directive: Directive) -> Iterator[tuple[bytes, bool]]:
+def _blocks(answer: ScriptedAnswer, directive: Directive) -> Iterator[tuple[bytes, bool]]:
     """Events of the content blocks, each with whether it is a delta that carries content."""
     blocks = [_block(index, block, directive) for index, block in enumerate(answer.blocks)]
     if not directive.interleaved:

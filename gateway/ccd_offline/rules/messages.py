@@ -7,14 +7,14 @@ import itertools
 from typing import Any, NamedTuple
 
 from ccd_offline.errors import RefusedError, invalid
-from ccd_offline.models import Model
+from ccd_offline.models import PretendedModel
 from ccd_offline.rules import blocks, shape
 
 _MANY_IMAGES = 20
 _PIXELS_OF_MANY = 2000
 
 
-class Turn(NamedTuple):
+class HistoryTurn(NamedTuple):
     """Neighbouring messages of one role, joined as the API joins them."""
 
     role: str
@@ -22,7 +22,7 @@ class Turn(NamedTuple):
     content: list[dict[str, Any]]
 
 
-def check(value: Any, *, model: Model, thinking: str) -> None:
+def check(value: Any, *, model: PretendedModel, thinking: str) -> None:
     """Refuse a `messages` array that the real API would refuse; `thinking` is off, enabled or adaptive."""
     given = shape.sequence(value, "messages")
     if not given:
@@ -39,7 +39,7 @@ def check(value: Any, *, model: Model, thinking: str) -> None:
         _signed(turns)
 
 
-def _message(value: Any, index: int, model: Model, *, last: bool) -> None:
+def _message(value: Any, index: int, model: PretendedModel, *, last: bool) -> None:
     path = f"messages.{index}"
     message = shape.mapping(value, path)
     shape.keys(message, path, required=("role", "content"), optional=("output_config",))
@@ -64,7 +64,7 @@ def _message(value: Any, index: int, model: Model, *, last: bool) -> None:
             blocks.check(block, role, f"{path}.content.{number}", model.id)
 
 
-def _images(turns: list[Turn], model: Model) -> None:
+def _images(turns: list[HistoryTurn], model: PretendedModel) -> None:
     """How many there are, and that none of many is large."""
     found = [block for turn in turns for block in _images_in(turn.content)]
     most = 100 if model.context_tokens <= 200_000 else 600
@@ -107,13 +107,15 @@ def _note(message: dict[str, Any], index: int) -> None:
         blocks.check(block, "system", f"{path}.{number}")
 
 
-def _turns(given: list[dict[str, Any]]) -> list[Turn]:
+def _turns(given: list[dict[str, Any]]) -> list[HistoryTurn]:
     spoken = [(index, message) for index, message in enumerate(given) if message["role"] != "system"]
-    turns: list[Turn] = []
+    turns: list[HistoryTurn] = []
     for role, group in itertools.groupby(spoken, key=lambda pair: str(pair[1]["role"])):
         members = list(group)
         turns.append(
-            Turn(role, members[0][0], [block for _, message in members for block in as_blocks(message)])
+            HistoryTurn(
+                role, members[0][0], [block for _, message in members for block in as_blocks(message)]
+            )
         )
     return turns
 
@@ -124,11 +126,11 @@ def as_blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _ids(turn: Turn | None, kind: str, key: str) -> list[str]:
+def _ids(turn: HistoryTurn | None, kind: str, key: str) -> list[str]:
     return [block[key] for block in turn.content if block["type"] == kind] if turn else []
 
 
-def _pairs(turns: list[Turn]) -> None:
+def _pairs(turns: list[HistoryTurn]) -> None:
     """Every call has its result at the head of the next turn, every result its call in the turn before."""
     seen: set[str] = set()
     for before, turn, after in zip([None, *turns], turns, [*turns[1:], None], strict=False):
@@ -142,7 +144,7 @@ def _pairs(turns: list[Turn]) -> None:
             _asked(turn, before)
 
 
-def _answered(calls: list[str], turn: Turn, after: Turn | None) -> None:
+def _answered(calls: list[str], turn: HistoryTurn, after: HistoryTurn | None) -> None:
     head = itertools.takewhile(lambda block: block["type"] == "tool_result", after.content if after else [])
     answered = {block["tool_use_id"] for block in head}
     missing = [call for call in calls if call not in answered]
@@ -156,7 +158,7 @@ def _answered(calls: list[str], turn: Turn, after: Turn | None) -> None:
         )
 
 
-def _asked(turn: Turn, before: Turn | None) -> None:
+def _asked(turn: HistoryTurn, before: HistoryTurn | None) -> None:
     calls = set(_ids(before, "tool_use", "id"))
     results = _ids(turn, "tool_result", "tool_use_id")
     for number, result in enumerate(results):
@@ -174,7 +176,7 @@ def _asked(turn: Turn, before: Turn | None) -> None:
         )
 
 
-def _prefill(last: Turn, model: Model, thinking: str) -> None:
+def _prefill(last: HistoryTurn, model: PretendedModel, thinking: str) -> None:
     if last.role != "assistant":
         return
     if model.adaptive or thinking != "off":
@@ -187,7 +189,7 @@ def _prefill(last: Turn, model: Model, thinking: str) -> None:
         raise invalid("messages: final assistant content cannot end with trailing whitespace")
 
 
-def _signed(turns: list[Turn]) -> None:
+def _signed(turns: list[HistoryTurn]) -> None:
     """With a thinking budget, a tool loop in progress must begin with the thinking that led to it."""
     if len(turns) < 2 or not _ids(turns[-1], "tool_result", "tool_use_id"):
         return

@@ -52,7 +52,7 @@ _MAX_ITEMS = 100
 _MAX_GRAMMAR_BYTES = 100_000  # the real limit is on what a schema compiles to, and written nowhere
 
 
-class _Walk:
+class _ExampleWalk:
     """One pass over a schema: what its references start from, and how many nodes may still be visited."""
 
     def __init__(self, root: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ def _are_schemas(value: Any, kind: type, depth: int) -> bool:
 def check_grammar(root: dict[str, Any], path: str) -> None:
     """Refuse a schema that an answer, or a strict tool's input, cannot be held to."""
     try:
-        _check(root, path, _Walk(root), ())
+        _check(root, path, _ExampleWalk(root), ())
     except _MALFORMED as error:
         raise invalid(f"{path}: not a valid JSON schema ({error})") from error
     if len(msgspec.json.encode(root)) > _MAX_GRAMMAR_BYTES:
@@ -142,7 +142,7 @@ def check_grammar(root: dict[str, Any], path: str) -> None:
         )
 
 
-def _check(schema: Any, path: str, walk: _Walk, refs: tuple[str, ...]) -> None:
+def _check(schema: Any, path: str, walk: _ExampleWalk, refs: tuple[str, ...]) -> None:
     walk.visit(path)
     schema = shape.mapping(schema, path)
     if "$ref" in schema:
@@ -175,12 +175,12 @@ def example(schema: dict[str, Any]) -> Any:
         RefusedError: the schema makes no sense.
     """
     try:
-        return _example(schema, _Walk(schema), 0)
+        return _example(schema, _ExampleWalk(schema), 0)
     except _MALFORMED as error:
         raise invalid(f"input_schema: not a valid JSON schema ({error})") from error
 
 
-def _example(schema: Any, walk: _Walk, depth: int) -> Any:
+def _example(schema: Any, walk: _ExampleWalk, depth: int) -> Any:
     walk.visit("input_schema")
     if not isinstance(schema, dict) or depth > _MAX_DEPTH:
         return None
@@ -199,7 +199,7 @@ def _example(schema: Any, walk: _Walk, depth: int) -> Any:
     return _of_type(schema, walk, depth)
 
 
-def _merged(schema: dict[str, Any], walk: _Walk) -> dict[str, Any]:
+def _merged(schema: dict[str, Any], walk: _ExampleWalk) -> dict[str, Any]:
     """`schema` with its `allOf` folded in, one level."""
     merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
     for given in schema["allOf"]:
@@ -210,7 +210,7 @@ def _merged(schema: dict[str, Any], walk: _Walk) -> dict[str, Any]:
     return merged
 
 
-def _of_type(schema: dict[str, Any], walk: _Walk, depth: int) -> Any:
+def _of_type(schema: dict[str, Any], walk: _ExampleWalk, depth: int) -> Any:
     kind = schema.get("type", "object" if "properties" in schema else "string")
     if isinstance(kind, list):
         kind = kind[0] if kind else "null"

@@ -11,7 +11,7 @@ from typing import Any
 
 from ccd_offline import models, tokens
 from ccd_offline.errors import RefusedError, invalid
-from ccd_offline.models import Model
+from ccd_offline.models import PretendedModel
 from ccd_offline.rules import messages, schemas, shape
 
 _REQUIRED = ("model", "messages")
@@ -74,7 +74,7 @@ _TELLING = {
 }
 
 
-def check(body: Any, *, betas: frozenset[str] = frozenset(), counting: bool = False) -> Model:
+def check(body: Any, *, betas: frozenset[str] = frozenset(), counting: bool = False) -> PretendedModel:
     """Refuse a request that the real API would refuse.
 
     `betas` are the words of the `anthropic-beta` header; `counting` means count_tokens, which takes fewer
@@ -108,7 +108,7 @@ def thinks(body: dict[str, Any]) -> bool:
     return (body.get("thinking") or {}).get("type") in ("enabled", "adaptive")
 
 
-def _model(value: Any) -> Model:
+def _model(value: Any) -> PretendedModel:
     name = shape.string(value, "model")
     model = models.find(name)
     if model is None:
@@ -116,7 +116,7 @@ def _model(value: Any) -> Model:
     return model
 
 
-def _max_tokens(value: Any, model: Model) -> None:
+def _max_tokens(value: Any, model: PretendedModel) -> None:
     limit = model.max_output_tokens
     if shape.integer(value, "max_tokens", least=1) > limit:
         raise invalid(
@@ -142,7 +142,7 @@ def _system(body: dict[str, Any]) -> None:
             raise invalid("system: text content blocks must be non-empty")
 
 
-def _thinking(body: dict[str, Any], model: Model, betas: frozenset[str]) -> str:
+def _thinking(body: dict[str, Any], model: PretendedModel, betas: frozenset[str]) -> str:
     """The thinking mode in force: off, enabled or adaptive."""
     if "thinking" not in body:
         return "off"
@@ -176,7 +176,7 @@ def _budget(value: Any, body: dict[str, Any], betas: frozenset[str]) -> None:
         raise invalid("`max_tokens` must be greater than `thinking.budget_tokens`.")
 
 
-def _sampling(body: dict[str, Any], model: Model, thinking: str) -> None:
+def _sampling(body: dict[str, Any], model: PretendedModel, thinking: str) -> None:
     temperature = shape.number(body.get("temperature", 1), "temperature", least=0, most=1)
     top_p = shape.number(body.get("top_p", 1), "top_p", least=0, most=1)
     if "top_k" in body:
@@ -286,7 +286,7 @@ def _opaque(user_id: str) -> None:
             )
 
 
-def _output_config(body: dict[str, Any], model: Model) -> None:
+def _output_config(body: dict[str, Any], model: PretendedModel) -> None:
     if "stream" in body:
         shape.boolean(body["stream"], "stream")
     config = shape.mapping(body.get("output_config", {}), "output_config")
@@ -321,7 +321,7 @@ def _count_marks(blocks: Any) -> int:
     return marks + sum(_count_marks(block.get("content")) for block in known)
 
 
-def _fits(body: dict[str, Any], model: Model) -> None:
+def _fits(body: dict[str, Any], model: PretendedModel) -> None:
     prompt = tokens.of_request(body)
     if prompt > model.context_tokens:
         raise invalid(f"prompt is too long: {prompt} tokens > {model.context_tokens} maximum")

@@ -35,7 +35,7 @@ class Fate(StrEnum):
     REFUSED = "refused"
 
 
-class Surface(StrEnum):
+class Api(StrEnum):
     """An API that a chat may be asked in."""
 
     CHAT = "chat"

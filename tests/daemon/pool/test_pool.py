@@ -51,7 +51,7 @@ class Bench:
 
     async def wanted_by(self, tenant: str) -> asyncio.Task[Worker]:
         """Somebody who waits for a worker by now."""
-        asking = asyncio.get_running_loop().create_task(self.pool.lease("chat", LeaseWish(tenant)))
+        asking = asyncio.get_running_loop().create_task(self.pool.leases.lease("chat", LeaseWish(tenant)))
         await asyncio.sleep(0)
         return asking
 
@@ -75,21 +75,21 @@ async def test_the_warmest_worker_is_leased_first() -> None:
     first, second = bench.launched
     bench.warm(first)
     bench.warm(second)
-    leased = await bench.pool.lease("chat", LeaseWish("t"))
+    leased = await bench.pool.leases.lease("chat", LeaseWish("t"))
     assert leased is second
-    bench.pool.release(leased)
-    assert await bench.pool.lease("chat", LeaseWish("t")) is second
-    assert await bench.pool.lease("chat", LeaseWish("t")) is first
+    bench.pool.leases.release(leased)
+    assert await bench.pool.leases.lease("chat", LeaseWish("t")) is second
+    assert await bench.pool.leases.lease("chat", LeaseWish("t")) is first
 
 
 @in_loop
 async def test_a_tenant_gets_its_own_worker_and_a_stranger_a_fresh_one() -> None:
     bench = Bench(**SMALL).warmed()
-    mine = await bench.pool.lease("chat", LeaseWish("a"))
-    bench.pool.release(mine)
-    theirs = await bench.pool.lease("chat", LeaseWish("b"))
+    mine = await bench.pool.leases.lease("chat", LeaseWish("a"))
+    bench.pool.leases.release(mine)
+    theirs = await bench.pool.leases.lease("chat", LeaseWish("b"))
     assert theirs is not mine
-    assert await bench.pool.lease("chat", LeaseWish("a")) is mine
+    assert await bench.pool.leases.lease("chat", LeaseWish("a")) is mine
 
 
 @in_loop
@@ -102,7 +102,7 @@ async def test_a_waiter_cancelled_in_the_moment_of_the_hand_over_loses_no_worker
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert bench.launched[0].state is State.READY
-    assert await bench.pool.lease("chat", LeaseWish("t")) is bench.launched[0]
+    assert await bench.pool.leases.lease("chat", LeaseWish("t")) is bench.launched[0]
     assert bench.pool.waiting == 0
 
 
@@ -136,7 +136,7 @@ async def test_waiting_too_long_is_busy_with_a_time_to_retry() -> None:
     bench = Bench(**SMALL, CCD_QUEUE__TIMEOUT_S="0.05")
     bench.pool.start()
     with pytest.raises(RpcError) as caught:
-        await bench.pool.lease("chat", LeaseWish("t"))
+        await bench.pool.leases.lease("chat", LeaseWish("t"))
     assert caught.value.code is Code.BUSY
     assert (caught.value.retry_after_ms or 0) >= 1000
 
@@ -170,7 +170,7 @@ async def test_an_open_breaker_fails_fast_and_lets_one_probe_through() -> None:
     assert bench.pool.broken() is not None
     launched = len(bench.launched)
     with pytest.raises(RpcError):
-        await bench.pool.lease("chat", LeaseWish("t"))
+        await bench.pool.leases.lease("chat", LeaseWish("t"))
     assert len(bench.launched) == launched, "nothing is started while it is open"
     async with asyncio.timeout(5):
         while len(bench.launched) == launched:
@@ -204,7 +204,7 @@ async def lent_and_wanted_by_a_stranger() -> tuple[Bench, Worker, asyncio.Task[W
     first = await bench.wanted_by("a")
     bench.warm_all()
     worker = await first
-    bench.pool.release(worker)
+    bench.pool.leases.release(worker)
     return bench, worker, await bench.wanted_by("b")
 
 
@@ -249,7 +249,7 @@ async def test_under_pressure_no_spares_are_started_but_waiters_are_served() -> 
     assert [worker.state for worker in bench.launched] == [State.DRAINING, State.READY]
     bench.launched[0].feed(Event.EXITED)
     assert not bench.starting
-    assert await bench.pool.lease("chat", LeaseWish("t")) is bench.launched[1]
+    assert await bench.pool.leases.lease("chat", LeaseWish("t")) is bench.launched[1]
     asking = await bench.wanted_by("t")
     assert len(bench.starting) == 1, "one for the waiter, none besides"
     bench.warm_all()
@@ -261,8 +261,8 @@ async def test_under_pressure_no_spares_are_started_but_waiters_are_served() -> 
 @in_loop
 async def test_a_replaced_cli_is_rolled_out_without_touching_running_turns() -> None:
     bench = Bench(**SMALL).warmed()
-    busy = await bench.pool.lease("chat", LeaseWish("t"))
-    bench.pool._spawner.refill()
+    busy = await bench.pool.leases.lease("chat", LeaseWish("t"))
+    bench.pool.spawner.refill()
     (warming,) = bench.starting
     idle = next(worker for worker in bench.launched if worker.state is State.READY)
     bench.pool.roll()
@@ -273,17 +273,17 @@ async def test_a_replaced_cli_is_rolled_out_without_touching_running_turns() -> 
         worker.feed(Event.EXITED)
     assert bench.pool.counters["died_unready"] == 0, "a rolled worker is no failure"
     assert len(bench.starting) == 2
-    bench.pool.release(busy)
+    bench.pool.leases.release(busy)
     assert busy.state is State.DRAINING
     bench.warm_all()
-    fresh = await bench.pool.lease("chat", LeaseWish("t"))
+    fresh = await bench.pool.leases.lease("chat", LeaseWish("t"))
     assert not fresh.stale
 
 
 @in_loop
 async def test_draining_refuses_the_waiting_and_lets_the_running_end() -> None:
     bench = Bench(**{**SMALL, "CCD_POOL__MAX_WORKERS": "1", "CCD_POOL__SPARES": "1"}).warmed()
-    running = await bench.pool.lease("chat", LeaseWish("t"))
+    running = await bench.pool.leases.lease("chat", LeaseWish("t"))
     turn = running.turns.begin(Script(b""), "m", None)
     waiting = await bench.wanted_by("t")
     stopping = asyncio.get_running_loop().create_task(bench.pool.stop(10))
@@ -291,11 +291,11 @@ async def test_draining_refuses_the_waiting_and_lets_the_running_end() -> None:
         await waiting
     assert caught.value.code is Code.DRAINING
     with pytest.raises(RpcError):
-        await bench.pool.lease("chat", LeaseWish("t"))
+        await bench.pool.leases.lease("chat", LeaseWish("t"))
     assert running.state is State.BUSY
     running.on_stdout(b'{"type":"result","subtype":"success","is_error":false,"result":"x"}\n')
     assert (await turn.future)["worker"] == running.id
-    bench.pool.release(running)
+    bench.pool.leases.release(running)
     async with asyncio.timeout(5):
         while running.state is not State.DRAINING:
             await asyncio.sleep(0.01)

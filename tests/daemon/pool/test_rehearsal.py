@@ -55,7 +55,7 @@ async def test_a_spare_rehearses_forgets_it_and_is_ready() -> None:
     assert worker.state is State.READY
     assert worker.wear.turns == 0
     assert worker.tenant is None
-    assert await stage.pool.lease("chat", LeaseWish("t")) is worker
+    assert await stage.pool.leases.lease("chat", LeaseWish("t")) is worker
 
 
 @in_loop

@@ -12,6 +12,7 @@ import pytest
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.request.body import Script
 from ccd_daemon.worker.controller import Controller
+from ccd_daemon.worker.parking import Parking
 from ccd_daemon.worker.reader import StdoutReader
 from ccd_daemon.worker.turn import Stage, Turn
 from ccd_protocol.errors import Code, RpcError
@@ -42,8 +43,9 @@ class Scene:
         self.told = Told()
         self.reads: list[bytes] = []
         self.controller = Controller("w1", Mode.FULL)
+        self.parking = Parking()
         self.written: list[bytes] = []
-        self.reader = StdoutReader(self.told, self.controller, self.written.append, 1000)
+        self.reader = StdoutReader(self.told, self.controller, self.parking, self.written.append, 1000)
         sink = self.reads.append if streaming else None
         self.turn = self.reader.turn = Turn(Script(b""), "m", sink, 0.0)
 
@@ -92,10 +94,13 @@ async def test_lines_among_others_go_out_together_and_the_others_do_not() -> Non
 
 
 @in_loop
-async def test_what_the_cli_asks_its_host_and_withdraws_is_told() -> None:
+async def test_what_the_cli_asks_is_told_and_what_it_withdraws_is_no_longer_open() -> None:
     asked = line(type="control_request", request_id="c1", request={"subtype": "can_use_tool"})
-    scene = Scene().read(asked + line(type="control_cancel_request", request_id="c1"))
-    assert scene.told.said == ["on_request", "on_withdrawn"]
+    scene = Scene()
+    withdrawn: list[str] = []
+    scene.parking.withdrawn = withdrawn.append  # type: ignore[method-assign]
+    scene.read(asked + line(type="control_cancel_request", request_id="c1"))
+    assert (scene.told.said, withdrawn) == (["on_request"], ["c1"])
 
 
 @in_loop
@@ -105,10 +110,12 @@ async def test_an_answer_that_calls_client_tools_parks_and_one_that_goes_on_with
     scene = Scene()
     scene.turn = scene.reader.turn = Turn(Script(b"", parks=True), "m", scene.reads.append, 0.0)
     scene.read(user + START + TOKEN + calls + calls)
-    assert scene.told.said.count("message_parks") == 1
-    assert "went_on" not in scene.told.said  # what came before the answer is the results of the one before
-    assert scene.read(user).told.said[-1] == "went_on"
-    assert Scene().read(START + TOKEN + calls + user).told.said.count("message_parks") == 0
+    assert b"".join(scene.written).count(b'"get_usage"') == 1
+    assert (
+        "stop_message" not in scene.told.said
+    )  # what came before the answer is the results of the one before
+    assert scene.read(user).told.said[-1] == "stop_message"
+    assert b"get_usage" not in b"".join(Scene().read(START + TOKEN + calls + user).written)
 
 
 @pytest.mark.parametrize("seed", range(10))

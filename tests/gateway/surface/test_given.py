@@ -19,12 +19,12 @@ from ccd_gateway.responses.job import call_of
 from ccd_gateway.responses.schema import ResponsesRequest
 from ccd_gateway.responses.schema import decode as decode_response
 from ccd_gateway.surface.given import end_user, given, in_words_of
-from ccd_protocol.chat.parameters import PARAMETERS, Surface, names_in
+from ccd_protocol.chat.parameters import PARAMETERS, Api, names_in
 
-TYPES: dict[Surface, type[msgspec.Struct]] = {
-    Surface.CHAT: ChatRequest,
-    Surface.RESPONSES: ResponsesRequest,
-    Surface.MESSAGES: MessagesRequest,
+TYPES: dict[Api, type[msgspec.Struct]] = {
+    Api.CHAT: ChatRequest,
+    Api.RESPONSES: ResponsesRequest,
+    Api.MESSAGES: MessagesRequest,
 }
 HTTP = [(surface, name) for surface in TYPES for name in names_in(surface)]
 USER = [{"role": "user", "content": "hi"}]
@@ -44,29 +44,29 @@ VALUES: dict[str, Any] = {
     "conversation_id": "c-1",
     "format": {"type": "json_object"},
 }
-OWN: dict[tuple[Surface, str], Any] = {
-    (Surface.CHAT, "messages"): USER,
-    (Surface.CHAT, "metadata"): "u-1",
-    (Surface.CHAT, "tools"): [CHAT_TOOL],
-    (Surface.CHAT, "tool_choice"): "required",
-    (Surface.RESPONSES, "messages"): "hi",
-    (Surface.RESPONSES, "metadata"): "u-1",
-    (Surface.RESPONSES, "tools"): [{"type": "function", "name": "f", "parameters": {"type": "object"}}],
-    (Surface.RESPONSES, "tool_choice"): "required",
-    (Surface.MESSAGES, "messages"): USER,
-    (Surface.MESSAGES, "tools"): [{"name": "f", "input_schema": {"type": "object"}}],
-    (Surface.MESSAGES, "tool_choice"): {"type": "any"},
+OWN: dict[tuple[Api, str], Any] = {
+    (Api.CHAT, "messages"): USER,
+    (Api.CHAT, "metadata"): "u-1",
+    (Api.CHAT, "tools"): [CHAT_TOOL],
+    (Api.CHAT, "tool_choice"): "required",
+    (Api.RESPONSES, "messages"): "hi",
+    (Api.RESPONSES, "metadata"): "u-1",
+    (Api.RESPONSES, "tools"): [{"type": "function", "name": "f", "parameters": {"type": "object"}}],
+    (Api.RESPONSES, "tool_choice"): "required",
+    (Api.MESSAGES, "messages"): USER,
+    (Api.MESSAGES, "tools"): [{"name": "f", "input_schema": {"type": "object"}}],
+    (Api.MESSAGES, "tool_choice"): {"type": "any"},
 }
 
 
-def value_of(surface: Surface, name: str) -> Any:
+def value_of(surface: Api, name: str) -> Any:
     return OWN.get((surface, name), VALUES.get(name))
 
 
-def body(surface: Surface, *names: str) -> bytes:
+def body(surface: Api, *names: str) -> bytes:
     """A request with these parameters, each under the API's name."""
     fields: dict[str, Any] = {"model": "m"}
-    for name in ("messages", *(("max_tokens",) if surface is Surface.MESSAGES else ()), *names):
+    for name in ("messages", *(("max_tokens",) if surface is Api.MESSAGES else ()), *names):
         *outer, last = (PARAMETERS[name].called(surface) or "").split(".")
         place = fields
         for part in outer:
@@ -75,25 +75,25 @@ def body(surface: Surface, *names: str) -> bytes:
     return json.dumps(fields).encode()
 
 
-def call(surface: Surface, *names: str) -> dict[str, Any]:
+def call(surface: Api, *names: str) -> dict[str, Any]:
     """The parameters of the call that a surface makes of a request."""
     sent = body(surface, *names)
-    if surface is Surface.CHAT:
+    if surface is Api.CHAT:
         return dict(to_call(decode_chat(sent).request).params)
-    if surface is Surface.RESPONSES:
+    if surface is Api.RESPONSES:
         request = decode_response(sent).request
         return dict(call_of(request, to_messages([], own_items(request.input or "")))[0])
     return to_params(decode_message(sent, MessagesRequest), Betas([], []))
 
 
 @pytest.mark.parametrize(("surface", "name"), HTTP)
-def test_it_has_a_field_in_the_request(surface: Surface, name: str) -> None:
+def test_it_has_a_field_in_the_request(surface: Api, name: str) -> None:
     first = (PARAMETERS[name].called(surface) or "").partition(".")[0]
     assert first in TYPES[surface].__struct_fields__
 
 
 @pytest.mark.parametrize(("surface", "name"), [pair for pair in HTTP if pair[1] not in ("messages", "model")])
-def test_it_reaches_the_call(surface: Surface, name: str) -> None:
+def test_it_reaches_the_call(surface: Api, name: str) -> None:
     beside = ("tools",) if name == "tool_choice" else ()
     before, after = call(surface, *beside), call(surface, *beside, name)
     assert name in after
@@ -104,7 +104,7 @@ def test_it_reaches_the_call(surface: Surface, name: str) -> None:
 
 
 @pytest.mark.parametrize("surface", list(TYPES))
-def test_what_a_surface_does_not_have_cannot_be_given_there(surface: Surface) -> None:
+def test_what_a_surface_does_not_have_cannot_be_given_there(surface: Api) -> None:
     """Profile, strictness and the like come from headers; nothing else gets to the daemon from a body."""
     theirs = names_in(surface)
     reached = set(call(surface, *[name for name in theirs if name not in ("messages", "model", "thinking")]))
@@ -114,14 +114,14 @@ def test_what_a_surface_does_not_have_cannot_be_given_there(surface: Surface) ->
 def test_the_clients_options_are_those_of_the_table() -> None:
     """And what OpenAI has besides, and what is about the call rather than the chat."""
     further = {"parallel_tool_calls", "reasoning_effort", "extra", "timeout_s"}
-    assert set(ChatOptions.__annotations__) - further == set(names_in(Surface.CLIENT).values())
+    assert set(ChatOptions.__annotations__) - further == set(names_in(Api.CLIENT).values())
 
 
 def test_names() -> None:
-    assert in_words_of(Surface.CHAT, ["stop_sequences", "effort", "tools.strict", "effort"]) == [
+    assert in_words_of(Api.CHAT, ["stop_sequences", "effort", "tools.strict", "effort"]) == [
         *("stop", "reasoning_effort", "tools.strict"),
     ]
-    assert in_words_of(Surface.RESPONSES, ["max_tokens", "metadata"]) == ["max_output_tokens", "user"]
+    assert in_words_of(Api.RESPONSES, ["max_tokens", "metadata"]) == ["max_output_tokens", "user"]
 
 
 def test_the_end_user() -> None:
@@ -132,5 +132,5 @@ def test_the_end_user() -> None:
 
 
 def test_absent_is_not_given() -> None:
-    request = decode_chat(body(Surface.CHAT)).request
-    assert given(Surface.CHAT, request) == {}
+    request = decode_chat(body(Api.CHAT)).request
+    assert given(Api.CHAT, request) == {}

@@ -9,7 +9,7 @@ import pytest
 
 from ccd_offline.answer import answers, directives, stream
 from ccd_offline.answer.caching import PromptCache, Split
-from ccd_offline.answer.directives import Directive, Match, Queued, Scripts, ToolCall
+from ccd_offline.answer.directives import Directive, Match, Queued, ScriptedCall, Scripts
 from ccd_offline.errors import RefusedError
 from ccd_offline.rules import signature
 
@@ -21,7 +21,7 @@ def request(text: Any = "hello there", **fields: Any) -> dict[str, Any]:
     return {"model": "claude-haiku-4-5", "max_tokens": 1000, "messages": messages, **fields}
 
 
-def answer(body: dict[str, Any], directive: Directive | None = None) -> answers.Answer:
+def answer(body: dict[str, Any], directive: Directive | None = None) -> answers.ScriptedAnswer:
     return answers.compose(body, directive or Directive(), answers.last_user_text(body))
 
 
@@ -41,7 +41,7 @@ def played(body: dict[str, Any], directive: Directive | None = None) -> list[dic
     return events(b"".join(step.data for step in stream.steps(answer(body, directive), directive, "req_1")))
 
 
-def text_of(answer: answers.Answer) -> str:
+def text_of(answer: answers.ScriptedAnswer) -> str:
     return "".join(block.get("text", "") for block in answer.blocks)
 
 
@@ -100,7 +100,7 @@ def test_thinking_is_counted_apart_at_the_end() -> None:
 
 def test_a_tool_call_streams_its_input_in_pieces() -> None:
     given = {"city": "Paris", "days": list(range(20))}
-    directive = Directive(text="I look.", tool_calls=[ToolCall("f", given, "toolu_1"), ToolCall("f")])
+    directive = Directive(text="I look.", tool_calls=[ScriptedCall("f", given, "toolu_1"), ScriptedCall("f")])
     found = played(request(tools=[TOOL]), directive)
     starts = [event["content_block"] for event in found if event["type"] == "content_block_start"]
     assert [block["type"] for block in starts] == ["text", "tool_use", "tool_use"]
@@ -158,14 +158,16 @@ def test_limits_really_cut_the_text(
     [
         ({"type": "any"}, [], ["f"]),
         ({"type": "tool", "name": "g"}, [], ["g"]),
-        ({"type": "tool", "name": "g"}, [ToolCall("f"), ToolCall("g")], ["g"]),
-        ({"type": "none"}, [ToolCall("f")], []),
+        ({"type": "tool", "name": "g"}, [ScriptedCall("f"), ScriptedCall("g")], ["g"]),
+        ({"type": "none"}, [ScriptedCall("f")], []),
         ({"type": "auto"}, [], []),
-        ({"type": "auto"}, [ToolCall("f"), ToolCall("g")], ["f", "g"]),
-        ({"type": "auto", "disable_parallel_tool_use": True}, [ToolCall("f"), ToolCall("g")], ["f"]),
+        ({"type": "auto"}, [ScriptedCall("f"), ScriptedCall("g")], ["f", "g"]),
+        ({"type": "auto", "disable_parallel_tool_use": True}, [ScriptedCall("f"), ScriptedCall("g")], ["f"]),
     ],
 )
-def test_tool_choice_is_obeyed(choice: dict[str, Any], scripted: list[ToolCall], called: list[str]) -> None:
+def test_tool_choice_is_obeyed(
+    choice: dict[str, Any], scripted: list[ScriptedCall], called: list[str]
+) -> None:
     body = request(tools=[TOOL, {**TOOL, "name": "g"}], tool_choice=choice)
     got = answer(body, Directive(tool_calls=scripted))
     assert [block["name"] for block in got.blocks if block["type"] == "tool_use"] == called
@@ -241,7 +243,7 @@ def test_a_large_answer_is_streamed_in_pieces() -> None:
 def test_a_directive_is_found_in_the_text() -> None:
     found = directives.find('say [[offline: {"tool_calls": [{"name": "f", "input": {"a": [[1]]}}]}]] please')
     assert found is not None
-    assert found[1].tool_calls == [ToolCall("f", {"a": [[1]]})]
+    assert found[1].tool_calls == [ScriptedCall("f", {"a": [[1]]})]
     assert directives.find("nothing here") is None
     last = directives.find('[[offline: {"text": "a"}]] [[offline:{"text": "b"} ]]')
     assert last is not None

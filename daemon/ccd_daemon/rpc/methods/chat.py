@@ -21,6 +21,7 @@ from ccd_daemon.rpc.methods.conversation import check_id
 from ccd_daemon.rpc.methods.remembered import Answered, Remembered
 from ccd_daemon.rpc.server import Server
 from ccd_daemon.rpc.tenancy import check_kept, tenant_of
+from ccd_daemon.schema.checker import Checker
 from ccd_daemon.store.answer_cache import key_of
 from ccd_daemon.store.conversations import ConversationStore
 from ccd_daemon.worker.lifecycle import State
@@ -65,11 +66,13 @@ class ChatMethods:
         profiles: Mapping[str, Profile],
         conversations: ConversationStore,
         remembered: Remembered,
+        checker: Checker,
         *,
         betas: bool,
     ) -> None:
         self._pool = pool
         self._remembered = remembered
+        self._checker = checker
         self._conversations = conversations
         self._server = server
         self._profiles = profiles
@@ -90,6 +93,7 @@ class ChatMethods:
     async def _in_conversation(self, call: Call, answer: Answering) -> Answered:
         """Answer, with the history of the named conversation before the question, and remember both."""
         chat = self._validated(call)
+        await self._check_schema(call, chat)
         name = chat.get("conversation_id")
         if name is None:
             return await answer(call, chat)
@@ -131,7 +135,7 @@ class ChatMethods:
         if "cache" in chat:
             raise body.bad("cache", "cache is for chat.complete")
         result, turn = await self._ask(call, chat, streaming=True)
-        why = _format_problem(chat, result, turn.text)
+        why = await self._format_problem(call, chat, result, turn.text)
         if why is not None:
             text = f"the answer does not have the format asked for: {why}"
             raise turn.failed_by(RpcError(Code.UPSTREAM_ERROR, text, {"reason": "format"}))
@@ -139,13 +143,17 @@ class ChatMethods:
 
     async def _completed(self, call: Call, chat: ChatParams) -> Answered:
         result, turn = await self._ask(call, chat, streaming=False)
-        why = _format_problem(chat, result, turn.text)
+        why = await self._format_problem(call, chat, result, turn.text)
         bare = structured.unfenced(turn.text)
-        if why is not None and _format_problem(chat, result, bare) is None:
+        if (
+            why is not None
+            and bare != turn.text
+            and await self._format_problem(call, chat, result, bare) is None
+        ):
             return result, [{"type": "text", "text": bare}]
         if why is not None:
             result, turn = await self._ask(call, structured.repair(chat, turn.text, why), streaming=False)
-            why = _format_problem(chat, result, turn.text)
+            why = await self._format_problem(call, chat, result, turn.text)
         if why is not None:
             reason = f"the answer does not have the format asked for, nor has its correction: {why}"
             raise RpcError(Code.UPSTREAM_ERROR, reason, {"reason": "format", "output_started": True})
@@ -158,12 +166,27 @@ class ChatMethods:
         for name in _KEPT:
             if name in chat:
                 check_kept(call, name)
-        wanted = chat.get("format", {})
-        if wanted.get("type") == "json_schema":
-            error = structured.schema_error(wanted["schema"])
-            if error is not None:
-                raise body.bad("format.schema", f"this is not a JSON schema: {error}")
         return chat
+
+    async def _check_schema(self, call: Call, chat: ChatParams) -> None:
+        """See that a schema is one, and bounded, before anything is asked."""
+        if chat.get("format", {}).get("type") != "json_schema":
+            return
+        schema = chat["format"]["schema"]
+        error = structured.bounds_error(schema)
+        if error is not None:
+            raise body.bad("format.schema", f"this schema cannot be used: {error}")
+        error = await self._checker.schema_error(self._tenant(call, chat), schema)
+        if error is not None:
+            raise body.bad("format.schema", f"this is not a JSON schema: {error}")
+
+    async def _format_problem(
+        self, call: Call, chat: ChatParams, result: ChatResult, text: str
+    ) -> str | None:
+        """What is wrong with an answer that was to have a format; one that was cut short or calls tools has none."""
+        if "format" not in chat or result["stop_reason"] not in ("end_turn", "stop_sequence"):
+            return None
+        return await self._checker.problem(self._tenant(call, chat), text, chat["format"])
 
     async def _ask(self, call: Call, chat: ChatParams, *, streaming: bool) -> tuple[ChatResult, Turn]:
         """One answer; asked again only while nothing of it has been passed on."""
@@ -181,7 +204,7 @@ class ChatMethods:
             dropped.update(asked.ignored)
             mode = self._pool.mode
             talk = self._checked(mode, asked, tenant, profile)
-            worker = await self._pool.lease(profile, _lease_wish(tenant, mode, asked, talk))
+            worker = await self._pool.leases.lease(profile, _lease_wish(tenant, mode, asked, talk))
             try:
                 script = _script(worker, asked, talk)
                 result, turn = await self._turn(call, worker, asked, script, streaming=streaming)
@@ -211,7 +234,7 @@ class ChatMethods:
                     raise
             finally:
                 call.feed_from(None)
-                self._pool.release(worker)
+                self._pool.leases.release(worker)
 
     def _recall(self, tenant: str, model: str | None, chat: ChatParams, *, bare: bool) -> Recalled:
         """The chat with its thinking, as far as it is the model's own; `bare` leaves out what the client sent."""
@@ -308,7 +331,7 @@ class ChatMethods:
         except asyncio.CancelledError:
             worker.turns.abandon(RpcError(Code.CANCELLED))
             raise
-        self._pool.turn_took(result["duration_ms"] / 1000)
+        self._pool.leases.turn_took(result["duration_ms"] / 1000)
         return result, turn
 
     def _resolve(self, chat: ChatParams) -> tuple[str, str | None]:
@@ -346,13 +369,6 @@ def _script(worker: Worker, asked: Wish, talk: Talk | None) -> Script:
         return body.script(worker.mode, asked, request_id, worker.binding)
     standing = Standing(worker.parking.place, worker.state is State.PARKED, worker.controller.unguarded())
     return replay.script(asked, talk, request_id, standing)
-
-
-def _format_problem(chat: ChatParams, result: ChatResult, text: str) -> str | None:
-    """What is wrong with an answer that was to have a format; one that was cut short or calls tools has none."""
-    if "format" not in chat or result["stop_reason"] not in ("end_turn", "stop_sequence"):
-        return None
-    return structured.problem(text, chat["format"])
 
 
 def _answer(result: ChatResult, content: list[dict[str, Any]]) -> ChatAnswer:
