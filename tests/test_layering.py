@@ -45,6 +45,13 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
             "prometheus_client",
         },
     ),
+    "ccd_tasks": (
+        "daemon",
+        {
+            *("ccd_protocol", "ccd_settings", "ccd_client", "ccd_daemon"),
+            *("dbos", "sqlalchemy", "standardwebhooks", "msgspec", "uvloop"),
+        },
+    ),
     "ccd_cli": (
         "daemon",
         {
@@ -52,6 +59,7 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
             "ccd_settings",
             "ccd_client",
             "ccd_daemon",
+            "ccd_tasks",
             "ccd_gateway",
             "ccd_offline",
             "click",
@@ -63,6 +71,16 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
 
 #: Package -> room or module -> floor: each imports from lower floors and from itself only.
 FLOORS: dict[str, dict[str, int]] = {
+    "ccd_tasks": {
+        "worker": 5,
+        "rpc": 4,
+        "engine": 3,
+        "turn": 2,
+        "webhooks": 2,
+        "store": 1,
+        "settings": 0,
+        "spec": 0,
+    },
     "ccd_daemon": {
         "app": 8,
         "housekeeping": 7,
@@ -87,6 +105,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "server": 10,
         "app": 9,
         "openapi": 8,
+        "tasks": 8,  # runs later what the surfaces read and write
         "*": 7,
         "conversations": 6,
         "surface": 5,

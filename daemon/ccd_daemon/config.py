@@ -235,8 +235,9 @@ SECTIONS: Mapping[str, Any] = {
     "sessions": SessionSettings,
     "cache": CacheSettings,
     "profiles": dict[str, Profile],
-    # The gateway reads its own section; here it only has to be a table.
+    # The gateway and `ccd worker` read their own sections; here these only have to be tables.
     "gateway": dict[str, Any],
+    "tasks": dict[str, Any],
 }
 
 
@@ -288,6 +289,7 @@ def read(
     found = compat.read(environ)
     values = load(SECTIONS, toml_path=source, environ=environ, overrides=overrides, below=found.settings)
     values.pop("gateway")
+    values.pop("tasks")
     profiles = {"chat": Profile(prefork=True)} | dict(values.pop("profiles"))
     profiles["chat"] = replace(profiles["chat"], prefork=True)
     for name in profiles:

@@ -19,6 +19,7 @@ from ccd_gateway.answer.backend import Backend
 from ccd_gateway.anthropic import routes as anthropic
 from ccd_gateway.chat import routes as chat
 from ccd_gateway.compat import routes as compat
+from ccd_gateway.compat.rate import SharedLimit
 from ccd_gateway.conversations import routes as conversations
 from ccd_gateway.edge.absent import absent
 from ccd_gateway.edge.access_log import AccessLog, Observer, Observers
@@ -33,7 +34,10 @@ from ccd_gateway.openapi import OpenApi
 from ccd_gateway.responses import routes as responses
 from ccd_gateway.sessions import routes as sessions
 from ccd_gateway.settings import GatewaySettings, max_items
+from ccd_gateway.tasks import routes as tasks
+from ccd_gateway.tasks.worker import TaskWorker
 from ccd_protocol.errors import RpcError
+from ccd_settings.paths import tasks_socket
 
 App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
 Closing = Callable[[], Awaitable[None]]
@@ -63,7 +67,8 @@ def create_app(
     store.keys()  # before the fork: a worker that replaces another knows that there were keys
     log = AccessLog(settings.access_log)
     answers = responses.Responses(backend, settings, environ)
-    listed = all_routes(backend, settings, store, answers)
+    worker = TaskWorker(_worker_backend(settings, environ), backend)
+    listed = all_routes(backend, worker, settings, store, answers)
     observers: list[Observer] = [log]
     routes: Router = Routes(listed, absent(listed))
     if admin_address is not None:
@@ -71,7 +76,7 @@ def create_app(
         observers.append(meters)
         routes = ByListener(routes, admin, admin_address)
     app: App = falcon.asgi.App(
-        middleware=[_Lifespan([answers.close, backend.close], log)],
+        middleware=[_Lifespan([answers.close, worker.close, backend.close], log)],
         router=cast(CompiledRouter, routes),  # only `find` is ever called
     )
     _add_error_handlers(app)
@@ -88,11 +93,27 @@ def create_app(
     )
 
 
+def _worker_backend(settings: GatewaySettings, environ: Mapping[str, str]) -> Backend:
+    return Backend(
+        tasks_socket(settings.daemon_socket(environ)),
+        max_calls=settings.max_streams,
+        timeout_s=settings.request_timeout_s,
+        reconnect_wait_s=settings.reconnect_wait_s,
+        books=Books(settings.usage_path(environ)),  # never opened: the worker books what its turns cost
+    )
+
+
 def all_routes(
-    backend: Backend, settings: GatewaySettings, keys: KeyStore, answers: responses.Responses
+    backend: Backend,
+    worker: TaskWorker,
+    settings: GatewaySettings,
+    keys: KeyStore,
+    answers: responses.Responses,
 ) -> list[Route]:
     """Every route that there is."""
+    limit = SharedLimit(settings.flask_requests_per_minute)  # of all processes that are forked after this
     listed = [
+        *tasks.routes(worker, settings, limit),
         *health.routes(backend, settings),
         *models.routes(backend, settings),
         *chat.routes(backend, settings),
@@ -100,7 +121,7 @@ def all_routes(
         *anthropic.routes(backend, settings),
         *conversations.routes(backend, settings),
         *sessions.routes(backend, settings, keys),
-        *compat.routes(backend, settings),
+        *compat.routes(backend, settings, limit),
     ]
     return [*listed, OpenApi(listed).route]
 
