@@ -19,7 +19,7 @@ from ccd_daemon.rpc.call import Call
 from ccd_daemon.rpc.methods import remembered
 from ccd_daemon.rpc.methods.conversation import check_id
 from ccd_daemon.rpc.methods.remembered import Answered, Remembered
-from ccd_daemon.rpc.server import Server
+from ccd_daemon.rpc.rights import Rights
 from ccd_daemon.rpc.tenancy import check_kept, tenant_of
 from ccd_daemon.schema.checker import Checker
 from ccd_daemon.store.answer_cache import key_of
@@ -63,7 +63,7 @@ class ChatMethods:
     def __init__(
         self,
         pool: Pool,
-        server: Server,
+        rights: Rights,
         profiles: Mapping[str, Profile],
         conversations: ConversationStore,
         remembered: Remembered,
@@ -75,7 +75,7 @@ class ChatMethods:
         self._remembered = remembered
         self._checker = checker
         self._conversations = conversations
-        self._server = server
+        self._rights = rights
         self._profiles = profiles
         self._betas = betas  # whether the CLI's login leaves the anthropic-beta header to the client
         self._thoughts = Thoughts()
@@ -350,7 +350,7 @@ class ChatMethods:
         return profile, model or self._profiles[profile].model
 
     def _tenant(self, call: Call, chat: ChatParams) -> str:
-        return tenant_of(call, chat.get("tenant"), may_name=self._server.may_speak_for_others(call.identity))
+        return tenant_of(call, chat.get("tenant"), may_name=self._rights.may_speak_for_others(call.identity))
 
 
 class _NeverSent(Exception):
