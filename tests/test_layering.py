@@ -28,10 +28,22 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
             "referencing",
         },
     ),
-    "ccd_offline": ("gateway", {"ccd_settings", "falcon", "gunicorn", "msgspec", "uvloop"}),
+    "ccd_offline": (
+        "gateway",
+        {"ccd_settings", "falcon", "gunicorn", "msgspec", "uvloop", "prometheus_client"},
+    ),
     "ccd_gateway": (
         "gateway",
-        {"ccd_protocol", "ccd_settings", "ccd_client", "falcon", "gunicorn", "msgspec", "uvloop"},
+        {
+            "ccd_protocol",
+            "ccd_settings",
+            "ccd_client",
+            "falcon",
+            "gunicorn",
+            "msgspec",
+            "uvloop",
+            "prometheus_client",
+        },
     ),
     "ccd_tasks": (
         "daemon",
@@ -52,6 +64,7 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
             "ccd_offline",
             "click",
             "rich",
+            "prompt_toolkit",
             "psutil",
         },
     ),
