@@ -17,12 +17,40 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
     "ccd_client": ("client", {"msgpack", "trio", "ccd_protocol", "ccd_settings"}),
     "ccd_daemon": (
         "daemon",
-        {"ccd_protocol", "ccd_settings", "uvloop", "msgspec", "msgpack", "psutil", "jsonschema"},
+        {
+            "ccd_protocol",
+            "ccd_settings",
+            "uvloop",
+            "msgspec",
+            "msgpack",
+            "psutil",
+            "jsonschema",
+            "referencing",
+        },
     ),
-    "ccd_offline": ("gateway", {"ccd_settings", "falcon", "gunicorn", "msgspec", "uvloop"}),
+    "ccd_offline": (
+        "gateway",
+        {"ccd_settings", "falcon", "gunicorn", "msgspec", "uvloop", "prometheus_client"},
+    ),
     "ccd_gateway": (
         "gateway",
-        {"ccd_protocol", "ccd_settings", "ccd_client", "falcon", "gunicorn", "msgspec", "uvloop"},
+        {
+            "ccd_protocol",
+            "ccd_settings",
+            "ccd_client",
+            "falcon",
+            "gunicorn",
+            "msgspec",
+            "uvloop",
+            "prometheus_client",
+        },
+    ),
+    "ccd_tasks": (
+        "daemon",
+        {
+            *("ccd_protocol", "ccd_settings", "ccd_client", "ccd_daemon"),
+            *("dbos", "sqlalchemy", "standardwebhooks", "msgspec", "uvloop"),
+        },
     ),
     "ccd_cli": (
         "daemon",
@@ -31,6 +59,7 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
             "ccd_settings",
             "ccd_client",
             "ccd_daemon",
+            "ccd_tasks",
             "ccd_gateway",
             "ccd_offline",
             "click",
@@ -42,12 +71,27 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
 
 #: Package -> room or module -> floor: each imports from lower floors and from itself only.
 FLOORS: dict[str, dict[str, int]] = {
+    "ccd_tasks": {
+        "worker": 5,
+        "rpc": 4,
+        "engine": 3,
+        "turn": 2,
+        "webhooks": 2,
+        "store": 1,
+        "settings": 0,
+        "spec": 0,
+    },
     "ccd_daemon": {
-        "app": 7,
-        "housekeeping": 6,
-        "watchdog": 6,
-        "rpc": 5,
+        "app": 11,
+        "daemon": 10,
+        "report": 9,
+        "housekeeping": 8,
+        "launcher": 8,
+        "sweeper": 7,
+        "watchdog": 7,
+        "rpc": 6,
         "session": 4,
+        "schema": 5,
         "pool": 4,
         "worker": 3,
         "request": 2,
@@ -65,6 +109,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "server": 10,
         "app": 9,
         "openapi": 8,
+        "tasks": 8,  # runs later what the surfaces read and write
         "*": 7,
         "conversations": 6,
         "surface": 5,

@@ -16,6 +16,9 @@ _EXTRA_OF = {
     "falcon": "gateway",
     "gunicorn": "gateway",
     "trio": "trio",
+    "dbos": "tasks",
+    "sqlalchemy": "tasks",
+    "standardwebhooks": "tasks",
 }
 
 

@@ -14,6 +14,7 @@ from ccd_cli.options import group
 from ccd_cli.serve.daemon import daemon
 from ccd_cli.serve.gateway import gateway
 from ccd_cli.serve.up import up
+from ccd_cli.serve.worker import worker
 from ccd_cli.service.service import service
 
 
@@ -28,5 +29,5 @@ def main() -> None:
     """Claude Code as a host service: a warm pool of CLI processes behind a Unix socket and an OpenAI gateway."""
 
 
-for _command in (up, daemon, gateway, ask, ctl, cli, service, config, doctor, bugreport):
+for _command in (up, daemon, gateway, worker, ask, ctl, cli, service, config, doctor, bugreport):
     main.add_command(_command)

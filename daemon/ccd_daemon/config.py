@@ -132,6 +132,7 @@ class DeadlineSettings:
     reset_timeout_s: float = setting(5.0, "until a reset is confirmed", min=0.1)
     drain_grace_s: float = setting(5.0, "until a process whose stdin was closed has ended", min=0.1)
     kill_grace_s: float = setting(2.0, "from TERM to KILL", min=0.05)
+    check_s: float = setting(2.0, "checking a JSON schema, or an answer against one", min=0.01, max=60)
     shutdown_s: float = setting(20.0, "for running answers when ccd is stopped", min=0)
 
 
@@ -234,8 +235,9 @@ SECTIONS: Mapping[str, Any] = {
     "sessions": SessionSettings,
     "cache": CacheSettings,
     "profiles": dict[str, Profile],
-    # The gateway reads its own section; here it only has to be a table.
+    # The gateway and `ccd worker` read their own sections; here these only have to be tables.
     "gateway": dict[str, Any],
+    "tasks": dict[str, Any],
 }
 
 
@@ -287,6 +289,7 @@ def read(
     found = compat.read(environ)
     values = load(SECTIONS, toml_path=source, environ=environ, overrides=overrides, below=found.settings)
     values.pop("gateway")
+    values.pop("tasks")
     profiles = {"chat": Profile(prefork=True)} | dict(values.pop("profiles"))
     profiles["chat"] = replace(profiles["chat"], prefork=True)
     for name in profiles:

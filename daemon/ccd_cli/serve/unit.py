@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import click
 
@@ -23,6 +24,7 @@ from ccd_cli.serve.plan import Plan, offline_environ
 from ccd_settings.parent import STARTED_BY
 
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_HOPELESS_S = 30.0
 _STEADY_S = 30.0  # after this long a part counts as well again
 _READY_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 40.0
@@ -40,6 +42,7 @@ class Part:
     ready_line: str = ""
     was_ready: bool = False  # once: a part that has never been ready cannot start at all
     process: asyncio.subprocess.Process | None = None
+    vital: bool = True  # the unit ends when it cannot be kept up
 
     async def run(self) -> int:
         """Start it, wait for its end, return its exit status. `ready` is set by its first line of output."""
@@ -127,6 +130,13 @@ class Unit:
         gateway = self._part("gateway", [*base, "gateway", "--socket", str(plan.socket), *bind], environ)
         if not (await self._until_ready(daemon) and await self._until_ready(gateway)):
             return False
+        if find_spec("dbos") is not None:  # the extra `tasks`
+            self._part(
+                "worker",
+                [*base, "worker", "--with-parent", "--socket", str(plan.socket)],
+                environ,
+                vital=False,
+            )
         url = gateway.ready_line.rpartition(" ")[2]
         note = " (offline: answers are an echo, not a model's)" if plan.offline else ""
         click.echo(f"ccd is ready: {url}/v1 and {plan.socket}{note}")
@@ -134,8 +144,8 @@ class Unit:
             await asyncio.to_thread(show_first_answer, url)
         return True
 
-    def _part(self, name: str, arguments: list[str], environ: dict[str, str]) -> Part:
-        part = Part(name, [sys.executable, *arguments], environ)
+    def _part(self, name: str, arguments: list[str], environ: dict[str, str], *, vital: bool = True) -> Part:
+        part = Part(name, [sys.executable, *arguments], environ, vital=vital)
         self.parts.append(part)
         self._tasks.append(asyncio.create_task(self._keep(part)))
         return part
@@ -150,11 +160,14 @@ class Unit:
             if self.stopping.is_set():
                 return
             failures = 0 if loop.time() - started > _STEADY_S else failures + 1
-            if status in _EXIT_FATAL or failures > len(_BACKOFF_S) or not part.was_ready:
+            hopeless = status in _EXIT_FATAL or failures > len(_BACKOFF_S) or not part.was_ready
+            if hopeless and part.vital:
                 click.echo(f"ccd: the {part.name} ended (exit status {status}); giving up", err=True)
                 self._give_up(status if status in _EXIT_FATAL else 1)
                 return
-            pause_s = _BACKOFF_S[failures - 1] if failures else 0
+            pause_s = _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1] if failures else 0
+            if hopeless:
+                pause_s = _HOPELESS_S  # the others do without it
             click.echo(
                 f"ccd: the {part.name} ended (exit status {status}); starting it again in {pause_s:g} s",
                 err=True,
