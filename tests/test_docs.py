@@ -16,7 +16,6 @@ from ccd_protocol.errors import Code
 from documents import TABLES, documents, written
 
 ROOT = Path(__file__).parents[1]
-GATEWAY_README = ROOT / "gateway" / "README.md"
 
 
 def test_tables_are_what_they_describe(request: pytest.FixtureRequest) -> None:
@@ -35,9 +34,10 @@ def test_every_table_stands_in_a_document() -> None:
 
 def test_every_route_is_documented() -> None:
     """Those that describe themselves; the document may name what stands in a path as it likes."""
-    named = {
-        re.sub(r"\{\w+\}", "{}", path) for path in re.findall(r"/[a-z][\w/{}.-]*", GATEWAY_README.read_text())
-    }
+    text = "".join(
+        path.read_text() for path in (ROOT / "gateway" / "README.md", *(ROOT / "docs").glob("*.md"))
+    )
+    named = {re.sub(r"\{\w+\}", "{}", path) for path in re.findall(r"/[a-z][\w/{}.-]*", text)}
     app: Any = create_app(
         GatewaySettings(usage_file=Path("/nonexistent/u"), keys_file=Path("/nonexistent/k"))
     )
