@@ -64,6 +64,7 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
             "ccd_offline",
             "click",
             "rich",
+            "prompt_toolkit",
             "psutil",
         },
     ),

@@ -58,6 +58,7 @@ class Turn:
         "started",
         "stop_reason",
         "stop_sequence",
+        "taken",
         "usage",
     )
 
@@ -71,6 +72,8 @@ class Turn:
         self.started = self.last_output = now
         self.future: asyncio.Future[ChatResult] = asyncio.get_running_loop().create_future()
         self.given_up = False
+        # The CLI works on it, so the model may have been asked: its `init` line has come. What is parked has had it.
+        self.taken = script.results is not None
         self.api_requests = 0  # as the CLI announces them; a call that it makes by itself shows here first
         self.stop_reason: str | None = None
         self.stop_sequence: str | None = None
