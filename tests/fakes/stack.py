@@ -41,7 +41,9 @@ def clean_environ(home: Path, **extra: str) -> dict[str, str]:
     extra.update(
         {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     )  # the code under test
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **extra}
+    base = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
+    # No admin address: tests at the same time would all want its one default port.
+    return {**base, "CCD_GATEWAY__ADMIN_BIND": "", **extra}
 
 
 def forced_mode() -> dict[str, str]:
