@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ccd_cli.ask.ask import ask
+from ccd_cli.ask.chat import chat
 from ccd_cli.batch.batch import batch
 from ccd_cli.cli.cli import cli
 from ccd_cli.config.config import config
@@ -31,5 +32,7 @@ def main() -> None:
     """Claude Code as a host service: a warm pool of CLI processes behind a Unix socket and an OpenAI gateway."""
 
 
-for _command in (up, daemon, gateway, worker, ask, task, batch, ctl, cli, service, config, doctor, bugreport):
+for _command in (up, daemon, gateway, worker, ask, chat, task, batch):
+    main.add_command(_command)
+for _command in (ctl, cli, service, config, doctor, bugreport):
     main.add_command(_command)

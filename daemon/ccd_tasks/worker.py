@@ -17,6 +17,7 @@ import uvloop
 from ccd_client import AsyncClient
 from ccd_daemon import logs
 from ccd_daemon.rpc.call import Call, Handler
+from ccd_daemon.rpc.rights import Rights
 from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind
 from ccd_protocol.errors import RpcError
 from ccd_tasks.engine import durable
@@ -126,17 +127,18 @@ class Worker:
             await client.close()
 
     def _server(self, engine: Engine, hosts: Hosts, journal: Journal) -> Server:
-        handlers: dict[str, Handler] = {}
-        server = Server(self._settings.server, handlers, f"ccd-worker/{metadata.version('ccdaemon')}")
+        version, rights = metadata.version("ccdaemon"), Rights(self._settings.server)
 
         def may_name(call: Call) -> bool:
-            return server.may_speak_for_others(call.identity)
+            return rights.may_speak_for_others(call.identity)
 
-        handlers |= TaskMethods(engine, hosts, may_name).handlers()
-        handlers |= FileMethods(journal, self._settings.tasks, may_name).handlers()
-        told = {"pid": os.getpid(), "version": metadata.version("ccdaemon")}
-        handlers["daemon.ping"] = Handler(lambda _: told, at_once=True)
-        return server
+        told = {"pid": os.getpid(), "version": version}
+        handlers = {
+            **TaskMethods(engine, hosts, may_name).handlers(),
+            **FileMethods(journal, self._settings.tasks, may_name).handlers(),
+            "daemon.ping": Handler(lambda _: told, at_once=True),
+        }
+        return Server(self._settings.server, handlers, f"ccd-worker/{version}", rights)
 
     async def _stop(self, engine: Engine, server: Server) -> None:
         """Take nothing new, give the turns that run a while, and leave the rest to the next start."""

@@ -12,7 +12,7 @@ import falcon.asgi
 from falcon.routing import CompiledRouter
 
 from ccd_gateway import boot_signals, health
-from ccd_gateway.access.auth import Door, KeyStore
+from ccd_gateway.access.auth import ADMIN, Door, KeyStore, is_local
 from ccd_gateway.access.caller import caller_of
 from ccd_gateway.access.metering import Books
 from ccd_gateway.answer.backend import Backend
@@ -22,11 +22,11 @@ from ccd_gateway.compat import routes as compat
 from ccd_gateway.compat.rate import SharedLimit
 from ccd_gateway.conversations import routes as conversations
 from ccd_gateway.edge.absent import absent
-from ccd_gateway.edge.access_log import AccessLog
+from ccd_gateway.edge.access_log import AccessLog, Observer, Observers
 from ccd_gateway.edge.browser import BrowserRules
 from ccd_gateway.edge.envelope import App as AsgiApp
 from ccd_gateway.edge.envelope import Envelope
-from ccd_gateway.edge.routing import Route, Routes
+from ccd_gateway.edge.routing import Address, ByListener, Route, Router, Routes
 from ccd_gateway.edge.work import Work
 from ccd_gateway.errors import JSON, ApiError, fault, from_rpc
 from ccd_gateway.models import routes as models
@@ -44,8 +44,18 @@ Closing = Callable[[], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 
-def create_app(settings: GatewaySettings, environ: Mapping[str, str] = os.environ) -> AsgiApp:
-    """Build the application. It keeps nothing open before its first request, so it can be built before a fork."""
+def create_app(
+    settings: GatewaySettings,
+    environ: Mapping[str, str] = os.environ,
+    admin_address: Address | None = None,
+) -> AsgiApp:
+    """Build the application. It keeps nothing open before its first request, so it can be built before a fork.
+
+    Args:
+        settings: what to serve.
+        environ: where files are looked for.
+        admin_address: of the listener whose requests get the admin routes, and none of the others.
+    """
     backend = Backend(
         settings.daemon_socket(environ),
         max_calls=settings.max_streams,
@@ -59,7 +69,12 @@ def create_app(settings: GatewaySettings, environ: Mapping[str, str] = os.enviro
     answers = responses.Responses(backend, settings, environ)
     worker = TaskWorker(_worker_backend(settings, environ), backend)
     listed = all_routes(backend, worker, settings, store, answers)
-    routes = Routes(listed, absent(listed))
+    observers: list[Observer] = [log]
+    routes: Router = Routes(listed, absent(listed))
+    if admin_address is not None:
+        admin, meters = _admin(backend, admin_address)
+        observers.append(meters)
+        routes = ByListener(routes, admin, admin_address)
     app: App = falcon.asgi.App(
         middleware=[_Lifespan([answers.close, worker.close, backend.close], log)],
         router=cast(CompiledRouter, routes),  # only `find` is ever called
@@ -74,7 +89,7 @@ def create_app(settings: GatewaySettings, environ: Mapping[str, str] = os.enviro
         body_timeout_s=settings.body_timeout_s,
         account=Work(settings.max_work_bytes, max_items(environ)),
         door=Door(store, settings.require_keys),
-        log=log,
+        observer=Observers(observers),
     )
 
 
@@ -109,6 +124,16 @@ def all_routes(
         *compat.routes(backend, settings, limit),
     ]
     return [*listed, OpenApi(listed).route]
+
+
+def _admin(backend: Backend, address: Address) -> tuple[Routes, Observer]:
+    """The routes of the admin address, and what counts for them."""
+    from ccd_gateway.metrics import routes as metrics  # noqa: PLC0415 - where counts are shared is known only now
+    from ccd_gateway.metrics.meters import Meters  # noqa: PLC0415
+
+    meters = Meters()
+    listed = metrics.routes(backend, meters, scopes=None if is_local(address) else ADMIN)
+    return Routes(listed, absent(listed)), meters
 
 
 class _Lifespan:

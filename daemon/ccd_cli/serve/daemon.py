@@ -31,14 +31,23 @@ def daemon(socket: Path | None, config: Path | None, with_parent: bool) -> None:
 
     environ = chosen(config)
     overrides = {"server.socket": str(socket) if socket else None}
-    settings = checked(lambda: settings_module.read(environ, overrides=overrides))
+
+    def read() -> settings_module.Settings:
+        return settings_module.read(environ, overrides=overrides)
+
+    settings = checked(read)
+
+    if settings.cli.auto_install:
+        from ccd_cli.cli.ensure import ensure_cli  # noqa: PLC0415
+
+        ensure_cli(settings, environ)
 
     def ready() -> None:
         click.echo(f"ccd daemon is ready: {settings.socket}")
         sys.stdout.flush()
 
     try:
-        app.serve(settings, environ, ready=ready)
+        app.serve(settings, environ, ready=ready, reread=read)
     except BadSocketPath as error:
         stop(str(error), EXIT_USAGE)
     except (CliError, SocketError) as error:

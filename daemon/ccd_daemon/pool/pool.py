@@ -31,12 +31,26 @@ _LOGIN_PROBE_S = 5.0
 
 
 class Pool:
-    """All workers of the daemon."""
+    """All workers of the daemon.
+
+    Args:
+        settings: the daemon's.
+        mode: how requests reach the CLI, until a backend refuses it.
+        launch: starts a worker's process.
+        ended: is told when it has ended.
+        private_login: the login is a key, so spares may rehearse with it.
+    """
 
     def __init__(
-        self, settings: Settings, mode: Mode, launch: Launch, *, private_login: bool = False
+        self,
+        settings: Settings,
+        mode: Mode,
+        launch: Launch,
+        ended: Callable[[Worker], None],
+        *,
+        private_login: bool = False,
     ) -> None:
-        self.mode = mode
+        self.mode = self.first_mode = mode
         self.draining = False
         self._hurried = False
         self.counters = dict.fromkeys(
@@ -48,7 +62,7 @@ class Pool:
         self._next_id = 0
         self._all_gone = asyncio.Event()
         self.pressed = False  # the host is short of memory: no spares are started
-        self.on_ended: Callable[[], None] = _nothing
+        self._ended = ended
         self.models: list[dict[str, object]] = []
         self.announced: list[str] = []
         self.cli_version: str | None = None
@@ -123,7 +137,7 @@ class Pool:
             self.recognition.stands(worker.parking.place)
         if worker.mode != self.mode:
             worker.feed(Event.STOP)  # started before the mode was given up
-        self.leases.serve(shelf)
+        self.leases.serve()
 
     def shelve(self, worker: Worker) -> None:
         """A worker is PARKED: it is kept for the client's next request, once this one is over."""
@@ -161,8 +175,8 @@ class Pool:
             self.rehearsals.lost(f"a spare ended in its rehearsal: {worker.death}")
         if self.draining and not self.workers:
             self._all_gone.set()
-        self.on_ended()
-        self.leases.serve(shelf)
+        self._ended(worker)
+        self.leases.serve()
 
     def _died_unready(self, shelf: Shelf, worker: Worker) -> None:
         self.counters["died_unready"] += 1
@@ -213,17 +227,31 @@ class Pool:
 
     def roll(self) -> None:
         """The CLI was replaced: idle processes end now, those in use when they are given back."""
-        for worker in self.workers:
+        self.recycle()
+        self.models, self.announced, self.cli_version = [], [], None
+
+    def recycle(self, profile: str | None = None) -> int:
+        """Replace the processes of a profile, or all: idle ones now, others when they are given back; how many."""
+        workers = self.workers if profile is None else list(self.shelves[profile].workers)
+        for worker in workers:
             worker.stale = True
             if worker.state in STARTING or worker.state is State.READY:
                 worker.feed(Event.STOP)
-        self.models, self.announced, self.cli_version = [], [], None
+        return len(workers)
+
+    def adapt(self) -> None:
+        """The settings have changed: work out again what was worked out from them."""
+        for name, shelf in self.shelves.items():
+            shelf.spare_target = _spare_target(self._settings, name)
+            shelf.queue.max_per_tenant = self._settings.queue.max_waiting
+        self.leases.adapt()
+        self.spawner.refill()
 
     def degrade(self, mode: Mode, reason: str) -> None:
         """The backend refuses the mode in force: go on in a slower one, with new workers."""
         log.warning("mode %s is refused by the backend (%s); going on with %s", self.mode, reason, mode)
         self.refused_modes[self.mode] = reason
-        self.mode = mode
+        self.mode = self.first_mode = mode
         for shelf in self.shelves.values():
             for worker in list(shelf.idle()):
                 worker.feed(Event.STOP)
@@ -253,12 +281,14 @@ class Pool:
                 await self._all_gone.wait()
 
 
-def _nothing() -> None:
-    """Nobody wants to know of ends."""
-
-
 def _shelf(settings: Settings, name: str, random: Random) -> Shelf:
     profile, limits = settings.profiles[name], settings.breaker
     breaker = Breaker(limits.deaths, limits.window_s, limits.backoff_s, limits.max_backoff_s, random)
-    target = settings.pool.spares if profile.spares is None else profile.spares
-    return Shelf(name, target, breaker, FairQueue(settings.queue.max_waiting), profile.prefork)
+    return Shelf(
+        name, _spare_target(settings, name), breaker, FairQueue(settings.queue.max_waiting), profile.prefork
+    )
+
+
+def _spare_target(settings: Settings, name: str) -> int:
+    spares = settings.profiles[name].spares
+    return settings.pool.spares if spares is None else spares

@@ -19,7 +19,7 @@ from ccd_daemon.rpc.call import Call
 from ccd_daemon.rpc.methods import remembered
 from ccd_daemon.rpc.methods.conversation import check_id
 from ccd_daemon.rpc.methods.remembered import Answered, Remembered
-from ccd_daemon.rpc.server import Server
+from ccd_daemon.rpc.rights import Rights
 from ccd_daemon.rpc.tenancy import check_kept, tenant_of
 from ccd_daemon.schema.checker import Checker
 from ccd_daemon.store.answer_cache import key_of
@@ -33,6 +33,7 @@ from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult, Message
 
 Answering: TypeAlias = Callable[[Call, ChatParams], Awaitable[Answered]]
 
+_DIED = (Code.WORKER_CRASHED, Code.WORKER_OOM)
 _LEASE_TRIES = 3  # a worker may end between the lease and the write; nothing was sent then
 _MAX_LEARNED = 1000
 _KEPT = ("conversation_id", "cache")  # what has to do with earlier answers, or later ones
@@ -62,7 +63,7 @@ class ChatMethods:
     def __init__(
         self,
         pool: Pool,
-        server: Server,
+        rights: Rights,
         profiles: Mapping[str, Profile],
         conversations: ConversationStore,
         remembered: Remembered,
@@ -74,7 +75,7 @@ class ChatMethods:
         self._remembered = remembered
         self._checker = checker
         self._conversations = conversations
-        self._server = server
+        self._rights = rights
         self._profiles = profiles
         self._betas = betas  # whether the CLI's login leaves the anthropic-beta header to the client
         self._thoughts = Thoughts()
@@ -157,6 +158,8 @@ class ChatMethods:
         if why is not None:
             reason = f"the answer does not have the format asked for, nor has its correction: {why}"
             raise RpcError(Code.UPSTREAM_ERROR, reason, {"reason": "format", "output_started": True})
+        if turn.tool_inputs is not None:
+            result["tool_inputs"] = turn.tool_inputs
         return result, turn.content
 
     def _validated(self, call: Call) -> ChatParams:
@@ -204,7 +207,9 @@ class ChatMethods:
             dropped.update(asked.ignored)
             mode = self._pool.mode
             talk = self._checked(mode, asked, tenant, profile)
-            worker = await self._pool.leases.lease(profile, _lease_wish(tenant, mode, asked, talk))
+            worker = await self._pool.leases.lease(
+                profile, _lease_wish(tenant, mode, asked, talk, again=tries < _LEASE_TRIES)
+            )
             try:
                 script = _script(worker, asked, talk)
                 result, turn = await self._turn(call, worker, asked, script, streaming=streaming)
@@ -215,8 +220,8 @@ class ChatMethods:
                 self._thoughts.keep(tenant, Signer(model, result["model"]), turn.content)
                 return result, turn
             except _NeverSent as error:
-                tries -= 1
-                if not tries:
+                tries -= error.tries
+                if tries <= 0:
                     raise error.reason from None
             except RpcError as error:
                 if error.code is Code.UPSTREAM_AUTH:
@@ -331,6 +336,10 @@ class ChatMethods:
         except asyncio.CancelledError:
             worker.turns.abandon(RpcError(Code.CANCELLED))
             raise
+        except RpcError as error:
+            if error.code in _DIED and not turn.taken:
+                raise _NeverTaken(error) from None
+            raise
         self._pool.leases.turn_took(result["duration_ms"] / 1000)
         return result, turn
 
@@ -343,21 +352,30 @@ class ChatMethods:
         return profile, model or self._profiles[profile].model
 
     def _tenant(self, call: Call, chat: ChatParams) -> str:
-        return tenant_of(call, chat.get("tenant"), may_name=self._server.may_speak_for_others(call.identity))
+        return tenant_of(call, chat.get("tenant"), may_name=self._rights.may_speak_for_others(call.identity))
 
 
 class _NeverSent(Exception):
     """The leased worker had ended before anything was written to it."""
+
+    tries = 1  # of the `_LEASE_TRIES`
 
     def __init__(self, reason: RpcError) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-def _lease_wish(tenant: str, mode: Mode, asked: Wish, talk: Talk | None) -> LeaseWish:
+class _NeverTaken(_NeverSent):
+    """The worker ended before its CLI had begun: the model was not asked, and may be, once, by another worker."""
+
+    tries = 2
+
+
+def _lease_wish(tenant: str, mode: Mode, asked: Wish, talk: Talk | None, *, again: bool) -> LeaseWish:
     if talk is None:
-        return LeaseWish(tenant, body.binding_of(mode, asked.chat))
-    return LeaseWish(tenant, places=tuple(talk.places), parked_place=talk.parked_place)
+        return LeaseWish(tenant, body.binding_of(mode, asked.chat), surely_alive=again)
+    places = tuple(talk.places)
+    return LeaseWish(tenant, places=places, parked_place=talk.parked_place, surely_alive=again)
 
 
 def _script(worker: Worker, asked: Wish, talk: Talk | None) -> Script:
@@ -367,7 +385,7 @@ def _script(worker: Worker, asked: Wish, talk: Talk | None) -> Script:
     request_id = worker.controller.next_id()
     if talk is None:
         return body.script(worker.mode, asked, request_id, worker.binding)
-    standing = Standing(worker.parking.place, worker.state is State.PARKED, worker.controller.unguarded())
+    standing = Standing(worker.parking.place, worker.state is State.PARKED, worker.parking.knobs)
     return replay.script(asked, talk, request_id, standing)
 
 
