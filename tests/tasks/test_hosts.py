@@ -61,7 +61,7 @@ def test_the_work_of_a_host_that_died_is_finished_by_the_other(hosts: tuple[Task
 
 
 def test_hosts_share_the_queue(hosts: tuple[TaskStack, TaskStack]) -> None:
-    first, second = hosts
+    first, _ = hosts
     ids = [first.submit(f"{n} {directive(deltas=5, delta_ms=100)}")["id"] for n in range(40)]
     assert {first.wait(task_id)["status"] for task_id in ids} == {"completed"}
     assert all(any(row["turns"] for row in host.stack.workers()) for host in hosts)
