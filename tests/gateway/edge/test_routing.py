@@ -81,7 +81,7 @@ def keyed(
     folder = tmp_path_factory.mktemp("routes")
     keys = {scope: add_key(folder / "keys.json", scope, scopes=(scope,)) for scope in SCOPES}
     files = {"keys_file": folder / "keys.json", "usage_file": folder / "usage.sqlite3"}
-    with Gateway(_daemon.path, **files) as gateway:
+    with Gateway(_daemon.path, reconnect_wait_s=0, **files) as gateway:
         yield gateway, keys
     assert gateway.log == gateway.greeting
 
