@@ -68,6 +68,10 @@ class Leases:
             shelves.values(), settings.max_workers, room, self._refill, self._hand_over, self._reset
         )
 
+    def adapt(self) -> None:
+        """The settings have changed."""
+        self._allocation.max_workers = self._settings.max_workers
+
     def holds(self, worker: Worker) -> bool:
         """Whether a call has this worker."""
         return worker in self._leased

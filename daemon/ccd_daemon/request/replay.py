@@ -143,6 +143,7 @@ def script(wish: Wish, conversation: Talk, request_id: str, standing: Standing) 
         place=(conversation.root, conversation.links[-1]),
         results=conversation.results if standing.parked else None,
         parks=bool(wish.chat.get("tools")),
+        calls=bool(wish.chat.get("tools")),
         knobs=knobs,
     )
 

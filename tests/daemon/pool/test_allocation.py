@@ -40,7 +40,7 @@ class Scene:
         self.random = random.Random(seed)
         self.loop = asyncio.get_running_loop()
         self.slow = False  # some processes take long to end, or never forget
-        self.pool = Pool(config.read(environ), Mode.FULL, self.launch)
+        self.pool = Pool(config.read(environ), Mode.FULL, self.launch, lambda worker: None)
         self.idle_since: dict[Worker, float] = {}
         self.waiting_since: dict[object, float] = {}
         self.outcomes: Counter[str] = Counter()
