@@ -23,7 +23,7 @@ from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ModelsResult
 
 _CALLS_PER_CONNECTION = 240  # the daemon takes 256
-_REFUSED_S = 0.8  # after so long without anybody listening the daemon counts as down
+_REFUSED_S = 0.8  # a daemon that nobody reached for this time counts as down
 _PROBE_EVERY_S = 0.05
 _PROBE_TIMEOUT_S = 2.0
 _WINDOW_BYTES = 262144
