@@ -3,6 +3,9 @@
 A daemon that restarts is waited for: a call that was lost or refused by a daemon that goes away is sent
 once more, as long as nothing of its answer was used. A daemon that is not there is reported within a
 second.
+
+Not here: queueing and choosing a process, which are the daemon's. A connection for each request would be simpler, but a
+thousand streams would be a thousand sockets with a handshake each; the protocol carries 256 calls on one.
 """
 
 from __future__ import annotations
