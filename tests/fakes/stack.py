@@ -218,8 +218,8 @@ class Stack:
         self.daemon = start(["-m", "ccd_cli", "daemon"], self.environ(), self.folder / "daemon.log")
         return self.daemon
 
-    def start_gateway(self) -> Running:
-        arguments = ["-m", "ccd_cli", "gateway", "--bind", f"127.0.0.1:{free_port()}"]
+    def start_gateway(self, port: int | None = None) -> Running:
+        arguments = ["-m", "ccd_cli", "gateway", "--bind", f"127.0.0.1:{port or free_port()}"]
         self.gateway = start(arguments, self.environ(), self.folder / "gateway.log")
         return self.gateway
 

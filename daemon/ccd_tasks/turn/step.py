@@ -55,8 +55,11 @@ class Run:
         self.kind: str = row.kind
         self.priority: int = row.priority
         self.total: int = row.total
-        self.created_at: float = row.created_at
         self.options = options
+        self.ends_s: float | None = None  # by the clock that does not jump
+        if options.deadline_s is not None:
+            left_s = min(options.deadline_s, row.created_at + options.deadline_s - time.time())
+            self.ends_s = time.monotonic() + left_s
         self.cost_usd = cost_usd
         self.context: dict[str, str] = {}  # of a workflow: what its steps answered
         self.stopping = asyncio.Event()
@@ -80,10 +83,10 @@ class Run:
 
     def check_limits(self) -> None:
         """Stop before a step that may not begin any more."""
-        budget, deadline_s = self.options.budget_usd, self.options.deadline_s
+        budget = self.options.budget_usd
         if budget is not None and self.cost_usd >= budget:
             self.end("budget")
-        if deadline_s is not None and time.time() > self.created_at + deadline_s:
+        if self.ends_s is not None and time.monotonic() > self.ends_s:
             self.end("expired")
 
 
