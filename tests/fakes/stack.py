@@ -121,9 +121,10 @@ class Running:
 
 
 def start(
-    arguments: list[str], environ: dict[str, str], log: Path, *, timeout_s: float = READY_TIMEOUT_S
+    arguments: list[str], environ: dict[str, str], log: Path, *, timeout_s: float | None = None
 ) -> Running:
-    """Run `python -m …` until its first line of output."""
+    """Run `python -m …` until its first line of output, by default for `READY_TIMEOUT_S`."""
+    timeout_s = READY_TIMEOUT_S if timeout_s is None else timeout_s
     with log.open("ab") as errors:
         process = subprocess.Popen(
             [sys.executable, *arguments],

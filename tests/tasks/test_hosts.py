@@ -14,6 +14,7 @@ from fakes.postgres import Postgres, running_postgres
 from fakes.stack import Api, Stack, running_stack, wait_until
 from fakes.task_stack import TaskStack
 
+pytestmark = pytest.mark.timeout(300)
 QUICK = {"CCD_TASKS__HEARTBEAT_S": "0.5", "CCD_TASKS__DEAD_S": "3", "CCD_TASKS__CONCURRENCY": "4"}
 
 

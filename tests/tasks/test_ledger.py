@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 
+from fakes import stack
 from fakes.offline_api import directive
 from fakes.task_stack import TaskStack
 
@@ -19,7 +20,10 @@ KILLS = 18
 
 @pytest.mark.soak
 @pytest.mark.timeout(1500)
-def test_every_accepted_task_ends_once_and_nothing_is_billed_twice_unsaid(tasks: TaskStack) -> None:
+def test_every_accepted_task_ends_once_and_nothing_is_billed_twice_unsaid(
+    tasks: TaskStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "READY_TIMEOUT_S", 300.0)
     accepted: dict[int, str] = {}
     rng = random.Random(20261129)
     done = threading.Event()
