@@ -7,6 +7,7 @@ import click
 from ccd_cli.ask.ask import ask
 from ccd_cli.ask.chat import chat
 from ccd_cli.cli.cli import cli
+from ccd_cli.cli.run import login, logout
 from ccd_cli.config.config import config
 from ccd_cli.ctl.ctl import ctl
 from ccd_cli.doctor.bugreport import bugreport
@@ -30,5 +31,20 @@ def main() -> None:
     """Claude Code as a host service: a warm pool of CLI processes behind a Unix socket and an OpenAI gateway."""
 
 
-for _command in (up, daemon, gateway, worker, ask, chat, ctl, cli, service, config, doctor, bugreport):
+for _command in (
+    up,
+    daemon,
+    gateway,
+    worker,
+    ask,
+    chat,
+    login,
+    logout,
+    ctl,
+    cli,
+    service,
+    config,
+    doctor,
+    bugreport,
+):
     main.add_command(_command)

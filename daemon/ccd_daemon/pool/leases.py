@@ -39,6 +39,9 @@ class LeasingPool(Protocol):
     login: Login
     counters: dict[str, int]
 
+    def look_at_login(self) -> None:
+        """See whether the workers still have the login in force."""
+
     def shelve(self, worker: Worker) -> None:
         """A worker is PARKED, and no call has it."""
 
@@ -83,6 +86,7 @@ class Leases:
         shelf = self._shelves[profile]
         if self._pool.draining:
             raise refusal.shutting_down()
+        self._pool.look_at_login()
         # With one process per request, a refused login must not cost a process each time.
         if self._pool.mode == Mode.REPLAY and not self._pool.login.may_try(self._loop.time()):
             raise RpcError(Code.UPSTREAM_AUTH, self._pool.login.refusal or "")
