@@ -38,7 +38,7 @@ class MessagesRequest(Prompt, kw_only=True):
     thread: Object | None = None
 
 
-class _Message(Struct):
+class _MessageBody(Struct):
     role: str
     content: Blocks
 
@@ -68,7 +68,7 @@ def decode(body: bytes, kind: type[_Request]) -> _Request:
 
 def _check_message(message: Object, index: int) -> None:
     try:
-        msgspec.convert(message, _Message)
+        msgspec.convert(message, _MessageBody)
     except msgspec.ValidationError as error:
         raise _refusal(violation(error), f"messages.{index}") from error
 

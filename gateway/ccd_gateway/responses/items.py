@@ -199,20 +199,20 @@ def _id(item: Mapping[str, Any], prefix: str) -> str:
 # --- items to messages ---
 
 
-class Messages(NamedTuple):
+class ItemMessages(NamedTuple):
     """Messages as chat completions have them, and for each the path of the item that it comes from."""
 
     messages: list[dict[str, Any]]
     origins: list[str]
 
 
-def to_messages(history: Iterable[Item], own: Iterable[Item]) -> Messages:
+def to_messages(history: Iterable[Item], own: Iterable[Item]) -> ItemMessages:
     """All items in order as messages; neighbouring items of the assistant become one message.
 
     This API lets the assistant speak first and the model API does not, so such a conversation gets a first
     turn of the user's.
     """
-    made = Messages([], [])
+    made = ItemMessages([], [])
     for item in history:
         _add(made, item, "previous_response_id")
     for index, item in enumerate(own):
@@ -224,7 +224,7 @@ def to_messages(history: Iterable[Item], own: Iterable[Item]) -> Messages:
     return made
 
 
-def _add(made: Messages, item: Item, origin: str) -> None:
+def _add(made: ItemMessages, item: Item, origin: str) -> None:
     kind = item["type"]
     if kind == "function_call_output":
         made.messages.append(
@@ -249,7 +249,7 @@ def _add(made: Messages, item: Item, origin: str) -> None:
     made.origins.append(origin)
 
 
-def _assistant_message(made: Messages, origin: str) -> dict[str, Any]:
+def _assistant_message(made: ItemMessages, origin: str) -> dict[str, Any]:
     if not made.messages or made.messages[-1]["role"] != "assistant":
         made.messages.append({"role": "assistant", "content": None})
         made.origins.append(origin)

@@ -18,14 +18,14 @@ from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents
 from ccd_gateway.responses.items import (
     Item,
-    Messages,
+    ItemMessages,
     in_words_of_items,
     missing_reference,
     own_items,
     to_messages,
 )
 from ccd_gateway.responses.resource import Response, new_response
-from ccd_gateway.responses.schema import Decoded, ResponsesRequest
+from ccd_gateway.responses.schema import DecodedResponse, ResponsesRequest
 from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import BrokenChainError, LongChainError, ResponseTable, StoredResponse
 from ccd_gateway.settings import GatewaySettings
@@ -119,7 +119,7 @@ class ResponseJob(NamedTuple):
 
 async def read_job(
     req: falcon.asgi.Request,
-    decoded: Decoded,
+    decoded: DecodedResponse,
     body: bytes,
     store: ResponseStore,
     images: RemoteImages,
@@ -206,7 +206,7 @@ async def _referred(tenant: str, item_id: str, path: str, store: ResponseStore) 
     raise missing_reference(path, item_id)
 
 
-def call_of(request: ResponsesRequest, made: Messages) -> tuple[ChatParams, list[str]]:
+def call_of(request: ResponsesRequest, made: ItemMessages) -> tuple[ChatParams, list[str]]:
     """The parameters of the call, but for profile and model, and the names of what has no effect.
 
     Raises:

@@ -86,7 +86,7 @@ class ResponsesRequest(Struct, kw_only=True):
 FIELDS = frozenset(ResponsesRequest.__struct_fields__)
 
 
-class Decoded(NamedTuple):
+class DecodedResponse(NamedTuple):
     """A request, the parameters in it that have no effect, and all fields as they came."""
 
     request: ResponsesRequest
@@ -94,7 +94,7 @@ class Decoded(NamedTuple):
     fields: dict[str, Any]
 
 
-def decode(body: bytes, *, model_needed: bool = True) -> Decoded:
+def decode(body: bytes, *, model_needed: bool = True) -> DecodedResponse:
     """The request in a body.
 
     Args:
@@ -110,7 +110,7 @@ def decode(body: bytes, *, model_needed: bool = True) -> Decoded:
     request = read_as(fields, ResponsesRequest)
     _refuse(request)
     unknown = [name for name, value in fields.items() if name not in FIELDS and value is not None]
-    return Decoded(request, _ignored(request) + unknown, fields)
+    return DecodedResponse(request, _ignored(request) + unknown, fields)
 
 
 def _refuse(request: ResponsesRequest) -> None:
