@@ -65,6 +65,7 @@ PACKAGES: dict[str, tuple[str, set[str]]] = {
             "ccd_offline",
             "click",
             "rich",
+            "prompt_toolkit",
             "psutil",
         },
     ),

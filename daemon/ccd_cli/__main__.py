@@ -9,6 +9,7 @@ import sys
 _EXTRA_OF = {
     "click": "daemon",
     "rich": "daemon",
+    "prompt_toolkit": "daemon",
     "uvloop": "daemon",
     "msgspec": "daemon",
     "psutil": "daemon",

@@ -51,6 +51,7 @@ class CliSettings:
     """`[cli]`: the Claude Code CLI."""
 
     command: str | None = setting(None, "the executable; default: `claude` on PATH, then ccd's own copy")
+    auto_install: bool = setting(False, "install the CLI when there is none, as `ccd cli install` does")
     env: dict[str, str] = setting({}, "variables set for every worker", secret=True)
     max_retries: int = setting(2, "times the CLI itself retries a failed API call", min=0, max=20)
     retry_patience_ms: int = setting(5000, "longest wait for one such retry before the caller is told", min=0)

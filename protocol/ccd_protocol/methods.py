@@ -42,6 +42,9 @@ class ChatResult(TypedDict):
     mode: str  # full, keep_system or replay: how the request reached the CLI
     ignored: list[str]  # parameters that this mode cannot honour
     fallback: NotRequired[bool]  # True when the fallback model answered
+    # Of `chat.complete`: the input of each tool call of the content as JSON text, digit for digit as the model wrote
+    # it, with integers of any size, which `content` can only come near to.
+    tool_inputs: NotRequired[list[str]]
     # where there is a cache and the call has `cache`: hit, miss, or bypass (not looked at)
     cache: NotRequired[str]
 

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 import click
 
 from ccd_cli.serve.first_answer import show_first_answer
+from ccd_cli.serve.opening import facts, say_next, why_not
 from ccd_cli.serve.plan import Plan, offline_environ
 from ccd_settings.parent import STARTED_BY
 
@@ -28,6 +29,7 @@ _HOPELESS_S = 30.0
 _STEADY_S = 30.0  # after this long a part counts as well again
 _READY_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 40.0
+_LOOK_AGAIN_S = 0.5
 _EXIT_FATAL = (2, 69)  # wrong settings, nothing to run: starting again changes nothing
 
 
@@ -138,11 +140,37 @@ class Unit:
                 vital=False,
             )
         url = gateway.ready_line.rpartition(" ")[2]
-        note = " (offline: answers are an echo, not a model's)" if plan.offline else ""
-        click.echo(f"ccd is ready: {url}/v1 and {plan.socket}{note}")
+        await self._tell_the_truth(url)
         if plan.show_answer:
             await asyncio.to_thread(show_first_answer, url)
+            say_next(plan)
         return True
+
+    async def _tell_the_truth(self, url: str) -> None:
+        """Say what runs; and that it is ready once it would answer, or else what to do."""
+        plan = self.plan
+        why, version = await asyncio.to_thread(why_not, plan)
+        for line in facts(plan, url, version):
+            click.echo(line, err=True)
+        if why is None:
+            self._say_ready(url)
+        else:
+            click.echo(f"ccd runs on {url}/v1 and {plan.socket}, but it cannot answer yet: {why}")
+            self._tasks.append(asyncio.create_task(self._when_it_answers(url)))
+        sys.stdout.flush()
+
+    async def _when_it_answers(self, url: str) -> None:
+        while not self.stopping.is_set():
+            why, _ = await asyncio.to_thread(why_not, self.plan)
+            if why is None:
+                self._say_ready(url)
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    def _say_ready(self, url: str) -> None:
+        note = " (offline: answers are an echo, not a model's)" if self.plan.offline else ""
+        click.echo(f"ccd is ready: {url}/v1 and {self.plan.socket}{note}")
+        sys.stdout.flush()
 
     def _part(self, name: str, arguments: list[str], environ: dict[str, str], *, vital: bool = True) -> Part:
         part = Part(name, [sys.executable, *arguments], environ, vital=vital)

@@ -137,7 +137,7 @@ class Pool:
             self.recognition.stands(worker.parking.place)
         if worker.mode != self.mode:
             worker.feed(Event.STOP)  # started before the mode was given up
-        self.leases.serve(shelf)
+        self.leases.serve()
 
     def shelve(self, worker: Worker) -> None:
         """A worker is PARKED: it is kept for the client's next request, once this one is over."""
@@ -176,7 +176,7 @@ class Pool:
         if self.draining and not self.workers:
             self._all_gone.set()
         self._ended(worker)
-        self.leases.serve(shelf)
+        self.leases.serve()
 
     def _died_unready(self, shelf: Shelf, worker: Worker) -> None:
         self.counters["died_unready"] += 1

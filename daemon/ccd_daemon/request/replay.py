@@ -28,7 +28,7 @@ _ONE_CALL = "Call at most one tool in an answer."
 
 
 @dataclass(frozen=True)
-class Talk:
+class ReplayTalk:
     """A conversation, as it is recognised.
 
     Attributes:
@@ -88,7 +88,7 @@ class Standing:
     knobs: Knobs | None = None
 
 
-def talk(wish: Wish, *scope: str) -> Talk:
+def talk(wish: Wish, *scope: str) -> ReplayTalk:
     """What a wish is recognised by, checked to be writable.
 
     Args:
@@ -109,7 +109,7 @@ def talk(wish: Wish, *scope: str) -> Talk:
     try:
         binding = json.dumps(fields, allow_nan=False, ensure_ascii=False)
         root = f"{chain.digest(scope)}:{chain.digest(wish.model, binding)}:"
-        return Talk(root, binding, said, chain.links(said), _results(said))
+        return ReplayTalk(root, binding, said, chain.links(said), _results(said))
     except (ValueError, TypeError, RecursionError) as error:
         raise bad("messages", f"the request has a value without a JSON form: {error}") from None
 
@@ -123,7 +123,7 @@ def _results(said: Sequence[Speech]) -> tuple[client_tools.Result, ...] | None:
     return None if None in found else tuple(result for result in found if result is not None)
 
 
-def script(wish: Wish, conversation: Talk, request_id: str, standing: Standing) -> Script:
+def script(wish: Wish, conversation: ReplayTalk, request_id: str, standing: Standing) -> Script:
     """What is written to a process for its next turn."""
     ids = (request_id, f"{request_id}s", f"{request_id}t")
     heard = conversation.heard(standing.place)
@@ -143,6 +143,7 @@ def script(wish: Wish, conversation: Talk, request_id: str, standing: Standing) 
         place=(conversation.root, conversation.links[-1]),
         results=conversation.results if standing.parked else None,
         parks=bool(wish.chat.get("tools")),
+        calls=bool(wish.chat.get("tools")),
         knobs=knobs,
     )
 

@@ -79,7 +79,7 @@ def understood(chat: ChatParams, tenant: str) -> tuple[ChatParams, list[str]]:
     """
     if chat.get("exact"):
         return chat, []
-    messages, named = mended(turns_of(chat["messages"]))
+    messages, named, _ = mended(turns_of(chat["messages"]))
     found: ChatParams = {**chat, "messages": messages}
     who = chat.get("metadata", {}).get("user_id")
     if isinstance(who, str) and (opaque := opaque_id(who, tenant)) != who:

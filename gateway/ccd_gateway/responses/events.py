@@ -10,12 +10,12 @@ each other are parts of one message.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from ccd_gateway.answer.lines import ARGUMENTS, TEXT, THINKING, Delta
+from ccd_gateway.answer.lines import ARGUMENTS, CALL, TEXT, THINKING, Delta
 from ccd_gateway.responses.output import Output
 from ccd_gateway.responses.resource import Response, usage
 from ccd_protocol.methods import ChatAnswer, ChatResult
@@ -27,6 +27,8 @@ _EMPTY = b'""'
 
 class ResponseEvents:
     """Makes the events of one response. Feed it the answer's pieces in order; each call returns events.
+
+    Blocks may be open at the same time and take turns; each is known by its number in the answer.
 
     Args:
         response: the response before the answer, which is never changed.
@@ -65,11 +67,11 @@ class ResponseEvents:
         """End the answer: what is open is closed, and the response is complete."""
         reason = result.get("stop_reason")
         cut = reason in _INCOMPLETE
-        events = self._output.close_block("incomplete" if cut else "completed")
+        status = "incomplete" if cut else "completed"
+        events = b"".join([self._output.close(number, status) for number in list(self._output.open)])
         if reason == "refusal":
             events += self._output.refusal()
-        events += self._output.close_message("incomplete" if cut else "completed")
-        status = "incomplete" if cut else "completed"
+        events += self._output.close_message(status)
         self.response |= {
             "status": status,
             "completed_at": None if cut else completed_at,
@@ -92,56 +94,71 @@ class ResponseEvents:
         return events[0] if len(events) == 1 else b"".join(events)
 
     def _piece(self, delta: Delta) -> bytes:
-        if delta.kind == TEXT:
-            return self.text(delta.raw)
-        if delta.kind == ARGUMENTS:
-            return self.arguments(delta.raw)
-        return self.thinking(delta.raw) if delta.kind == THINKING else self.tool(delta.id, delta.name)
+        kind, number = delta.kind, delta.block
+        if kind == TEXT:
+            return self._text(number, delta.raw)
+        if kind == ARGUMENTS:
+            return self._arguments(number, delta.raw)
+        if kind == THINKING:
+            return self._thinking(number, delta.raw)
+        return self._tool(number, delta.id, delta.name) if kind == CALL else self._output.close(number)
 
-    def text(self, raw: bytes) -> bytes:
-        """A piece of text; `raw` is a JSON string."""
+    def _text(self, number: int, raw: bytes) -> bytes:
+        events = (
+            b""
+            if self._output.is_open(number, "text")
+            else self._output.close(number) + self._output.open_text(number)
+        )
+        return events + self._output.delta(number, raw)
+
+    def _thinking(self, number: int, raw: bytes) -> bytes:
         events = b""
-        if self._output.block is None or self._output.block.kind != "text":
-            events = self._output.close_block() + self._output.open_text()
-        return events + self._output.delta(raw)
+        if not self._output.is_open(number, "thinking"):
+            events = (
+                self._output.close(number) + self._output.leave_message() + self._output.open_thinking(number)
+            )
+        return events + self._output.delta(number, raw) if self._with_summary else events
 
-    def thinking(self, raw: bytes) -> bytes:
-        """A piece of thinking; `raw` is a JSON string."""
-        events = b""
-        if self._output.block is None or self._output.block.kind != "thinking":
-            events = self._output.close_block() + self._output.close_message() + self._output.open_thinking()
-        return events + self._output.delta(raw) if self._with_summary else events
-
-    def tool(self, call_id: str, name: str) -> bytes:
-        """A call of a function begins."""
+    def _tool(self, number: int, call_id: str, name: str) -> bytes:
         return (
-            self._output.close_block() + self._output.close_message() + self._output.open_tool(call_id, name)
+            self._output.close(number)
+            + self._output.leave_message()
+            + self._output.open_tool(number, call_id, name)
         )
 
-    def arguments(self, raw: bytes) -> bytes:
-        """A piece of the arguments of the call that has begun; `raw` is a JSON string."""
-        if self._output.block is None or self._output.block.kind != "tool" or raw == _EMPTY:
-            return b""
-        return self._output.delta(raw)
+    def _arguments(self, number: int, raw: bytes) -> bytes:
+        return (
+            self._output.delta(number, raw) if self._output.is_open(number, "tool") and raw != _EMPTY else b""
+        )
 
-    def blocks(self, content: list[dict[str, Any]]) -> bytes:
-        """Whole content blocks of the Messages API."""
+    def blocks(self, content: list[dict[str, Any]], inputs: Sequence[str] = ()) -> bytes:
+        """Whole content blocks of the Messages API.
+
+        Args:
+            content: them.
+            inputs: the JSON text of each call's input, where it is known as the model wrote it.
+        """
+        written = iter(inputs)
         events = b""
-        for block in content:
+        for number, block in enumerate(content):
             kind = block.get("type")
             if kind == "text" and block.get("text"):
-                events += self.text(_encode(block["text"]))
+                events += self._text(number, _encode(block["text"]))
             elif kind == "thinking":
-                events += self.thinking(_encode(block.get("thinking") or ""))
+                events += self._thinking(number, _encode(block.get("thinking") or ""))
             elif kind == "tool_use":
-                events += self.tool(str(block.get("id")), str(block.get("name")))
-                events += self.arguments(_encode(_encode(block.get("input") or {}).decode()))
+                events += self._tool(number, str(block.get("id")), str(block.get("name")))
+                text = next(written, None) or _encode(block.get("input") or {}).decode()
+                events += self._arguments(number, _encode(text))
+            else:
+                continue
+            events += self._output.close(number)
         return events
 
 
 def complete(response: Response, answer: ChatAnswer, *, with_summary: bool, completed_at: int) -> Response:
     """The response of an answer that came whole."""
     events = ResponseEvents(response, with_summary=with_summary)
-    events.blocks(answer["content"])
+    events.blocks(answer["content"], answer.get("tool_inputs", ()))
     events.finish(answer, completed_at)
     return events.response
