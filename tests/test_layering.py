@@ -89,6 +89,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "report": 9,
         "housekeeping": 8,
         "launcher": 8,
+        "reload": 7,
         "sweeper": 7,
         "watchdog": 7,
         "rpc": 6,

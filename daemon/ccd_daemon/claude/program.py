@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ccd_daemon.claude import binary
-from ccd_daemon.claude.probe import traces_in
-from ccd_daemon.claude.tuning import TRACES, Tuning, sparing, speeding
+from ccd_daemon.claude.tuned.probe import traces_in
+from ccd_daemon.claude.tuned.tuning import TRACES, Tuning, sparing, speeding
 
 log = logging.getLogger("ccd")
 

@@ -169,7 +169,8 @@ class Pool:
         self.last_death = f"{worker.id}: {worker.death}"
         log.info("worker %s ended: %s (turns %d)", worker.id, worker.death, worker.wear.turns)
         if not worker.was_ready and not worker.stale and not self.draining:
-            self._died_unready(shelf, worker)
+            self.counters["died_unready"] += 1
+            shelf.died_unready(worker, self._loop.time())
         if worker in self._rehearsing:
             self._rehearsing.discard(worker)
             self.rehearsals.lost(f"a spare ended in its rehearsal: {worker.death}")
@@ -177,16 +178,6 @@ class Pool:
             self._all_gone.set()
         self._ended(worker)
         self.leases.serve()
-
-    def _died_unready(self, shelf: Shelf, worker: Worker) -> None:
-        self.counters["died_unready"] += 1
-        shelf.last_words = worker.stderr_tail[-300:]
-        reason = shelf.last_words or worker.death or "it ended at once"
-        shelf.breaker.died(self._loop.time(), reason)
-        log.warning("worker %s ended before it was ready: %s", worker.id, reason)
-        wait_s = shelf.breaker.wait_s(self._loop.time())
-        if wait_s and not shelf.workers:
-            shelf.refuse_waiting(lambda: shelf.cannot_spawn(wait_s))
 
     # --- starting processes ---
 
@@ -227,11 +218,25 @@ class Pool:
 
     def roll(self) -> None:
         """The CLI was replaced: idle processes end now, those in use when they are given back."""
-        for worker in self.workers:
+        self.recycle()
+        self.models, self.announced, self.cli_version = [], [], None
+
+    def recycle(self, profile: str | None = None) -> int:
+        """Replace the processes of a profile, or all: idle ones now, others when they are given back; how many."""
+        workers = self.workers if profile is None else list(self.shelves[profile].workers)
+        for worker in workers:
             worker.stale = True
             if worker.state in STARTING or worker.state is State.READY:
                 worker.feed(Event.STOP)
-        self.models, self.announced, self.cli_version = [], [], None
+        return len(workers)
+
+    def adapt(self) -> None:
+        """The settings have changed: work out again what was worked out from them."""
+        for name, shelf in self.shelves.items():
+            shelf.spare_target = _spare_target(self._settings, name)
+            shelf.queue.max_per_tenant = self._settings.queue.max_waiting
+        self.leases.adapt()
+        self.spawner.refill()
 
     def degrade(self, mode: Mode, reason: str) -> None:
         """The backend refuses the mode in force: go on in a slower one, with new workers."""
@@ -270,5 +275,11 @@ class Pool:
 def _shelf(settings: Settings, name: str, random: Random) -> Shelf:
     profile, limits = settings.profiles[name], settings.breaker
     breaker = Breaker(limits.deaths, limits.window_s, limits.backoff_s, limits.max_backoff_s, random)
-    target = settings.pool.spares if profile.spares is None else profile.spares
-    return Shelf(name, target, breaker, FairQueue(settings.queue.max_waiting), profile.prefork)
+    return Shelf(
+        name, _spare_target(settings, name), breaker, FairQueue(settings.queue.max_waiting), profile.prefork
+    )
+
+
+def _spare_target(settings: Settings, name: str) -> int:
+    spares = settings.profiles[name].spares
+    return settings.pool.spares if spares is None else spares

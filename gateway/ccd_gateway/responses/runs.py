@@ -23,8 +23,7 @@ from ccd_gateway.errors import fault, from_rpc, overloaded
 from ccd_gateway.responses.events import ResponseEvents
 from ccd_gateway.responses.job import ResponseJob, ignored_by_daemon
 from ccd_gateway.responses.resource import failed, note_ignored
-from ccd_gateway.responses.store import ResponseStore
-from ccd_gateway.responses.table import ResponseTable
+from ccd_gateway.responses.table import ResponseStore, ResponseTable
 from ccd_gateway.surface.driver import KEEPALIVE
 from ccd_gateway.surface.refusals import renamed
 from ccd_protocol.errors import RpcError
