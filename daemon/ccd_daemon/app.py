@@ -21,7 +21,7 @@ import uvloop
 from ccd_daemon import logs
 from ccd_daemon.claude import argv, program
 from ccd_daemon.claude.login import login_kind, mode_for
-from ccd_daemon.claude.tuned.tuning import Tuning
+from ccd_daemon.claude.tuning import Tuning
 from ccd_daemon.config import Settings
 from ccd_daemon.daemon import Daemon
 from ccd_daemon.housekeeping import Housekeeping

@@ -15,8 +15,8 @@ import pytest
 
 from ccd_daemon.claude import argv, control
 from ccd_daemon.claude.login import LoginKind, Mode
-from ccd_daemon.claude.tuned.probe import traces_in
-from ccd_daemon.claude.tuned.tuning import TRACES, Tuning, sparing, speeding
+from ccd_daemon.claude.program import traces_in
+from ccd_daemon.claude.tuning import TRACES, Tuning, sparing, speeding
 from fakes.stack import Api, clean_environ
 
 TOOL = {"name": "look", "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}}}

@@ -29,7 +29,7 @@ class _Named(Struct):
     model: str = ""
 
 
-class _EventLine(Struct):
+class _CliLine(Struct):
     type: str = ""
     event: Raw = Raw()
     message: Raw = Raw()
@@ -41,7 +41,7 @@ class _Typed(Struct):
     message: _Named | None = None
 
 
-class _EventMessage(Struct):
+class _WholeMessage(Struct):
     model: str = ""
     content: list[dict[str, Any]] = []
     id: str | None = None
@@ -49,9 +49,9 @@ class _EventMessage(Struct):
     stop_details: dict[str, Any] | None = None
 
 
-_decode_line = msgspec.json.Decoder(_EventLine).decode
+_decode_line = msgspec.json.Decoder(_CliLine).decode
 _decode_typed = msgspec.json.Decoder(_Typed).decode
-_decode_message = msgspec.json.Decoder(_EventMessage).decode
+_decode_message = msgspec.json.Decoder(_WholeMessage).decode
 _KNOWN = frozenset({"message_start", "content_block_start", "content_block_stop", "message_delta"})
 
 
@@ -104,7 +104,7 @@ class EventReader:
         """
         found: list[MessageEvent] = []
         if not self.started:
-            self._start(_EventMessage(usage=result.get("usage")), found)
+            self._start(_WholeMessage(usage=result.get("usage")), found)
         if not self._ended:
             delta = {name: result.get(name) for name in ("stop_reason", "stop_sequence")}
             delta["stop_details"] = self._stop_details
@@ -139,7 +139,7 @@ class EventReader:
             self._ended = self._ended or kind == "message_delta"
             found.append(MessageEvent(kind, data))
 
-    def _take_whole(self, message: _EventMessage, found: list[MessageEvent]) -> None:
+    def _take_whole(self, message: _WholeMessage, found: list[MessageEvent]) -> None:
         self.model = message.model or self.model
         if not self.started:
             self._start(message, found)
@@ -148,7 +148,7 @@ class EventReader:
             found += block_events(self._blocks, block)
             self._blocks += 1
 
-    def _start(self, message: _EventMessage, found: list[MessageEvent]) -> None:
+    def _start(self, message: _WholeMessage, found: list[MessageEvent]) -> None:
         self.started = True
         kept = {key: value for key, value in (("id", message.id), ("usage", message.usage)) if value}
         found.append(event("message_start", message=kept))

@@ -2,6 +2,10 @@
 
 It is outside of the framework so that it holds for every answer, whoever makes it, and for any ASGI
 server.
+
+Not here: what a path means (`routing`; decisions by its text were a hole, see DECISIONS, "Routes are a list") and how a
+failure is written (`shapes`). Middleware of the framework's would be the usual place for all this, but it sees neither
+what the framework refuses itself nor the end of a stream.
 """
 
 from __future__ import annotations

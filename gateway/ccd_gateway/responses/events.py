@@ -4,25 +4,24 @@ The model's answer comes as pieces of blocks; a block ends where another begins,
 text stays the JSON text that the CLI wrote: pieces are joined without their quotes and never decoded, and
 what is the same in all deltas of a block is encoded once.
 
-Order of a block: its item is added, a part of it begins, deltas, and the same backwards. Texts that follow
+Order of a block: its item is added, a part of it begins, deltas, and the same backwards (`blocks`). Texts that follow
 each other are parts of one message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from ccd_gateway.answer.lines import ARGUMENTS, CALL, TEXT, THINKING, Delta
-from ccd_gateway.responses.output import Output
+from ccd_gateway.responses.blocks import CallBlock, Output, OutputBlock, TextBlock, ThinkingBlock
 from ccd_gateway.responses.resource import Response, usage
 from ccd_protocol.methods import ChatAnswer, ChatResult
 
 _INCOMPLETE = frozenset({"max_tokens", "model_context_window_exceeded"})
 _encode = msgspec.json.encode
-_EMPTY = b'""'
 
 
 class ResponseEvents:
@@ -37,27 +36,20 @@ class ResponseEvents:
 
     Attributes:
         response: the response as far as it has come; complete after `finish`.
+        output: its items, and the numbers of the events.
     """
 
     def __init__(self, response: Response, *, with_summary: bool, sequence: int = 0) -> None:
         self.response: Response = {**response, "output": []}
+        self.output = Output(self.response["output"], sequence)
         self._with_summary = with_summary
-        self._output = Output(self.response, with_summary=with_summary, sequence=sequence)
-
-    @property
-    def sequence(self) -> int:
-        """The number of the next event."""
-        return self._output.sequence
-
-    @sequence.setter
-    def sequence(self, number: int) -> None:
-        self._output.sequence = number
+        self._open: dict[int, OutputBlock] = {}
 
     # --- the response as a whole ---
 
     def status(self, name: str) -> bytes:
         """`response.created`, `response.queued` or `response.in_progress`."""
-        return self._output.event(f"response.{name}", response=self.response)
+        return self.output.event(f"response.{name}", response=self.response)
 
     def begin(self) -> bytes:
         """The two events before the answer."""
@@ -68,23 +60,23 @@ class ResponseEvents:
         reason = result.get("stop_reason")
         cut = reason in _INCOMPLETE
         status = "incomplete" if cut else "completed"
-        events = b"".join([self._output.close(number, status) for number in list(self._output.open)])
+        events = b"".join([self._close(number, status) for number in list(self._open)])
         if reason == "refusal":
-            events += self._output.refusal()
-        events += self._output.close_message(status)
+            events += self.output.refusal()
+        events += self.output.close_message(status)
         self.response |= {
             "status": status,
             "completed_at": None if cut else completed_at,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "usage": usage(result.get("usage") or {}),
         }
-        return events + self._output.event(f"response.{status}", response=self.response)
+        return events + self.status(status)
 
     def fail(self, error: Mapping[str, Any]) -> bytes:
         """The last event of a stream that fails: OpenAI's flat form and Open Responses' nested, at once."""
         nested = {name: error[name] for name in ("type", "code", "message", "param")}
         flat = {name: error[name] for name in ("code", "message", "param")}
-        return self._output.event("error", **flat, error=nested)
+        return self.output.event("error", **flat, error=nested)
 
     # --- pieces of the answer ---
 
@@ -101,35 +93,46 @@ class ResponseEvents:
             return self._arguments(number, delta.raw)
         if kind == THINKING:
             return self._thinking(number, delta.raw)
-        return self._tool(number, delta.id, delta.name) if kind == CALL else self._output.close(number)
+        return self._tool(number, delta.id, delta.name) if kind == CALL else self._close(number)
 
     def _text(self, number: int, raw: bytes) -> bytes:
-        events = (
-            b""
-            if self._output.is_open(number, "text")
-            else self._output.close(number) + self._output.open_text(number)
+        block = self._open.get(number)
+        if type(block) is TextBlock:
+            return block.delta(raw)
+        return self._opened(number, lambda: TextBlock(self.output), leave=False) + self._open[number].delta(
+            raw
         )
-        return events + self._output.delta(number, raw)
 
     def _thinking(self, number: int, raw: bytes) -> bytes:
-        events = b""
-        if not self._output.is_open(number, "thinking"):
-            events = (
-                self._output.close(number) + self._output.leave_message() + self._output.open_thinking(number)
-            )
-        return events + self._output.delta(number, raw) if self._with_summary else events
+        block = self._open.get(number)
+        if type(block) is ThinkingBlock:
+            return block.delta(raw)
+        events = self._opened(number, lambda: ThinkingBlock(self.output, shown=self._with_summary))
+        return events + self._open[number].delta(raw)
 
     def _tool(self, number: int, call_id: str, name: str) -> bytes:
-        return (
-            self._output.close(number)
-            + self._output.leave_message()
-            + self._output.open_tool(number, call_id, name)
-        )
+        return self._opened(number, lambda: CallBlock(self.output, call_id, name))
 
     def _arguments(self, number: int, raw: bytes) -> bytes:
-        return (
-            self._output.delta(number, raw) if self._output.is_open(number, "tool") and raw != _EMPTY else b""
-        )
+        block = self._open.get(number)
+        return block.delta(raw) if type(block) is CallBlock else b""
+
+    def _opened(self, number: int, make: Callable[[], OutputBlock], *, leave: bool = True) -> bytes:
+        """Close what was open under a number, and the message unless the new block is of it, and open another."""
+        events = self._close(number) + (self._leave_message() if leave else b"")
+        block = self._open[number] = make()
+        return events + block.opened
+
+    def _close(self, number: int, status: str = "completed") -> bytes:
+        """A block ends; nothing where there is none of the number."""
+        block = self._open.pop(number, None)
+        return b"" if block is None else block.close(status)
+
+    def _leave_message(self) -> bytes:
+        """Something else begins: the message gets no more parts, unless one of them is still open."""
+        if any(block.item is self.output.message for block in self._open.values()):
+            return b""
+        return self.output.close_message()
 
     def blocks(self, content: list[dict[str, Any]], inputs: Sequence[str] = ()) -> bytes:
         """Whole content blocks of the Messages API.
@@ -152,7 +155,7 @@ class ResponseEvents:
                 events += self._arguments(number, _encode(text))
             else:
                 continue
-            events += self._output.close(number)
+            events += self._close(number)
         return events
 
 

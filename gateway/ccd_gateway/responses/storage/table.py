@@ -14,20 +14,12 @@ Every method is blocking and must be called by one thread only.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple
 
-from ccd_protocol.errors import Code, RpcError
-from ccd_settings.sqlite_file import OneThread, Schema, open_file, transaction
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-_log = logging.getLogger(__name__)
+from ccd_settings.sqlite_file import Schema, open_file, transaction
 
 RUNNING = ("queued", "in_progress")
 _MAX_CHAIN = 2000
@@ -307,38 +299,3 @@ class ResponseTable:
         skipped = max(0, after + 1 - rows[0][0])
         head = rows[0][1].split(b"\n\n")[skipped:]  # JSON has no line ends, so this cuts between events only
         return b"\n\n".join(head) + b"".join(row[1] for row in rows[1:])
-
-
-class ResponseStore:
-    """One per gateway process. Nothing is opened before the first use, so it can be built before a fork."""
-
-    def __init__(self, path: Path, bounds: Bounds, obituary: Obituary) -> None:
-        self.path = path
-        self._bounds = bounds
-        self._obituary = obituary
-        self._file = OneThread("ccd-responses", self._open, ResponseTable.close)
-
-    async def do(
-        self, work: Callable[Concatenate[ResponseTable, _P], _T], *args: _P.args, **kwargs: _P.kwargs
-    ) -> _T:
-        """Run one of the table's methods in the thread; it is finished even when the caller is cancelled.
-
-        Raises:
-            RpcError: STORAGE, when the file cannot be used.
-        """
-        try:
-            return await self._file.do(work, *args, **kwargs)
-        except (OSError, sqlite3.Error) as error:
-            _log.error("the store of responses, %s, cannot be used: %s", self.path, error)
-            raise RpcError(
-                Code.STORAGE,
-                "The store of responses cannot be used; the gateway's log says why. Send 'store': false to do without"
-                " it.",
-            ) from error
-
-    def _open(self) -> ResponseTable:
-        return ResponseTable(self.path, self._bounds, self._obituary)
-
-    async def close(self) -> None:
-        """Wait for what is being written, and close the file."""
-        await asyncio.to_thread(self._file.close)

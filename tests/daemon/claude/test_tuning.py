@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ccd_daemon.claude.tuned.probe import traces_in
-from ccd_daemon.claude.tuned.tuning import SETS, TRACES, Tuning, sparing, speeding
+from ccd_daemon.claude.program import traces_in
+from ccd_daemon.claude.tuning import SETS, TRACES, Tuning, sparing, speeding
 
 
 def test_only_what_is_known_is_set() -> None:
