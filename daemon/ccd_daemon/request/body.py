@@ -249,6 +249,7 @@ class Script:
     )
     results: tuple[dict[str, Any], ...] | None = None  # for the calls that wait for them, in the calls' order
     knobs: tuple[Any, ...] | None = None  # those that are in force after it
+    structured: bool = False  # the answer comes by the CLI's own tool for answers with a schema
     parks: bool = False  # the answer may call client tools, and the process then waits for their results
     calls: bool = False  # the answer may call client tools, whose inputs the daemon is asked for
 

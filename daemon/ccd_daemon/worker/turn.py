@@ -11,6 +11,7 @@ from ccd_daemon import errors
 from ccd_daemon.claude import control
 from ccd_daemon.claude.inputs import ToolInputs, value_of
 from ccd_daemon.claude.login import Mode
+from ccd_daemon.request import structured
 from ccd_daemon.request.body import Script
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatResult, Usage
@@ -20,6 +21,11 @@ Sink = Callable[[bytes], None]
 _USAGE_KEYS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 #: Ends of a message after which the CLI would make another call by itself, unless it is interrupted.
 _CONTINUED_BY_CLI = frozenset({"max_tokens", "refusal", "model_context_window_exceeded"})
+
+
+def _telling(sink: Sink) -> Sink:
+    """The same sink for an answer that the model gives to the CLI's own tool."""
+    return lambda lines: sink(structured.told_lines(lines))
 
 
 class Stage(IntEnum):
@@ -70,7 +76,7 @@ class Turn:
     def __init__(self, script: Script, model: str, sink: Sink | None, now: float) -> None:
         self.script = script
         self.pending = list(script.rest)
-        self.sink = sink
+        self.sink = _telling(sink) if script.structured and sink is not None else sink
         self._streams = sink is not None
         self.stage = Stage.ASKED
         self.model = model
@@ -127,6 +133,8 @@ class Turn:
             if event.delta is not None and event.delta.stop_reason:
                 self.stage = Stage.COMPLETE
                 self.stop_reason = event.delta.stop_reason
+                if self.script.structured and self.stop_reason == "tool_use":
+                    self.stop_reason = "end_turn"
                 self.stop_sequence = event.delta.stop_sequence
                 return self.stop_reason in _CONTINUED_BY_CLI
         return False
@@ -164,6 +172,8 @@ class Turn:
             self.content.clear()
             self._content_of = message_id
         self.content.extend(blocks)
+        if self.script.structured:
+            self.content = structured.told(self.content)
 
     @property
     def text(self) -> str:

@@ -244,7 +244,10 @@ class Turns:
         result = self._result(turn, line, cost_usd=worker.wear.cost_usd(line.total_cost_usd))
         answered = turn.complete or not (line.is_error or turn.output_started)
         worker.wear.turn_ended(result, clean=answered and not line.is_error)
-        worker.parking.ended(turn.script, turn.content, clean=not worker.wear.tainted)
+        clean = not (
+            worker.wear.tainted or turn.script.structured
+        )  # it has heard a tool's result that nobody gave
+        worker.parking.ended(turn.script, turn.content, clean=clean)
         self._over(Event.RESULT)
         if answered:
             turn.resolve(result)
