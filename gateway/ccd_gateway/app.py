@@ -34,6 +34,7 @@ from ccd_gateway.responses import routes as responses
 from ccd_gateway.sessions import routes as sessions
 from ccd_gateway.settings import GatewaySettings, max_items
 from ccd_protocol.errors import RpcError
+from ccd_settings.parent import is_supervised
 
 App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
 Closing = Callable[[], Awaitable[None]]
@@ -47,6 +48,7 @@ def create_app(settings: GatewaySettings, environ: Mapping[str, str] = os.enviro
         max_calls=settings.max_streams,
         timeout_s=settings.request_timeout_s,
         reconnect_wait_s=settings.reconnect_wait_s,
+        supervised=is_supervised(environ),
         books=Books(settings.usage_path(environ)),
     )
     store = KeyStore(settings.keys_path(environ))

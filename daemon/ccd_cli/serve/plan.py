@@ -26,6 +26,8 @@ class Plan:
     bind: str | None
     offline: bool
     show_answer: bool
+    watchdog_s: float
+    json_log: bool
 
     @classmethod
     def make(
@@ -43,7 +45,15 @@ class Plan:
                 "No Claude login is configured, so ccd runs offline: answers come from an echo, not from a model."
             )
             offline = True
-        return cls(dict(environ), settings.socket, bind, offline, try_it)
+        return cls(
+            environ=dict(environ),
+            socket=settings.socket,
+            bind=bind,
+            offline=offline,
+            show_answer=try_it,
+            watchdog_s=settings.up.watchdog_s,
+            json_log=settings.log.format == "json",
+        )
 
 
 def login_of(settings: settings_module.Settings, environ: Mapping[str, str]) -> LoginKind:

@@ -28,6 +28,7 @@ from ccd_settings.parent import die_with_parent, starter
 from ccd_settings.service_manager import Notifier, take_socket
 
 _BACKLOG = 4096
+_STUCK_S = 30  # a worker whose loop says nothing for so long is killed, and another one started
 
 
 def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None) -> int:
@@ -37,8 +38,8 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
 
     Args:
         settings: what to serve.
-        on_ready: called once in the master with the URL, when the socket listens; workers may still be
-            starting then, and the kernel holds the first connections for them.
+        on_ready: called once in the master with the URL, when all its workers take requests. The socket listens
+            before that, and the kernel holds the first connections for them.
 
     Returns:
         The exit status; 1 when the address cannot be used, 2 when it must not be used without keys.
@@ -126,7 +127,7 @@ def options(settings: GatewaySettings) -> dict[str, Any]:
         # The envelope cancels at once; this is for what it does not see.
         "asgi_disconnect_grace_period": 1,
         "keepalive": 75,
-        "timeout": 120,
+        "timeout": _STUCK_S,
         "graceful_timeout": settings.graceful_timeout_s,
         "backlog": _BACKLOG,
         "preload_app": True,  # one copy of the code in memory, and errors show before a worker exists
@@ -179,7 +180,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         return create_app(self.settings)
 
     def _when_ready(self, arbiter: Any) -> None:
-        self._on_ready(self._url)
+        boot_signals.expect(self.settings.workers, partial(self._on_ready, self._url))
 
 
 def _pre_fork(arbiter: Any, worker: Any) -> None:
