@@ -20,7 +20,6 @@ from pathlib import Path
 
 import uvloop
 
-from ccd_daemon import logs
 from ccd_daemon.claude import argv
 from ccd_daemon.claude.binary import CliBroken, CliNotFound
 from ccd_daemon.claude.binary import find as find_cli
@@ -53,6 +52,7 @@ from ccd_daemon.store.conversations import ConversationStore
 from ccd_daemon.watchdog import Watchdog
 from ccd_daemon.worker.lifecycle import State
 from ccd_daemon.worker.worker import Worker
+from ccd_settings import logs
 from ccd_settings.service_manager import Notifier, credentials, take_socket
 
 log = logging.getLogger("ccd")

@@ -24,7 +24,7 @@ import click
 from ccd_cli.serve.first_answer import show_first_answer
 from ccd_cli.serve.pings import PINGS, Ping, of_daemon, of_gateway, watch
 from ccd_cli.serve.plan import Plan, offline_environ
-from ccd_daemon import logs
+from ccd_settings import logs
 from ccd_settings.parent import STARTED_BY
 
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)

@@ -7,13 +7,13 @@ import os
 import signal
 import socket
 import ssl
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from ccd_gateway import boot_signals
 from ccd_gateway.access.auth import is_local, why_not
@@ -23,7 +23,8 @@ from ccd_gateway.edge import heap
 from ccd_gateway.edge.envelope import App
 from ccd_gateway.server.internals import GatewayWorker
 from ccd_gateway.server.tls import CertificateError, Certificates
-from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.settings import GatewaySettings, json_log
+from ccd_settings import logs
 from ccd_settings.parent import die_with_parent, starter
 from ccd_settings.service_manager import Notifier, take_socket
 
@@ -46,22 +47,26 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
     """
     if settings.die_with_parent:
         die_with_parent(starter(os.environ), signal.SIGTERM)
+    as_json = json_log(os.environ)
+    if as_json:
+        logs.configure("warning", "json")
+    say = partial(logs.say, "ccd gateway", as_json=as_json)
     manager = Notifier(os.environ)
     try:
         listener = take_socket(os.environ, "http") or listen(settings.bind)
     except OSError as error:
-        print(f"ccd gateway: cannot listen on {settings.bind}: {_why(error)}", file=sys.stderr)
+        say(f"cannot listen on {settings.bind}: {_why(error)}")
         return 1
     refusal = _refusal(settings, listener)
     if refusal is not None:
         listener.close()
-        print(f"ccd gateway: {refusal}", file=sys.stderr)
+        say(refusal)
         return 2
     try:
         certificates = Certificates(settings.certfile, settings.keyfile) if settings.certfile else None
     except CertificateError as error:
         listener.close()
-        print(f"ccd gateway: {error}", file=sys.stderr)
+        say(str(error))
         return 2
     if not is_local(listener.getsockname()) and not settings.insecure_no_auth:
         # Also where a worker starts when the last key is gone.
@@ -167,6 +172,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
                 "certfile", str(self.settings.certfile)
             )  # so that gunicorn knows that it serves HTTPS
             self.cfg.set("ssl_context", self._context)
+        if json_log(os.environ):
+            self.cfg.set("logger_class", _Logger)
         self.cfg.set("when_ready", self._when_ready)
         self.cfg.set("pre_fork", _pre_fork)
         self.cfg.set("post_fork", _post_fork if self.settings.die_with_parent else _hold_signals)
@@ -181,6 +188,13 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def _when_ready(self, arbiter: Any) -> None:
         boot_signals.expect(self.settings.workers, partial(self._on_ready, self._url))
+
+
+class _Logger(Logger):  # type: ignore[misc]
+    """Leaves gunicorn's lines to the log of all others."""
+
+    def _set_handler(self, log: Any, output: object, fmt: object, stream: object = None) -> None:
+        log.propagate = True
 
 
 def _pre_fork(arbiter: Any, worker: Any) -> None:
