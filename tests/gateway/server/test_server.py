@@ -242,7 +242,7 @@ def test_websockets_of_other_routes_are_refused(gateway: Gateway, path: str, sta
 def test_a_client_of_http_1_0_need_not_name_a_host(gateway: Gateway, daemon: Daemon) -> None:
     with gateway.connect() as connection:
         connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
-        assert read_until(connection, b"\r\n") == b"HTTP/1.1 200 OK\r\n"
+        assert read_until(connection, b"\r\n") == b"HTTP/1.0 200 OK\r\n"
 
 
 def test_every_line_of_the_log_is_json(daemon: Daemon) -> None:
