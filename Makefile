@@ -6,8 +6,7 @@ BIN     = $(VENV)/bin
 .PHONY: run test unit lint type bench check clean
 
 run: $(VENV)/.all
-	@$(BIN)/ccd cli path >/dev/null 2>&1 || $(BIN)/ccd cli install
-	@exec $(BIN)/ccd up --try
+	@CCD_CLI__AUTO_INSTALL=true exec $(BIN)/ccd up --try
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
@@ -33,6 +32,7 @@ clean:
 
 # A system Python may come without the part of venv that installs pip; then the outer pip fills the environment.
 $(VENV)/bin/python:
+	@./.ci/python-is-new-enough "$(PYTHON)"
 	@echo "Setting up a virtual environment in $(VENV) …"
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --without-pip $(VENV)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m pip --python $(BIN)/python install --quiet pip

@@ -27,6 +27,7 @@ BENCHMARKS = {
     "f": "engine",
     "g": "gateway",
     "h": "peers",
+    "r": "replay",
 }
 RESULTS = HERE / "results" / "latest.json"
 

@@ -1,7 +1,8 @@
 """A Messages API for several servers side by side: answers at once, whole or streamed, or at a pace.
 
-Run as a module; prints its URL. A request whose text has `at a pace` in it gets fifty deltas, one every 20 ms. It looks
-at nothing else, so that its own time is as small as can be.
+Run as a module; prints its URL. A request whose text has `at a pace` in it gets fifty deltas, one every 20 ms; one that
+ends with `call a tool` gets a call of the first tool named `…get_time`. It looks at nothing else, so that its own
+time is as small as can be.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from itertools import count
 
 import uvloop
 
@@ -23,7 +25,28 @@ _WHOLE = response(
     b"application/json",
     json.dumps({**MESSAGE, "content": [{"type": "text", "text": TEXT}], "stop_reason": "end_turn"}).encode(),
 )
+_TOOL = re.compile(rb'"name":\s*"([A-Za-z0-9_-]*get_time)"')
+_calls = count(1)
 _BEGIN, _DELTA, _END = framed(EVENTS[:2]), framed(EVENTS[2:3]), framed(EVENTS[4:])
+
+
+CALL = b"call a tool"
+
+
+def _calling(tool: str) -> bytes:
+    """A streamed call of a tool."""
+    block = {"type": "tool_use", "id": f"toolu_{next(_calls)}", "name": tool, "input": {}}
+    delta = {"type": "input_json_delta", "partial_json": "{}"}
+    done = {"stop_reason": "tool_use", "stop_sequence": None}
+    events: list[dict[str, object]] = [
+        EVENTS[0],
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_delta", "index": 0, "delta": delta},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": done, "usage": {"output_tokens": 2}},
+        {"type": "message_stop"},
+    ]
+    return response(b"text/event-stream", framed(events))
 
 
 class _Connection(asyncio.Protocol):
@@ -47,6 +70,8 @@ class _Connection(asyncio.Protocol):
             transport.write(OTHER)
         elif not _STREAMED.search(body):
             transport.write(_WHOLE)
+        elif body.rfind(CALL) > body.rfind(b'"tool_result"') and (tool := _TOOL.search(body)):
+            transport.write(_calling(tool[1].decode()))
         elif b"at a pace" in body:
             self._task = asyncio.ensure_future(self._paced(transport))
         else:

@@ -39,6 +39,7 @@ class Server:
         roots: its processes, without their children.
         own: those of its processes that are not the CLI.
         headers: what its clients have to send.
+        socket: the daemon's, of ccd.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Server:
     roots: list[int]
     own: Callable[[], list[int]]
     headers: dict[str, str] = field(default_factory=dict)
+    socket: Path | None = None
 
     def tree(self) -> list[int]:
         """All of its processes."""
@@ -61,13 +63,14 @@ def descendants(roots: list[int]) -> list[int]:
 
 
 @contextlib.contextmanager
-def ccd(bench: Bench, folder: Path, api: Endpoint) -> Iterator[Server]:
-    """ccd with its defaults."""
-    with daemon_stack(folder / "ccd", bench.cli, api, gateway=True) as stack:
+def ccd(bench: Bench, folder: Path, api: Endpoint, **settings: str) -> Iterator[Server]:
+    """ccd with its defaults, but for these settings."""
+    with daemon_stack(folder / "ccd", bench.cli, api, gateway=True, **settings) as stack:
         wait_until(lambda: stack.status()["state"] == "ready", timeout_s=30)
         assert stack.gateway is not None
         gateway, daemon = stack.gateway.pid, stack.daemon.pid
-        yield Server(CCD, stack.url, [gateway, daemon], lambda: [daemon, gateway, *children(gateway)])
+        own = [daemon, gateway]
+        yield Server(CCD, stack.url, own, lambda: [*own, *children(gateway)], socket=stack.socket)
 
 
 @contextlib.contextmanager

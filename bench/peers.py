@@ -63,7 +63,7 @@ def run(bench: Bench) -> list[Figure]:
         held.callback(api_process.stop)
         api = Endpoint(api_process.ready_line)
         starts = (peer_servers.ccd, peer_servers.claudegate, peer_servers.litellm)
-        servers = [server for start in starts if (server := _started(bench, held, start(bench, folder, api)))]
+        servers = [server for start in starts if (server := started(bench, held, start(bench, folder, api)))]
         for server in servers:
             for _ in range(2):
                 _stream(server, [_user()])
@@ -73,7 +73,7 @@ def run(bench: Bench) -> list[Figure]:
     return found
 
 
-def _started(bench: Bench, held: ExitStack, start: AbstractContextManager[Server]) -> Server | None:
+def started(bench: Bench, held: ExitStack, start: AbstractContextManager[Server]) -> Server | None:
     """A server that listens; None for one that cannot be installed here, which is said."""
     try:
         return held.enter_context(start)

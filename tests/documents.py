@@ -14,6 +14,7 @@ from ccd_daemon import config
 from ccd_daemon.claude.login import Mode
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.chat.parameters import PARAMETERS, Api, ChatParams, Parameter
+from ccd_tasks.settings import TasksSettings
 
 ROOT = Path(__file__).parents[1]
 _TABLE = re.compile(r"(<!-- table: (?P<name>[a-z-]+), [^\n]*-->\n\n)(?:\|[^\n]*\n)*")
@@ -23,7 +24,7 @@ _WORDS = {str: "text", int: "integer", float: "number", bool: "boolean", list: "
 def settings() -> list[str]:
     """Every setting with its default."""
     found = {name: kind for name, kind in config.SECTIONS.items() if dataclasses.is_dataclass(kind)}
-    found |= {"profiles.NAME": config.Profile}
+    found |= {"profiles.NAME": config.Profile, "tasks": TasksSettings}
     rows = [row for section, kind in found.items() if section != "gateway" for row in _section(section, kind)]
     return ["| setting | default | meaning |", "|---|---|---|", *rows]
 

@@ -46,6 +46,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         "ccd_client",
         "ccd_daemon",
         "ccd_cli",
+        "ccd_tasks",
         "ccd_gateway",
         "ccd_offline",
     }

@@ -9,6 +9,7 @@ import sys
 _EXTRA_OF = {
     "click": "daemon",
     "rich": "daemon",
+    "prompt_toolkit": "daemon",
     "uvloop": "daemon",
     "msgspec": "daemon",
     "psutil": "daemon",
@@ -16,6 +17,9 @@ _EXTRA_OF = {
     "falcon": "gateway",
     "gunicorn": "gateway",
     "trio": "trio",
+    "dbos": "tasks",
+    "sqlalchemy": "tasks",
+    "standardwebhooks": "tasks",
 }
 
 

@@ -1,13 +1,14 @@
 """How a command ends: its exit status, and the one line that says why.
 
-0 done, 1 failed, 2 wrong usage or settings, 69 not available (no daemon, no CLI), 75 try again later.
+0 done, 1 failed, 2 wrong usage or settings, 69 not available (no daemon, no CLI), 75 try again later,
+130 interrupted.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -18,6 +19,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69
 EXIT_RETRY = 75
+EXIT_INTERRUPTED = 130
 
 _T = TypeVar("_T")
 
@@ -41,3 +43,8 @@ def exit_status(error: RpcError) -> int:
     if error.code is Code.LOST:
         return EXIT_UNAVAILABLE
     return EXIT_RETRY if MEANINGS[error.code].retryable else EXIT_FAILED
+
+
+def error_row(error: RpcError) -> dict[str, Any]:
+    """A failure as JSON: its code by name, what it says, and what is known besides."""
+    return {"code": error.code.name.lower(), "message": error.message, **error.data}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,26 @@ def command(name: str, *examples: str, **more: Any) -> Callable[[Callable[..., A
 def group(name: str, *examples: str, **more: Any) -> Callable[[Callable[..., Any]], Group]:
     """Declare a group of commands."""
     return click.group(name, cls=Group, examples=examples, context_settings=CONTEXT, **more)
+
+
+def seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """The callback of an option that takes a time: `30s`, `5m`, `1h`, or a number of seconds.
+
+    Raises:
+        click.BadParameter: it is none, or not more than 0.
+    """
+    if value is None:
+        return None
+    found = _TIME.fullmatch(value.strip().lower())
+    time_s = float(found[1]) * _SECONDS[found[2]] if found else 0.0
+    if not 0 < time_s < _LONGEST_S:
+        raise click.BadParameter("expected a time like 30s, 5m or 1h, or a number of seconds, more than 0")
+    return time_s
+
+
+_TIME = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|m|h|d|)")
+_SECONDS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST_S = 10.0**9
 
 
 socket_option = click.option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ccd_cli.ask.ask import ask
+from ccd_cli.ask.chat import chat
 from ccd_cli.cli.cli import cli
 from ccd_cli.config.config import config
 from ccd_cli.ctl.ctl import ctl
@@ -14,6 +15,7 @@ from ccd_cli.options import group
 from ccd_cli.serve.daemon import daemon
 from ccd_cli.serve.gateway import gateway
 from ccd_cli.serve.up import up
+from ccd_cli.serve.worker import worker
 from ccd_cli.service.service import service
 
 
@@ -28,5 +30,5 @@ def main() -> None:
     """Claude Code as a host service: a warm pool of CLI processes behind a Unix socket and an OpenAI gateway."""
 
 
-for _command in (up, daemon, gateway, ask, ctl, cli, service, config, doctor, bugreport):
+for _command in (up, daemon, gateway, worker, ask, chat, ctl, cli, service, config, doctor, bugreport):
     main.add_command(_command)

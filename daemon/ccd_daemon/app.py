@@ -1,40 +1,36 @@
-"""The composition root: builds the daemon from its parts, runs it, and takes it down in order."""
+"""The composition root: every part of the daemon is made here, after those that it needs, and given what it needs.
+
+A constructor assigns; it starts nothing, and nothing is patched into a part that was made before. What two parts need
+of each other (a pool, and whoever hears of its workers' ends) is made first and given to both.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import resource
-import shutil
-import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from importlib import metadata
-from pathlib import Path
 
 import uvloop
 
-from ccd_daemon.claude import argv
-from ccd_daemon.claude.binary import CliBroken, CliNotFound
-from ccd_daemon.claude.binary import find as find_cli
-from ccd_daemon.claude.binary import resolve as resolve_cli
-from ccd_daemon.claude.capability import capabilities
+from ccd_daemon.claude import argv, program
 from ccd_daemon.claude.login import login_kind, mode_for
-from ccd_daemon.claude.probe import traces_in
-from ccd_daemon.claude.tuning import TRACES, Tuning, sparing, speeding
+from ccd_daemon.claude.tuning import Tuning
 from ccd_daemon.config import Settings
+from ccd_daemon.daemon import Daemon
 from ccd_daemon.housekeeping import Housekeeping
+from ccd_daemon.launcher import Launcher
 from ccd_daemon.pool.pool import Pool
-from ccd_daemon.process import cgroup, memory, reaper
+from ccd_daemon.process import cgroup, reaper
 from ccd_daemon.process.lineage import Origin
-from ccd_daemon.process.process import WORKER_MARKER
-from ccd_daemon.rpc.call import Handler, handlers
+from ccd_daemon.report import Report
+from ccd_daemon.rpc.call import handlers
+from ccd_daemon.rpc.connection import Connection
 from ccd_daemon.rpc.methods.admin import AdminMethods
 from ccd_daemon.rpc.methods.cache import CacheMethods
 from ccd_daemon.rpc.methods.chat import ChatMethods
@@ -43,15 +39,13 @@ from ccd_daemon.rpc.methods.daemon import DaemonMethods
 from ccd_daemon.rpc.methods.model import ModelMethods
 from ccd_daemon.rpc.methods.remembered import Remembered
 from ccd_daemon.rpc.methods.session import SessionMethods
-from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind
-from ccd_daemon.session.process import SessionWish
-from ccd_daemon.session.session import Session
+from ccd_daemon.rpc.rights import Rights
+from ccd_daemon.rpc.server import Server
+from ccd_daemon.schema.checker import Checker
 from ccd_daemon.session.sessions import Sessions
 from ccd_daemon.store.answer_cache import AnswerCache
 from ccd_daemon.store.conversations import ConversationStore
-from ccd_daemon.watchdog import Watchdog
-from ccd_daemon.worker.lifecycle import State
-from ccd_daemon.worker.worker import Worker
+from ccd_daemon.sweeper import Sweeper
 from ccd_settings import logs
 from ccd_settings.service_manager import Notifier, credentials, take_socket
 
@@ -61,286 +55,73 @@ _FDS_PER_WORKER = 4  # three pipes and a pidfd
 _FDS_SPARE = 40
 
 
-def version() -> str:
-    """ccd's own version."""
-    return metadata.version("ccdaemon")
+def build(settings: Settings, environ: Mapping[str, str]) -> Daemon:
+    """Returns a daemon that is ready to run. To be called in its event loop.
 
+    Args:
+        settings: those in force.
+        environ: the daemon's environment, and what the service manager gave it.
 
-class Daemon:
-    """A running daemon."""
+    Raises:
+        CliError: there is no usable CLI.
+    """
+    version = metadata.version("ccdaemon")
+    login = login_kind({**environ, **settings.cli.env})
+    mode = mode_for(settings.engine.body, login)
+    cli = program.found(settings.cli.command, settings.data_dir, environ, Tuning(settings.engine.tuning))
+    if not login.is_private:
+        # Processes that share a configuration tear it when they start at the same time.
+        settings = replace(settings, pool=replace(settings.pool, spawn_concurrency=1))
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
-        self.version = version()
-        self.settings = settings
-        self._environ = environ
-        self._loop = asyncio.get_running_loop()
-        self._born = self._loop.time()
-        self._stopping = asyncio.Event()
-        # Beside the socket, so that whoever holds its lock may clear what a killed daemon left.
-        self._home = settings.socket.with_name(settings.socket.name + ".workers")
-        self._owner = str(settings.socket)
-        self.login = login_kind({**environ, **settings.cli.env})
-        self.mode = mode_for(settings.engine.body, self.login)
-        self.command = self._find_cli()
-        self._tuned = self._probe()
-        if not self._private_config():
-            # Processes that share a configuration tear it when they start at the same time.
-            self.settings = settings = replace(settings, pool=replace(settings.pool, spawn_concurrency=1))
-        places = cgroup.find() if settings.pool.control_groups else cgroup.Places()
-        self.groups = cgroup.Groups(self._owner, places)
-        self.conversations = ConversationStore(settings.data_dir / "conversations.db", settings.conversations)
-        self._cache = AnswerCache(settings.cache)
-        self._remembered = Remembered(self._cache, self._loop.time, with_tools=settings.cache.tools)
-        self.pool = Pool(settings, self.mode, self._launch, private_login=self.login.is_key)
-        alone = contextlib.nullcontext if self._private_config() else self.pool.spawner.stopped
-        self.sessions = Sessions(settings, self._launch_session, alone)
-        self.housekeeping = Housekeeping(
-            self.pool, self.sessions, settings, self.command, self._round, self._replaced
-        )
-        marker = f"{reaper.DAEMON_MARKER}={self._owner}"
-        origin = Origin(os.getpid(), group=self.groups.prefix, marker=marker)
-        self.server = Server(settings.server, {}, f"ccd/{self.version}", settings.sessions.uids, origin)
-        self.server.limit_files(file_room(settings, raise_fd_limit()))
-        self.server.handlers.update(self._handlers())
+    groups = cgroup.Groups(
+        str(settings.socket), cgroup.find() if settings.pool.control_groups else cgroup.Places()
+    )
+    checker = Checker(settings.deadlines.check_s)
+    sweeper = Sweeper(others=lambda: checker.pids)
+    launcher = Launcher(settings, environ, login, cli, groups, sweeper)
+    pool = Pool(settings, mode, launcher.worker, sweeper.ended, private_login=login.is_key)
+    alone = contextlib.nullcontext if login.is_private else pool.spawner.stopped
+    sessions = Sessions(settings, launcher.session, sweeper.ended, alone)
+    housekeeping = Housekeeping(pool, sweeper, cli, settings)
 
-    def _find_cli(self) -> Path:
-        """The CLI, its version checked. One that does not tell is tried all the same: the breaker will show."""
-        command, data_dir = self.settings.cli.command, self.settings.data_dir
-        try:
-            cli = resolve_cli(command, data_dir, self._environ)
-        except CliBroken as error:
-            log.warning("%s", error)
-            path = find_cli(command, data_dir, self._environ.get("PATH", os.defpath))
-            if path is None:
-                raise CliNotFound(str(error)) from error
-            self.cli_version = "unknown"
-            return path
-        self.cli_version = cli.version
-        return cli.path
+    conversations = ConversationStore(settings.data_dir / "conversations.db", settings.conversations)
+    cache = AnswerCache(settings.cache)
+    remembered = Remembered(cache, asyncio.get_running_loop().time, with_tools=settings.cache.tools)
 
-    def _probe(self) -> dict[str, str]:
-        """What makes the installed CLI faster, and each request one call. Blocks while its file is searched, once."""
-        cache = self.settings.data_dir / "cli-probe.json"
-        known = traces_in(self.command, TRACES, cache)
-        return speeding(Tuning(self.settings.engine.tuning), known) | sparing(known)
-
-    def _replaced(self) -> None:
-        """The CLI's file is another one: idle processes end, and what the new one knows is looked up meanwhile."""
-        self.pool.roll()
-        probing = self._loop.run_in_executor(None, self._probe)
-        probing.add_done_callback(self._probed)
-
-    def _probed(self, probing: asyncio.Future[dict[str, str]]) -> None:
-        if not probing.cancelled() and probing.exception() is None:
-            self._tuned = probing.result()
-
-    def _handlers(self) -> dict[str, Handler]:
-        chat = ChatMethods(
-            self.pool,
-            self.server,
-            self.settings.profiles,
-            self.conversations,
-            self._remembered,
-            betas=self.login.is_key,
-        )
-        named = ConversationMethods(
-            self.conversations, lambda call: self.server.may_speak_for_others(call.identity)
-        )
-        sessions = SessionMethods(self.sessions, self.server, self.settings.sessions)
-        return handlers(
-            {
-                "chat": chat,
-                "conversation": named,
-                "session": sessions,
-                "cache": CacheMethods(self._remembered),
-                "model": ModelMethods(self.pool, self.settings.profiles),
-                "daemon": DaemonMethods(self.pool, self.version),
-                "admin": AdminMethods(self),
-            }
-        )
-
-    # --- workers ---
-
-    def _launch(self, worker: Worker) -> None:
-        home = self._home / worker.id
-        marker = f"{worker.id}/{os.getpid()}"
-        env = argv.worker_env(
-            self._environ,
-            login=self.login,
-            extra=(self.settings.cli.env, self.settings.profiles[worker.profile].env),
-            markers={reaper.DAEMON_MARKER: self._owner, WORKER_MARKER: marker},
-            max_retries=self.settings.cli.max_retries,
-            config_dir=str(home) if self._private_config() else None,
-            tuned=self._tuned,
-        )
-        limits = self.settings.pool
-        group = partial(self.groups.open, worker.id, limits.rss_hard_bytes, limits.max_processes)
-        worker.start(self.command, argv.worker_argv(worker.mode), env, home, group)
-
-    def _launch_session(self, session: Session, folder: int | None, wish: SessionWish) -> None:
-        limits = self.settings.pool
-        home = self._home / f"s-{session.id}"
-        marker = f"{session.id}/{os.getpid()}"
-        env = argv.session_env(
-            self._environ,
-            extra=(self.settings.cli.env, self.settings.sessions.env),
-            markers={reaper.DAEMON_MARKER: self._owner, WORKER_MARKER: marker},
-            max_retries=self.settings.cli.max_retries,
-            config_dir=str(home / "config") if self._private_config() else None,
-        )
-        arguments = argv.session_argv(
-            self.settings.sessions.setting_sources, may_bypass=self._may_bypass(env, wish)
-        )
-        group = partial(self.groups.open, home.name, limits.rss_hard_bytes, limits.max_processes)
-        session.view.state["cwd"] = session.view.state["cwd"] or str(home / "work")
-        session.process.start(self.command, arguments, env, home, group, folder, wish)
-
-    def _may_bypass(self, env: Mapping[str, str], wish: SessionWish) -> bool:
-        """Whether the CLI may skip permissions. As root, outside of a sandbox, it does not start when told so."""
-        works = os.getuid() != 0 or bool(env.get("IS_SANDBOX"))
-        return self.settings.sessions.allow_bypass and (works or wish.permission_mode == "bypassPermissions")
-
-    def _private_config(self) -> bool:
-        """With a key each worker has its own configuration; a login lives in the one of the user."""
-        return self.login.is_private
-
-    def uptime_s(self) -> float:
-        """Seconds since start."""
-        return self._loop.time() - self._born
-
-    def status(self) -> dict[str, object]:
-        """The parts of `admin.status` that only the root knows."""
-        settings = self.settings
-        return {
-            "socket": str(settings.socket),
-            "connections": len(self.server.connections),
-            "cache": self._remembered.stats(),
-            "cli": {
-                "command": str(self.command),
-                "version": self.pool.cli_version or self.cli_version,
-                "capabilities": capabilities(self.pool.cli_version or self.cli_version, self.pool.announced),
-            },
-            "sessions": {"running": len(self.sessions.processes), **self.sessions.counters},
-            "tuning": {"set": settings.engine.tuning, "variables": dict(self._tuned)},
-            "login": {"kind": self.login, "mode": self.mode},
-            "settings": {
-                "file": str(settings.source) if settings.source else None,
-                "data_dir": str(settings.data_dir),
-                "max_workers": settings.max_workers,
-                "spares": settings.pool.spares,
-                "spawn_concurrency": settings.spawn_concurrency,
-            },
+    rights = Rights(settings.server, settings.sessions.uids)
+    connections: set[Connection] = set()
+    report = Report(
+        version, settings, login, cli, groups, pool, sessions, remembered, housekeeping, connections
+    )
+    serves = handlers(
+        {
+            "chat": ChatMethods(
+                pool, rights, settings.profiles, conversations, remembered, checker, betas=login.is_key
+            ),
+            "conversation": ConversationMethods(conversations, rights),
+            "session": SessionMethods(sessions, rights, settings.sessions),
+            "cache": CacheMethods(remembered),
+            "model": ModelMethods(pool, settings.profiles),
+            "daemon": DaemonMethods(pool, version),
+            "admin": AdminMethods(report),
         }
-
-    def memory(self) -> dict[str, object]:
-        """What bounds the workers' memory and ends their trees, and how short of memory the host is."""
-        return {
-            "caps": self.groups.caps,
-            "trees": self.groups.trees,
-            "pressure_percent": self.housekeeping.pressure,
-        }
-
-    # --- life ---
-
-    async def run(
-        self, ready: Callable[[], None], manager: Notifier, given: socket.socket | None = None
-    ) -> None:
-        """Serve until told to stop.
-
-        Args:
-            ready: called once, when the socket answers and a worker is warm.
-            manager: the service manager, which is told so too.
-            given: the listening socket, where the service manager holds it; it stays when the daemon goes.
-        """
-        watchdog = Watchdog(manager, self.housekeeping.alive, self._summary)
-        lock = SocketLock(self.settings.socket)
-        lock.acquire()
-        try:
-            memory.return_large_blocks()
-            reaper.become_subreaper()
-            self.groups.clear_leftovers()
-            reaper.sweep_leftovers(self._owner)
-            self._make_home()
-            sock = given or bind(self.settings.socket, self.settings.server.group)
-            await self.server.start(sock, self.settings.socket, keep=given is not None)
-            self._on_signals(self._stopping.set)
-            log.info(
-                "serving %s: CLI %s, login %s, mode %s", self._owner, self.cli_version, self.login, self.mode
-            )
-            self.pool.start()
-            async with asyncio.TaskGroup() as tasks:
-                keeping = tasks.create_task(self.housekeeping.run())
-                announcing = tasks.create_task(self._announce(ready, watchdog))
-                await self._stopping.wait()
-                watchdog.stopping()
-                keeping.cancel()
-                announcing.cancel()
-            await self._stop()
-        finally:
-            watchdog.close()
-            self.server.close()
-            self.groups.close()
-            self.conversations.close()
-            shutil.rmtree(self._home, ignore_errors=True)
-            lock.release()
-
-    def _summary(self) -> str:
-        """Returns the one line that `systemctl status` shows."""
-        busy = sum(worker.state is State.BUSY for worker in self.pool.workers)
-        return (
-            f"{len(self.pool.workers)} of {self.settings.max_workers} CLI processes, {busy} busy; "
-            f"{len(self.sessions.processes)} sessions; CLI {self.cli_version}, login {self.login}"
-        )
-
-    async def _announce(self, ready: Callable[[], None], watchdog: Watchdog) -> None:
-        while not self.pool.warm:
-            if self.pool.broken():
-                break  # up, though degraded: what is wrong is said to whoever asks
-            await asyncio.sleep(0.01)
-        gc.collect()
-        gc.freeze()  # what is alive now stays; the collector need not look at it again
-        ready()
-        watchdog.ready()
-
-    def _round(self) -> None:
-        self._cache.purge(self._loop.time())
-        if self.server.lost_socket():
-            log.error(
-                "the socket %s was removed or replaced; stopping, so that a supervisor can start afresh",
-                self._owner,
-            )
-            self._stopping.set()
-
-    async def _stop(self) -> None:
-        log.info("stopping")
-        self._on_signals(self._hurry)  # a second one does not wait for running answers
-        self.server.drain()
-        grace_s = self.settings.deadlines.shutdown_s
-        ending = asyncio.ensure_future(self.sessions.stop(grace_s))
-        with contextlib.suppress(TimeoutError):
-            await self.pool.stop(grace_s)
-        await ending
-        for _ in range(100):
-            if not self.housekeeping.sweep():
-                break
-            await asyncio.sleep(0.01)
-
-    def _hurry(self) -> None:
-        self.pool.hurry()
-        self.sessions.hurry()
-
-    def _make_home(self) -> None:
-        shutil.rmtree(self._home, ignore_errors=True)
-        try:
-            self._home.mkdir(mode=0o700)
-        except OSError as error:
-            raise SocketError(f"cannot create {self._home}: {error.strerror}") from None
-
-    def _on_signals(self, act: Callable[[], None]) -> None:
-        """SIGHUP, a terminal that is closed, ends it like the others, unless it was started with nohup."""
-        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
-                self._loop.add_signal_handler(signum, act)
+    )
+    origin = Origin(os.getpid(), group=groups.prefix, marker=f"{reaper.DAEMON_MARKER}={launcher.owner}")
+    server = Server(settings.server, serves, f"ccd/{version}", rights, origin, connections)
+    server.limit_files(file_room(settings, raise_fd_limit()))
+    return Daemon(
+        settings,
+        pool,
+        sessions,
+        sweeper,
+        housekeeping,
+        launcher,
+        conversations,
+        cache,
+        checker,
+        report,
+        server,
+    )
 
 
 def raise_fd_limit() -> int:
@@ -376,7 +157,7 @@ def serve(settings: Settings, environ: Mapping[str, str], *, ready: Callable[[],
     given_by_manager = credentials(os.environ, argv.LOGIN_ENV)
 
     async def main() -> None:
-        await Daemon(settings, {**given_by_manager, **environ}).run(ready, manager, given)
+        await build(settings, {**given_by_manager, **environ}).run(ready, manager, given)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

@@ -51,6 +51,7 @@ class CliSettings:
     """`[cli]`: the Claude Code CLI."""
 
     command: str | None = setting(None, "the executable; default: `claude` on PATH, then ccd's own copy")
+    auto_install: bool = setting(False, "install the CLI when there is none, as `ccd cli install` does")
     env: dict[str, str] = setting({}, "variables set for every worker", secret=True)
     max_retries: int = setting(2, "times the CLI itself retries a failed API call", min=0, max=20)
     retry_patience_ms: int = setting(5000, "longest wait for one such retry before the caller is told", min=0)
@@ -132,6 +133,7 @@ class DeadlineSettings:
     reset_timeout_s: float = setting(5.0, "until a reset is confirmed", min=0.1)
     drain_grace_s: float = setting(5.0, "until a process whose stdin was closed has ended", min=0.1)
     kill_grace_s: float = setting(2.0, "from TERM to KILL", min=0.05)
+    check_s: float = setting(2.0, "checking a JSON schema, or an answer against one", min=0.01, max=60)
     shutdown_s: float = setting(20.0, "for running answers when ccd is stopped", min=0)
 
 
@@ -244,8 +246,9 @@ SECTIONS: Mapping[str, Any] = {
     "sessions": SessionSettings,
     "cache": CacheSettings,
     "profiles": dict[str, Profile],
-    # The gateway reads its own section; here it only has to be a table.
+    # The gateway and `ccd worker` read their own sections; here these only have to be tables.
     "gateway": dict[str, Any],
+    "tasks": dict[str, Any],
 }
 
 
@@ -298,6 +301,7 @@ def read(
     found = compat.read(environ)
     values = load(SECTIONS, toml_path=source, environ=environ, overrides=overrides, below=found.settings)
     values.pop("gateway")
+    values.pop("tasks")
     profiles = {"chat": Profile(prefork=True)} | dict(values.pop("profiles"))
     profiles["chat"] = replace(profiles["chat"], prefork=True)
     for name in profiles:

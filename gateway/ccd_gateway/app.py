@@ -12,20 +12,21 @@ import falcon.asgi
 from falcon.routing import CompiledRouter
 
 from ccd_gateway import boot_signals, health
-from ccd_gateway.access.auth import Door, KeyStore
+from ccd_gateway.access.auth import ADMIN, Door, KeyStore, is_local
 from ccd_gateway.access.caller import caller_of
 from ccd_gateway.access.metering import Books
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.anthropic import routes as anthropic
 from ccd_gateway.chat import routes as chat
 from ccd_gateway.compat import routes as compat
+from ccd_gateway.compat.rate import SharedLimit
 from ccd_gateway.conversations import routes as conversations
 from ccd_gateway.edge.absent import absent
-from ccd_gateway.edge.access_log import AccessLog
+from ccd_gateway.edge.access_log import AccessLog, Observer, Observers
 from ccd_gateway.edge.browser import BrowserRules
 from ccd_gateway.edge.envelope import App as AsgiApp
 from ccd_gateway.edge.envelope import Envelope
-from ccd_gateway.edge.routing import Route, Routes
+from ccd_gateway.edge.routing import Address, ByListener, Route, Router, Routes
 from ccd_gateway.edge.work import Work
 from ccd_gateway.errors import JSON, ApiError, fault, from_rpc
 from ccd_gateway.models import routes as models
@@ -33,16 +34,29 @@ from ccd_gateway.openapi import OpenApi
 from ccd_gateway.responses import routes as responses
 from ccd_gateway.sessions import routes as sessions
 from ccd_gateway.settings import GatewaySettings, max_items
+from ccd_gateway.tasks import routes as tasks
+from ccd_gateway.tasks.worker import TaskWorker
 from ccd_protocol.errors import RpcError
 from ccd_settings.parent import is_supervised
+from ccd_settings.paths import tasks_socket
 
 App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
 Closing = Callable[[], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 
-def create_app(settings: GatewaySettings, environ: Mapping[str, str] = os.environ) -> AsgiApp:
-    """Build the application. It keeps nothing open before its first request, so it can be built before a fork."""
+def create_app(
+    settings: GatewaySettings,
+    environ: Mapping[str, str] = os.environ,
+    admin_address: Address | None = None,
+) -> AsgiApp:
+    """Build the application. It keeps nothing open before its first request, so it can be built before a fork.
+
+    Args:
+        settings: what to serve.
+        environ: where files are looked for.
+        admin_address: of the listener whose requests get the admin routes, and none of the others.
+    """
     backend = Backend(
         settings.daemon_socket(environ),
         max_calls=settings.max_streams,
@@ -55,10 +69,16 @@ def create_app(settings: GatewaySettings, environ: Mapping[str, str] = os.enviro
     store.keys()  # before the fork: a worker that replaces another knows that there were keys
     log = AccessLog(settings.access_log)
     answers = responses.Responses(backend, settings, environ)
-    listed = all_routes(backend, settings, store, answers)
-    routes = Routes(listed, absent(listed))
+    worker = TaskWorker(_worker_backend(settings, environ), backend)
+    listed = all_routes(backend, worker, settings, store, answers)
+    observers: list[Observer] = [log]
+    routes: Router = Routes(listed, absent(listed))
+    if admin_address is not None:
+        admin, meters = _admin(backend, admin_address)
+        observers.append(meters)
+        routes = ByListener(routes, admin, admin_address)
     app: App = falcon.asgi.App(
-        middleware=[_Lifespan([answers.close, backend.close], log)],
+        middleware=[_Lifespan([answers.close, worker.close, backend.close], log)],
         router=cast(CompiledRouter, routes),  # only `find` is ever called
     )
     _add_error_handlers(app)
@@ -71,15 +91,31 @@ def create_app(settings: GatewaySettings, environ: Mapping[str, str] = os.enviro
         body_timeout_s=settings.body_timeout_s,
         account=Work(settings.max_work_bytes, max_items(environ)),
         door=Door(store, settings.require_keys),
-        log=log,
+        observer=Observers(observers),
+    )
+
+
+def _worker_backend(settings: GatewaySettings, environ: Mapping[str, str]) -> Backend:
+    return Backend(
+        tasks_socket(settings.daemon_socket(environ)),
+        max_calls=settings.max_streams,
+        timeout_s=settings.request_timeout_s,
+        reconnect_wait_s=settings.reconnect_wait_s,
+        books=Books(settings.usage_path(environ)),  # never opened: the worker books what its turns cost
     )
 
 
 def all_routes(
-    backend: Backend, settings: GatewaySettings, keys: KeyStore, answers: responses.Responses
+    backend: Backend,
+    worker: TaskWorker,
+    settings: GatewaySettings,
+    keys: KeyStore,
+    answers: responses.Responses,
 ) -> list[Route]:
     """Every route that there is."""
+    limit = SharedLimit(settings.flask_requests_per_minute)  # of all processes that are forked after this
     listed = [
+        *tasks.routes(worker, settings, limit),
         *health.routes(backend, settings),
         *models.routes(backend, settings),
         *chat.routes(backend, settings),
@@ -87,9 +123,19 @@ def all_routes(
         *anthropic.routes(backend, settings),
         *conversations.routes(backend, settings),
         *sessions.routes(backend, settings, keys),
-        *compat.routes(backend, settings),
+        *compat.routes(backend, settings, limit),
     ]
     return [*listed, OpenApi(listed).route]
+
+
+def _admin(backend: Backend, address: Address) -> tuple[Routes, Observer]:
+    """The routes of the admin address, and what counts for them."""
+    from ccd_gateway.metrics import routes as metrics  # noqa: PLC0415 - where counts are shared is known only now
+    from ccd_gateway.metrics.meters import Meters  # noqa: PLC0415
+
+    meters = Meters()
+    listed = metrics.routes(backend, meters, scopes=None if is_local(address) else ADMIN)
+    return Routes(listed, absent(listed)), meters
 
 
 class _Lifespan:

@@ -26,6 +26,9 @@ class GatewaySettings:
     """How the gateway listens and what it admits."""
 
     bind: str = setting("127.0.0.1:8080", "HOST:PORT to listen on, or fd://N for an open socket")
+    admin_bind: str | None = setting(
+        "127.0.0.1:8081", "HOST:PORT for /metrics, which are on no other address; empty: none"
+    )
     socket: Path | None = setting(None, "the daemon's socket; by default where the daemon itself puts it")
     certfile: Path | None = setting(
         None, "certificate chain (PEM) to serve HTTPS with; read again when it changes"
@@ -113,13 +116,9 @@ class GatewaySettings:
                 raise ValueError(
                     f"fetch_networks: expected addresses such as 127.0.0.1 or 10.0.0.0/8, got {network!r}"
                 ) from None
-        if re.fullmatch(r"fd://\d{1,6}", self.bind):
-            return
-        match = _BIND.fullmatch(self.bind)
-        if match is None or int(match["port"]) > 65535:
-            raise ValueError(f"bind: expected HOST:PORT, for example 127.0.0.1:8080, got {self.bind!r}")
-        if match["v6"]:
-            ipaddress.IPv6Address(match["v6"])
+        _check_address("bind", self.bind)
+        if self.admin_bind is not None:
+            _check_address("admin_bind", self.admin_bind)
 
     @property
     def bind_host(self) -> str | None:
@@ -153,6 +152,16 @@ class GatewaySettings:
     def responses_path(self, environ: Mapping[str, str]) -> Path:
         """The stored responses: the setting, else in the data directory."""
         return self.responses_file or data_dir(environ) / "responses.sqlite3"
+
+
+def _check_address(name: str, text: str) -> None:
+    if re.fullmatch(r"fd://\d{1,6}", text):
+        return
+    match = _BIND.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError(f"{name}: expected HOST:PORT, for example 127.0.0.1:8080, got {text!r}")
+    if match["v6"]:
+        ipaddress.IPv6Address(match["v6"])
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ccd_offline.answer.directives import Directive, Queued, Scripts, parse
 from ccd_offline.answer.playback import CutError, Playback
 from ccd_offline.errors import MESSAGES, TYPES, RefusedError, invalid
 from ccd_offline.ledger import Record, RequestRecord, listing
-from ccd_offline.rules import validation
+from ccd_offline.rules import subscription, validation
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_DISCARDED_BYTES = 256 * 1024 * 1024
@@ -122,11 +122,12 @@ class MessagesResource:
     def __init__(self, offline: Offline) -> None:
         self._offline = offline
 
-    async def on_post(self, req: Request, resp: Response) -> None:
+    async def on_post(self, req: OfflineRequest, resp: Response) -> None:
         """Validate, then answer as the script says."""
         _authorized(req)
         body = await self._offline.read(req)
         validation.check(body, betas=_betas(req))
+        subscription.check(req.headers_lower, body)
         text = answers.last_user_text(body)
         directive = self._offline.scripts.pick(body["model"], text)
         await self._wait(req.context.record, directive)

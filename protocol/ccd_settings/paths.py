@@ -35,3 +35,8 @@ def data_dir(environ: Mapping[str, str]) -> Path:
     return (
         Path(home) / "ccd" if home else Path(environ.get("HOME", "/nonexistent")) / ".local" / "share" / "ccd"
     )
+
+
+def tasks_socket(daemon_socket: Path) -> Path:
+    """The socket of `ccd worker`, beside the daemon's: `ccd-tasks.sock` for `ccd.sock`."""
+    return daemon_socket.with_name(f"{daemon_socket.stem}-tasks{daemon_socket.suffix}")

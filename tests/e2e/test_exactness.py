@@ -161,3 +161,137 @@ def _step(client: Client, tenant: str, kind: int, canary: str) -> str:
     except RpcError as error:
         assert error.code in (Code.BAD_PARAMS, Code.UPSTREAM_ERROR)
         return ""
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """The user's turns of a few conversations, mixed: a text, or the results of the calls that a text asks for."""
+    turns = []
+    for number in range(draw(st.integers(4, 8))):
+        calls = [
+            {
+                "name": draw(st.sampled_from(["Bash", "look"])),
+                "input": {"x": draw(SAID)},
+                "id": f"toolu_{number}_{at}",
+            }
+            for at in range(draw(st.integers(0, 2)))
+        ]
+        turns.append(
+            {
+                "talk": draw(st.integers(0, 2)),
+                "said": draw(SAID),
+                "calls": calls,
+                "results": [draw(SAID) for _ in calls],
+                "order": draw(st.booleans()),
+                "echo": draw(st.sampled_from(["blocks", "text", "renamed"])),
+            }
+        )
+    return turns
+
+
+@pytest.fixture(scope="module")
+def replaying(tmp_path_factory: pytest.TempPathFactory, cli: Path, api: Api) -> Iterator[Stack]:
+    settings = {"CCD_ENGINE__BODY": "replay", "CCD_POOL__MAX_WORKERS": "3", "CCD_POOL__SPARES": "1"}
+    with running_stack(tmp_path_factory.mktemp("replaying"), cli, api, **settings) as stack:
+        yield stack
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(turns=conversations())
+def test_by_documented_knobs_the_api_receives_each_conversation_in_order_and_no_other(
+    replaying: Stack, turns: list[dict[str, Any]]
+) -> None:
+    """Three tenants talk in turns, by processes too few for all of them: bound, parked, evicted and typed in again."""
+    stack = replaying
+    stack.settle()
+    talks: dict[int, Talking] = {number: Talking(number) for number in range(3)}
+    with Client(stack.socket) as client:
+        for turn in turns:
+            talks[turn["talk"]].say(client, turn, stack.api)
+    assert len(stack.api.bodies()) == sum(talk.calls for talk in talks.values())  # one for each turn
+
+
+TALKING_TOOLS = [
+    {
+        "name": name,
+        "description": "d",
+        "input_schema": {"type": "object", "properties": {"x": {"type": "string"}}},
+    }
+    for name in ("Bash", "look")
+]
+
+
+class Talking:
+    """One conversation of one tenant, kept as its client keeps it; what the API receives is compared with that."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.messages: list[dict[str, Any]] = []
+        self.calls = 0
+
+    def say(self, client: Client, turn: dict[str, Any], api: Api) -> None:
+        mark = f"canary-{self.number} {turn['said']}"
+        if not turn["calls"]:
+            self._ask(client, mark, turn["echo"], api)
+            return
+        asked = json.dumps({"text": "", "tool_calls": turn["calls"]})
+        answer = self._ask(client, f"{mark} [[offline: {asked}]]", turn["echo"], api)
+        calls = [block["id"] for block in self.messages[-1]["content"] if block["type"] == "tool_use"]
+        assert [block["name"] for block in answer if block["type"] == "tool_use"] == [
+            c["name"] for c in turn["calls"]
+        ]
+        results = [
+            {"type": "tool_result", "tool_use_id": call, "content": text}
+            for call, text in zip(calls, turn["results"], strict=True)
+        ]
+        self._ask(client, results[::-1] if turn["order"] else results, turn["echo"], api)
+
+    def _ask(self, client: Client, content: Any, echo: str, api: Api) -> list[dict[str, Any]]:
+        self.messages.append({"role": "user", "content": content})
+        params = {
+            "messages": self.messages,
+            "tools": TALKING_TOOLS,
+            "tenant": f"t{self.number}",
+            "model": "claude-sonnet-4-5",
+            "system": f"system-{self.number}",
+        }
+        answer = client.call("chat.complete", params)
+        self.calls += 1
+        body = api.bodies()[-1]
+        assert "\n".join(said(body["messages"])) == "\n".join(said(self.messages))
+        assert f"system-{self.number}" in json.dumps(body["system"])
+        assert not any(f"canary-{other}" in json.dumps(body) for other in range(3) if other != self.number)
+        self.messages.append({"role": "assistant", "content": _echo(answer, echo)})
+        return list(answer["content"])
+
+
+def _echo(answer: Any, echo: str) -> Any:
+    called = any(block["type"] == "tool_use" for block in answer["content"])
+    if echo == "text" and not called:
+        return answer["text"]
+    if echo == "renamed":
+        return json.loads(json.dumps(answer["content"]).replace('"toolu_', '"call_'))
+    return answer["content"]
+
+
+def said(messages: list[dict[str, Any]]) -> list[str]:
+    """What was said, turn by turn, whatever the shape: the calls' ids and the order of results are the client's own."""
+    found = []
+    for message in messages:
+        if message["role"] == "system":
+            continue  # the CLI's own notes
+        blocks = message["content"]
+        blocks = [{"type": "text", "text": blocks}] if isinstance(blocks, str) else blocks
+        found.append(f"{message['role']}: {sorted(_plain(block) for block in blocks)}")
+    return found
+
+
+def _plain(block: dict[str, Any]) -> str:
+    if block["type"] == "tool_use":
+        return json.dumps(["call", block["name"], block["input"]], sort_keys=True)
+    if block["type"] == "tool_result":
+        content = block["content"]
+        return json.dumps(
+            ["result", content if isinstance(content, str) else "".join(c["text"] for c in content)]
+        )
+    return json.dumps(["text", block["text"]])

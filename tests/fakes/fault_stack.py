@@ -17,6 +17,9 @@ from ccd_protocol.errors import RpcError
 from .fake_cli_install import install_fake_cli, set_faults, started_pids
 from .stack import Running, alive, clean_environ, marked_processes, start, wait_until
 
+#: Children of a daemon that are no workers: the process that checks schemas.
+OTHERS = 1
+
 
 class FaultStack:
     """One daemon whose CLI does what the test says."""

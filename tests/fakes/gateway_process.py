@@ -54,6 +54,7 @@ class Gateway:
         }
         environ["PYTHONPATH"] = os.pathsep.join(SOURCES)
         environ["CCD_DATA__DIR"] = str(daemon_socket.parent / "data")
+        environ["CCD_GATEWAY__ADMIN_BIND"] = ""  # else all tests at once would want the one default port
         for key, value in settings.items():
             text = json.dumps(value) if isinstance(value, list) else str(value)
             environ[f"CCD_GATEWAY__{key.upper()}"] = text

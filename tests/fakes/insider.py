@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from ccd_protocol.methods import METHODS
 from ccd_protocol.peer import Ended, Failed, Peer
@@ -20,6 +20,13 @@ from ccd_protocol.peer import Ended, Failed, Peer
 WAYS = ("plain", "forked", "orphaned", "scrubbed", "deep")
 _DEPTH = 300
 _CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}
+_VALUES: dict[str, Any] = {
+    **_CHAT,
+    "session_id": "secret",
+    "content": "hello",
+    "mode": "plan",
+    "request_id": "r",
+}
 
 
 def main() -> None:
@@ -55,12 +62,13 @@ def _leave(*, setsid: bool = True) -> None:
 def _attempts() -> list[tuple[int, str, str, dict[str, Any]]]:
     tries = []
     for method, entry in METHODS.items():
-        base: dict[str, Any] = dict(_CHAT) if method.startswith("chat.") else {}
-        if method.startswith("session.") or method.startswith("conversation."):
-            base[f"{method.partition('.')[0]}_id"] = "secret"
-        if "tenant" in entry.params.__annotations__ or method.startswith("session."):
-            tries.append((f"{method} as bob", method, {**base, "tenant": "bob"}))
-        tries.append((method, method, base))
+        keys = get_type_hints(entry.params)
+        params = {key: value for key, value in _VALUES.items() if key in keys}
+        tries.append((method, method, params))
+        if method.startswith("conversation.") and "conversation_id" in keys:
+            params["conversation_id"] = "secret"
+        if "tenant" in keys:
+            tries.append((f"{method} as bob", method, {**params, "tenant": "bob"}))
     tries.append(("chat.complete in a conversation", "chat.complete", {**_CHAT, "conversation_id": "secret"}))
     tries.append(("chat.complete cached", "chat.complete", {**_CHAT, "cache": {"key": "k"}}))
     return [(index, *one) for index, one in enumerate(tries)]

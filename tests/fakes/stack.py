@@ -41,7 +41,14 @@ def clean_environ(home: Path, **extra: str) -> dict[str, str]:
     extra.update(
         {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     )  # the code under test
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **extra}
+    base = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
+    # No admin address: tests at the same time would all want its one default port.
+    return {**base, "CCD_GATEWAY__ADMIN_BIND": "", **extra}
+
+
+def forced_mode() -> dict[str, str]:
+    """`CCD_ENGINE__BODY` as the tests were started with it: every stack that names no mode of its own is in that."""
+    return {name: os.environ[name] for name in ("CCD_ENGINE__BODY",) if name in os.environ}
 
 
 def wait_until(condition: Callable[[], Any], *, timeout_s: float = 15.0, what: str = "") -> Any:
@@ -195,16 +202,17 @@ class Stack:
         return self.gateway.ready_line.rpartition(" ")[2]
 
     def environ(self) -> dict[str, str]:
-        return clean_environ(
-            self.folder / "home",
-            CCD_SOCKET=str(self.socket),
-            CCD_CLI__COMMAND=str(self.cli),
-            ANTHROPIC_BASE_URL=self.api.url,
-            ANTHROPIC_API_KEY="test-key",
-            CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
-            DISABLE_AUTOUPDATER="1",
+        values = {
+            "CCD_SOCKET": str(self.socket),
+            "CCD_CLI__COMMAND": str(self.cli),
+            "ANTHROPIC_BASE_URL": self.api.url,
+            "ANTHROPIC_API_KEY": "test-key",
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            "DISABLE_AUTOUPDATER": "1",
+            **forced_mode(),
             **self.settings,
-        )
+        }
+        return clean_environ(self.folder / "home", **values)
 
     def start_daemon(self) -> Running:
         self.daemon = start(["-m", "ccd_cli", "daemon"], self.environ(), self.folder / "daemon.log")

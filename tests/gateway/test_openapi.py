@@ -20,6 +20,7 @@ from ccd_gateway.settings import GatewaySettings
 from fakes.gateway_daemon import Daemon, start, text
 from fakes.gateway_keys import add_key, bearer
 from fakes.gateway_process import Gateway
+from fakes.task_worker import running_worker
 
 
 def routes() -> list[Route]:
@@ -39,7 +40,10 @@ def keyed(_daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     token = add_key(folder / "keys.json", scopes=("chat", "agent", "stats"))
     _daemon.chat(start(), text("hi"))
     files = {"keys_file": folder / "keys.json", "usage_file": folder / "usage.sqlite3"}
-    with Gateway(_daemon.path, body_timeout_s=5, **files) as gateway:
+    with (
+        running_worker(_daemon.path, folder, CCD_GATEWAY__KEYS_FILE=str(folder / "keys.json")),
+        Gateway(_daemon.path, body_timeout_s=5, **files) as gateway,
+    ):
         yield gateway, token
     assert gateway.log == gateway.greeting
 

@@ -101,7 +101,8 @@ def run_in_threads(client: Any, batch: Batch, concurrency: int) -> list[BatchIte
                 request = batch.request(index)
                 result = asking.send_typed(Sending[Any](METHOD, request.params, timeout_s=request.timeout_s))
             except RpcError as error:
-                batch.failed(index, error)
+                if not batch.stopped:
+                    batch.failed(index, error)
             else:
                 batch.answered(index, request, result)
 

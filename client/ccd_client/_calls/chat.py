@@ -9,7 +9,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from ccd_client._calls.options import ChatRequest
 from ccd_client._calls.sending import pause_s
-from ccd_client.events import Answer, Decoder, Event, TextDelta
+from ccd_client.events import Answer, Decoder, Event, Retrying, TextDelta
 from ccd_protocol.errors import RpcError
 
 T = TypeVar("T")
@@ -65,8 +65,10 @@ class _Chat(Generic[T]):
         self._stream.cancel(reason)
 
     def _take(self, payload: bytes) -> None:
-        self._left = 0  # something came: a further attempt would say it twice
-        self._ready.extend(self._select(self._decoder.feed(payload)))
+        events = self._decoder.feed(payload)
+        if not all(isinstance(event, Retrying) for event in events):
+            self._left = 0  # a further attempt would say it twice
+        self._ready.extend(self._select(events))
 
     def _again(self, error: RpcError) -> float:
         """How long to pause before the stream is opened once more; raises the error if it is not to be."""

@@ -7,7 +7,7 @@ import os
 
 import click
 
-from ccd_cli.ending import EXIT_FAILED, checked, stop
+from ccd_cli.ending import checked
 from ccd_cli.options import command, json_option
 from ccd_daemon import config
 
@@ -18,16 +18,10 @@ from ccd_daemon import config
 )
 @json_option
 def install(wanted: str | None, as_json: bool) -> None:
-    """Download the CLI into ccd's own data directory, verify it, and show progress."""
-    from ccd_cli.cli.progress import shown  # noqa: PLC0415
-    from ccd_daemon.claude import install as installation  # noqa: PLC0415 - only this command needs it
+    """Download the CLI into ccd's own data directory, verify it, and show progress; what is there is kept."""
+    from ccd_cli.cli.ensure import install_shown  # noqa: PLC0415 - only this command needs it
 
-    data_dir = checked(lambda: config.read(os.environ)).data_dir
-    try:
-        with shown() as progress:
-            installed = installation.install(data_dir, version=wanted, progress=progress)
-    except installation.InstallFailed as error:
-        stop(str(error), EXIT_FAILED)
+    installed = install_shown(checked(lambda: config.read(os.environ)), wanted)
     facts = {"path": str(installed.path), "version": installed.version}
     click.echo(
         json.dumps(facts) if as_json else f"Claude Code {installed.version} is installed: {installed.path}"

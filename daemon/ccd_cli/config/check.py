@@ -15,6 +15,7 @@ from ccd_cli.options import command, json_option
 from ccd_daemon import config as daemon_config
 from ccd_gateway.settings import load_settings
 from ccd_settings.settings import SettingsError, config_path
+from ccd_tasks import settings as tasks_settings
 
 
 @command(
@@ -43,11 +44,12 @@ def check(file: Path | None, as_json: bool) -> None:
 
 
 def problems(environ: Mapping[str, str]) -> list[str]:
-    """Returns everything that is wrong with the settings of daemon and gateway, each text once."""
+    """Returns everything that is wrong with the settings of daemon, gateway and worker, each text once."""
     found: dict[str, None] = {}
-    for read in (lambda: daemon_config.read(environ), lambda: load_settings(environ, {})):
+    readers = (daemon_config.read, lambda given: load_settings(given, {}), tasks_settings.read)
+    for read in readers:
         try:
-            read()
+            read(environ)
         except SettingsError as error:
             found |= dict.fromkeys(error.problems)
     return list(found)

@@ -16,7 +16,9 @@ from ccd_daemon import config as daemon_config
 from ccd_gateway.settings import GatewaySettings, load_settings
 from ccd_settings import compat
 from ccd_settings.settings import config_path, sources
+from ccd_tasks import settings as tasks_settings
 
+_OTHERS = ("gateway", "tasks")  # which have programs of their own
 _HIDDEN = "(hidden)"
 
 
@@ -36,18 +38,19 @@ def show(as_json: bool, changed: bool) -> None:
 
 
 def in_force(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Returns `section.key` to `{"value", "source"}` for every setting of daemon and gateway.
+    """Returns `section.key` to `{"value", "source"}` for every setting of daemon, gateway and worker.
 
     Raises:
         SettingsError: they cannot be read.
     """
     settings = daemon_config.read(environ)
     tables: dict[str, Any] = {
-        name: getattr(settings, name) for name in daemon_config.SECTIONS if name != "gateway"
+        name: getattr(settings, name) for name in daemon_config.SECTIONS if name not in _OTHERS
     }
     tables["gateway"] = load_settings(environ, {})
+    tables["tasks"] = tasks_settings.read(environ).tasks
     places = sources(
-        {**daemon_config.SECTIONS, "gateway": GatewaySettings},
+        {**daemon_config.SECTIONS, "gateway": GatewaySettings, "tasks": tasks_settings.TasksSettings},
         toml_path=config_path(environ),
         environ=environ,
         below=compat.read(environ).settings,

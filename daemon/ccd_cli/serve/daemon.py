@@ -33,6 +33,11 @@ def daemon(socket: Path | None, config: Path | None, with_parent: bool) -> None:
     overrides = {"server.socket": str(socket) if socket else None}
     settings = checked(lambda: settings_module.read(environ, overrides=overrides))
 
+    if settings.cli.auto_install:
+        from ccd_cli.cli.ensure import ensure_cli  # noqa: PLC0415
+
+        ensure_cli(settings, environ)
+
     def ready() -> None:
         click.echo(f"ccd daemon is ready: {settings.socket}")
         sys.stdout.flush()

@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
+from ccd_cli.serve import port
 from ccd_daemon import config as settings_module
 from ccd_daemon.claude import argv
 from ccd_daemon.claude.login import LoginKind, login_kind
-from ccd_gateway.settings import load_settings
+from ccd_gateway.settings import GatewaySettings, load_settings
 
 _OFFLINE_KEY = "offline"
+_SKIP_PORTS = 9  # 8081 and its neighbours are where other parts of ccd like to be
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to run."""
 
+    settings: settings_module.Settings
     environ: dict[str, str]
-    socket: Path
     bind: str | None
     offline: bool
     show_answer: bool
-    watchdog_s: float
-    json_log: bool
+    default_socket: bool
+
+    @property
+    def socket(self) -> Path:
+        """Where the daemon listens."""
+        return self.settings.socket
+
+    @property
+    def json_log(self) -> bool:
+        """Whether every line of the log is to be a JSON object."""
+        return self.settings.log.format == "json"
+
+    @property
+    def login_environ(self) -> dict[str, str]:
+        """The variables that say which login the CLI would use."""
+        return {**self.environ, **self.settings.cli.env}
 
     @classmethod
     def make(
@@ -39,26 +55,26 @@ class Plan:
             SettingsError: naming the key.
         """
         settings = settings_module.read(environ, overrides={"server.socket": str(socket) if socket else None})
-        load_settings(environ, {"gateway.bind": bind})
-        if try_it and not offline and login_of(settings, environ) is LoginKind.NONE:
+        gateway = load_settings(environ, {"gateway.bind": bind})
+        plan = cls(settings, dict(environ), bind, offline, try_it, default_socket=socket is None)
+        return plan.for_a_try(gateway) if try_it else plan
+
+    def for_a_try(self, gateway: GatewaySettings) -> Plan:
+        """Offline when there is no login, and on a free port when the usual one is taken; both are said."""
+        plan = self
+        if not plan.offline and login_kind(plan.login_environ) is LoginKind.NONE:
             click.echo(
                 "No Claude login is configured, so ccd runs offline: answers come from an echo, not from a model."
             )
-            offline = True
-        return cls(
-            environ=dict(environ),
-            socket=settings.socket,
-            bind=bind,
-            offline=offline,
-            show_answer=try_it,
-            watchdog_s=settings.up.watchdog_s,
-            json_log=settings.log.format == "json",
-        )
-
-
-def login_of(settings: settings_module.Settings, environ: Mapping[str, str]) -> LoginKind:
-    """The login that the CLI would use."""
-    return login_kind({**environ, **settings.cli.env})
+            plan = replace(plan, offline=True)
+        host, _, number = gateway.bind.rpartition(":")
+        if plan.bind is None and host == "127.0.0.1" and not port.is_free(host, int(number)):
+            other = port.free_near(host, int(number) + _SKIP_PORTS)
+            click.echo(
+                f"Port {number} is taken by {port.holder(int(number))}, so ccd listens on port {other}."
+            )
+            plan = replace(plan, bind=f"{host}:{other}")
+        return plan
 
 
 def offline_environ(environ: Mapping[str, str], url: str) -> dict[str, str]:

@@ -18,19 +18,23 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import click
 
 from ccd_cli.serve.first_answer import show_first_answer
+from ccd_cli.serve.opening import facts, say_next, why_not
 from ccd_cli.serve.pings import PINGS, Ping, of_daemon, of_gateway, watch
 from ccd_cli.serve.plan import Plan, offline_environ
 from ccd_settings import logs
 from ccd_settings.parent import STARTED_BY
 
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_HOPELESS_S = 30.0
 _STEADY_S = 30.0  # after this long a part counts as well again
 _READY_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 40.0
+_LOOK_AGAIN_S = 0.5
 log = logging.getLogger("ccd.up")
 _EXIT_FATAL = (2, 69)  # wrong settings, nothing to run: starting again changes nothing
 
@@ -47,6 +51,7 @@ class Part:
     was_ready: bool = False  # once: a part that has never been ready cannot start at all
     ping: Callable[[Part], Ping] | None = None  # how to ask it whether it is there, once it is ready
     process: asyncio.subprocess.Process | None = None
+    vital: bool = True  # the unit ends when it cannot be kept up
 
     async def run(self) -> int:
         """Start it, wait for its end, return its exit status. `ready` is set by its first line of output."""
@@ -148,7 +153,7 @@ class Unit:
             "daemon",
             [*base, "daemon", "--with-parent", "--socket", str(plan.socket)],
             environ,
-            lambda _: of_daemon(plan.socket),
+            ping=lambda _: of_daemon(plan.socket),
         )
         bind = ["--bind", plan.bind] if plan.bind else []
         # The gateway is not held up by a daemon that still warms: both start at once.
@@ -156,25 +161,63 @@ class Unit:
             "gateway",
             [*base, "gateway", "--socket", str(plan.socket), *bind],
             environ,
-            lambda part: of_gateway(_url(part)),
+            ping=lambda part: of_gateway(_url(part)),
         )
         if not (await self._until_ready(daemon) and await self._until_ready(gateway)):
             return False
+        if find_spec("dbos") is not None:  # the extra `tasks`
+            self._part(
+                "worker",
+                [*base, "worker", "--with-parent", "--socket", str(plan.socket)],
+                environ,
+                vital=False,
+            )
         url = _url(gateway)
-        note = " (offline: answers are an echo, not a model's)" if plan.offline else ""
-        click.echo(f"ccd is ready: {url}/v1 and {plan.socket}{note}")
+        await self._tell_the_truth(url)
         if plan.show_answer:
             await asyncio.to_thread(show_first_answer, url)
+            say_next(plan)
         return True
+
+    async def _tell_the_truth(self, url: str) -> None:
+        """Say what runs; and that it is ready once it would answer, or else what to do."""
+        plan = self.plan
+        why, version = await asyncio.to_thread(why_not, plan)
+        for line in facts(plan, url, version):
+            if plan.json_log:
+                log.info("%s", line.strip())
+            else:
+                click.echo(line, err=True)
+        if why is None:
+            self._say_ready(url)
+        else:
+            click.echo(f"ccd runs on {url}/v1 and {plan.socket}, but it cannot answer yet: {why}")
+            self._tasks.append(asyncio.create_task(self._when_it_answers(url)))
+        sys.stdout.flush()
+
+    async def _when_it_answers(self, url: str) -> None:
+        while not self.stopping.is_set():
+            why, _ = await asyncio.to_thread(why_not, self.plan)
+            if why is None:
+                self._say_ready(url)
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    def _say_ready(self, url: str) -> None:
+        note = " (offline: answers are an echo, not a model's)" if self.plan.offline else ""
+        click.echo(f"ccd is ready: {url}/v1 and {self.plan.socket}{note}")
+        sys.stdout.flush()
 
     def _part(
         self,
         name: str,
         arguments: list[str],
         environ: dict[str, str],
+        *,
+        vital: bool = True,
         ping: Callable[[Part], Ping] | None = None,
     ) -> Part:
-        part = Part(name, [sys.executable, *arguments], environ, ping=ping)
+        part = Part(name, [sys.executable, *arguments], environ, vital=vital, ping=ping)
         self.parts.append(part)
         self._tasks.append(asyncio.create_task(self._keep(part)))
         return part
@@ -189,39 +232,38 @@ class Unit:
             if self.stopping.is_set():
                 return
             failures = 0 if loop.time() - started > _STEADY_S else failures + 1
-            was_killed = status < 0
-            hopeless = failures > len(_BACKOFF_S) or not part.was_ready
-            if status in _EXIT_FATAL or (hopeless and not was_killed):
-                self._say(f"the {part.name} ended (exit status {status}); giving up")
+            was_killed = status < 0  # which says nothing against it
+            hopeless = not was_killed and (failures > len(_BACKOFF_S) or not part.was_ready)
+            hopeless = hopeless or status in _EXIT_FATAL
+            if hopeless and part.vital:
+                log.error("the %s ended (exit status %d); giving up", part.name, status)
                 self._give_up(status if status in _EXIT_FATAL else 1)
                 return
             pause_s = _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1] if failures else 0
+            if hopeless:
+                pause_s = _HOPELESS_S  # the others do without it
             ended = f"was ended by signal {-status}" if was_killed else f"ended (exit status {status})"
-            self._say(f"the {part.name} {ended}; starting it again in {pause_s:g} s")
+            log.warning("the %s %s; starting it again in %g s", part.name, ended, pause_s)
             await asyncio.sleep(pause_s)
 
     async def _run_watched(self, part: Part) -> int:
         """Run a part until it ends, or no longer answers and is killed; returns its exit status."""
         running = asyncio.create_task(part.run())
-        watching = asyncio.create_task(part.watched(self.plan.watchdog_s))
+        watching = asyncio.create_task(part.watched(self.plan.settings.up.watchdog_s))
         try:
             await asyncio.wait([running, watching], return_when=asyncio.FIRST_COMPLETED)
             if not running.done() and not self.stopping.is_set():
-                self._say(f"the {part.name} {watching.result()}; it is killed")
+                log.error("the %s %s; it is killed", part.name, watching.result())
                 part.kill()
             return await running
         finally:
             watching.cancel()
             running.cancel()
 
-    def _say(self, text: str) -> None:
-        """One line of the log."""
-        log.warning("%s", text)
-
     async def _until_ready(self, part: Part) -> bool:
         await self._either(part.ready, self.failed, self.stopping, timeout_s=_READY_TIMEOUT_S)
         if not part.ready.is_set() and not self.stopping.is_set() and not self.failed.is_set():
-            self._say(f"the {part.name} was not ready within {_READY_TIMEOUT_S:g} s")
+            log.error("the %s was not ready within %g s", part.name, _READY_TIMEOUT_S)
             self._give_up(1)
         return part.ready.is_set() and not self.stopping.is_set()
 

@@ -36,12 +36,13 @@ def up(
     config: Path | None,
 ) -> None:
     """Run daemon and gateway together in the foreground; Ctrl-C stops both."""
+    from ccd_cli.cli.ensure import ensure_cli  # noqa: PLC0415
     from ccd_cli.serve.plan import Plan  # noqa: PLC0415 - each command imports only what it needs
     from ccd_cli.serve.unit import run  # noqa: PLC0415
 
     environ = chosen(config)
     if insecure_no_auth:
         environ["CCD_GATEWAY__INSECURE_NO_AUTH"] = "true"
-    sys.exit(
-        run(checked(lambda: Plan.make(environ, offline=offline, try_it=try_it, bind=bind, socket=socket)))
-    )
+    plan = checked(lambda: Plan.make(environ, offline=offline, try_it=try_it, bind=bind, socket=socket))
+    ensure_cli(plan.settings, environ)
+    sys.exit(run(plan))

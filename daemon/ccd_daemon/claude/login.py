@@ -55,14 +55,19 @@ def login_kind(environ: Mapping[str, str]) -> LoginKind:
         return LoginKind.TOKEN
     if environ.get("ANTHROPIC_API_KEY"):
         return LoginKind.API_KEY
-    if environ.get("CLAUDE_CODE_OAUTH_TOKEN") or _credentials(environ).is_file():
+    if environ.get("CLAUDE_CODE_OAUTH_TOKEN") or credentials_file(environ).is_file():
         return LoginKind.OAUTH
     return LoginKind.NONE
 
 
-def _credentials(environ: Mapping[str, str]) -> Path:
-    folder = environ.get("CLAUDE_CONFIG_DIR") or f"{environ.get('HOME') or '/nonexistent'}/.claude"
-    return Path(folder) / ".credentials.json"
+def config_folder(environ: Mapping[str, str]) -> Path:
+    """Where the CLI keeps a login."""
+    return Path(environ.get("CLAUDE_CONFIG_DIR") or f"{environ.get('HOME') or '/nonexistent'}/.claude")
+
+
+def credentials_file(environ: Mapping[str, str]) -> Path:
+    """The CLI's credentials: looked at, never opened."""
+    return config_folder(environ) / ".credentials.json"
 
 
 def mode_for(setting: str, login: LoginKind) -> Mode:

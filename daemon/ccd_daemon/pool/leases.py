@@ -27,6 +27,7 @@ from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import Code, RpcError
 
 _TURN_GUESS_S = 2.0  # before any turn was measured
+_UNHURRIED_DELAY_S = 1.5
 _REFILL_DELAY_S = 0.25  # a start costs a core for 0.3 s, which the turn just begun needs more
 
 
@@ -92,7 +93,7 @@ class Leases:
         if worker is None:
             return await self._wait(shelf, wish)
         self._hand_over(shelf, worker, wish)
-        self._spawner.refill_in(_REFILL_DELAY_S)
+        self._spawner.refill_in(_UNHURRIED_DELAY_S if self._may_rest(shelf) else _REFILL_DELAY_S)
         return worker
 
     def _hand_over(self, shelf: Shelf, worker: Worker, wish: LeaseWish) -> None:
@@ -173,9 +174,16 @@ class Leases:
             shelf.queue.pop()
             self._hand_over(shelf, worker, waiter.wish)
             waiter.future.set_result(worker)
+        if self._may_rest(shelf):
+            self._spawner.refill_in(_UNHURRIED_DELAY_S)
+            return
         self._spawner.refill()
         if len(shelf.queue):
             self._borrow(shelf)
+
+    def _may_rest(self, shelf: Shelf) -> bool:
+        """Whether a spare is left where conversations keep their processes; their next turns need the core more."""
+        return self._pool.mode == Mode.REPLAY and not len(shelf.queue) and shelf.generic_spares() > 0
 
     def _borrow(self, shelf: Shelf) -> None:
         """Reset an idle worker of another tenant, or end an idle one of another profile, for the next waiter."""

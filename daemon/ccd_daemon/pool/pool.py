@@ -31,12 +31,26 @@ _LOGIN_PROBE_S = 5.0
 
 
 class Pool:
-    """All workers of the daemon."""
+    """All workers of the daemon.
+
+    Args:
+        settings: the daemon's.
+        mode: how requests reach the CLI, until a backend refuses it.
+        launch: starts a worker's process.
+        ended: is told when it has ended.
+        private_login: the login is a key, so spares may rehearse with it.
+    """
 
     def __init__(
-        self, settings: Settings, mode: Mode, launch: Launch, *, private_login: bool = False
+        self,
+        settings: Settings,
+        mode: Mode,
+        launch: Launch,
+        ended: Callable[[Worker], None],
+        *,
+        private_login: bool = False,
     ) -> None:
-        self.mode = mode
+        self.mode = self.first_mode = mode
         self.draining = False
         self._hurried = False
         self.counters = dict.fromkeys(
@@ -48,7 +62,7 @@ class Pool:
         self._next_id = 0
         self._all_gone = asyncio.Event()
         self.pressed = False  # the host is short of memory: no spares are started
-        self.on_ended: Callable[[], None] = _nothing
+        self._ended = ended
         self.models: list[dict[str, object]] = []
         self.announced: list[str] = []
         self.cli_version: str | None = None
@@ -169,7 +183,7 @@ class Pool:
             self.rehearsals.lost(f"a spare ended in its rehearsal: {worker.death}")
         if self.draining and not self.workers:
             self._all_gone.set()
-        self.on_ended()
+        self._ended(worker)
         self.leases.serve(shelf)
 
     def _died_unready(self, shelf: Shelf, worker: Worker) -> None:
@@ -231,7 +245,7 @@ class Pool:
         """The backend refuses the mode in force: go on in a slower one, with new workers."""
         log.warning("mode %s is refused by the backend (%s); going on with %s", self.mode, reason, mode)
         self.refused_modes[self.mode] = reason
-        self.mode = mode
+        self.mode = self.first_mode = mode
         for shelf in self.shelves.values():
             for worker in list(shelf.idle()):
                 worker.feed(Event.STOP)
@@ -259,10 +273,6 @@ class Pool:
             limits = self._settings.deadlines
             async with asyncio.timeout(limits.drain_grace_s + 3 * limits.kill_grace_s + 5):
                 await self._all_gone.wait()
-
-
-def _nothing() -> None:
-    """Nobody wants to know of ends."""
 
 
 def _shelf(settings: Settings, name: str, random: Random) -> Shelf:

@@ -251,8 +251,10 @@ class Process:
             os.close(self._pidfd)
             self._pidfd = -1
         # Aborted, not closed: nobody may ever read what is still to be written to stdin.
-        if self._stdin is not None and self._stdin_pipe.open:
-            self._stdin.abort()
+        # But one that closes because its reader has gone must not be closed again.
+        stdin = self._stdin if self._stdin_pipe.open else None
+        if stdin is not None and not (stdin.is_closing() and not stdin.get_write_buffer_size()):
+            stdin.abort()
         if self._stdin is None and self._popen.stdin is not None:
             self._popen.stdin.close()
         for transport, pipe in ((self._stdout, self._popen.stdout), (self._stderr_pipe, self._popen.stderr)):

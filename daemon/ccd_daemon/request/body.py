@@ -248,6 +248,7 @@ class Script:
         None  # in mode replay: root and link of what was said when this is answered
     )
     results: tuple[dict[str, Any], ...] | None = None  # for the calls that wait for them, in the calls' order
+    knobs: tuple[Any, ...] | None = None  # those that are in force after it
     parks: bool = False  # the answer may call client tools, and the process then waits for their results
 
 

@@ -8,9 +8,9 @@ the answers to its calls. What has no knob is named in `ignored`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -64,6 +64,15 @@ class Talk:
         return self.links.index(place.removeprefix(self.root)) + 1
 
 
+class Knobs(NamedTuple):
+    """What can be set anew for each turn. None is the CLI's own default."""
+
+    max_tokens: int | None = None
+    thinks: bool = False
+    budget_tokens: int | None = None
+    effort: str | None = None
+
+
 @dataclass(frozen=True)
 class Standing:
     """What a process is when a turn is written to it.
@@ -71,12 +80,12 @@ class Standing:
     Attributes:
         place: of the conversation that it has heard; None when it has heard nothing.
         parked: it waits for the results of its calls.
-        env: variables that something else has changed meanwhile, and what they should be.
+        knobs: those in force, by the turn before.
     """
 
     place: str | None = None
     parked: bool = False
-    env: Mapping[str, str] = field(default_factory=dict)
+    knobs: Knobs | None = None
 
 
 def talk(wish: Wish, *scope: str) -> Talk:
@@ -117,20 +126,12 @@ def _results(said: Sequence[Turn]) -> tuple[client_tools.Result, ...] | None:
 def script(wish: Wish, conversation: Talk, request_id: str, standing: Standing) -> Script:
     """What is written to a process for its next turn."""
     ids = (request_id, f"{request_id}s", f"{request_id}t")
-    budget, thinking = _thinking(wish)
-    env = {
-        **standing.env,
-        "CLAUDE_CODE_DISABLE_THINKING": "" if thinking else "1",
-        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(wish.chat.get("max_tokens", "")),
-    }
-    effort = (wish.extra.get("output_config") or {}).get("effort")
     heard = conversation.heard(standing.place)
+    knobs = _knobs(wish)
     # In a conversation that has begun, naming the model again would put a note about it before the next message.
-    model = msgspec.UNSET if heard else wish.model
     head = b"" if heard else initialize(ids[1], conversation.binding)
-    head += control.flags(ids[0], env=env, model=model, effort=effort)
-    if budget is not None:
-        head += control.request(ids[2], "set_max_thinking_tokens", max_thinking_tokens=budget)
+    if not heard or knobs != standing.knobs:  # it takes the CLI 6 ms, which the next turn need not wait for
+        head += _turned(ids, knobs, standing.knobs or Knobs(), msgspec.UNSET if heard else wish.model)
     chunks = [b""] if standing.parked else _chunks(conversation.turns[heard:])
     return Script(
         head + chunks[0],
@@ -142,14 +143,32 @@ def script(wish: Wish, conversation: Talk, request_id: str, standing: Standing) 
         place=(conversation.root, conversation.links[-1]),
         results=conversation.results if standing.parked else None,
         parks=bool(wish.chat.get("tools")),
+        knobs=knobs,
     )
 
 
-def _thinking(wish: Wish) -> tuple[int | None, bool]:
-    """The budget, where there is one, and whether to think at all."""
+def _knobs(wish: Wish) -> Knobs:
     wanted = wish.extra.get("thinking") or wish.chat.get("thinking") or {}
     budget = wanted.get("budget_tokens")
-    return (budget if isinstance(budget, int) else None), wanted.get("type") in ("enabled", "adaptive")
+    return Knobs(
+        wish.chat.get("max_tokens"),
+        wanted.get("type") in ("enabled", "adaptive"),
+        budget if isinstance(budget, int) else None,
+        (wish.extra.get("output_config") or {}).get("effort"),
+    )
+
+
+def _turned(ids: Sequence[str], to: Knobs, now: Knobs, model: str | msgspec.UnsetType | None) -> bytes:
+    """The lines that turn the knobs; what has been set stays so until it is set anew."""
+    env = {
+        "CLAUDE_CODE_DISABLE_THINKING": "" if to.thinks else "1",
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "" if to.max_tokens is None else str(to.max_tokens),
+    }
+    effort = msgspec.UNSET if to.effort == now.effort else to.effort
+    lines = control.flags(ids[0], env=env, model=model, effort=effort)
+    if to.budget_tokens != now.budget_tokens:
+        lines += control.request(ids[2], "set_max_thinking_tokens", max_thinking_tokens=to.budget_tokens)
+    return lines
 
 
 def _chunks(said: Sequence[Turn]) -> list[bytes]:

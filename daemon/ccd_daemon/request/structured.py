@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from ccd_protocol.methods import ChatParams, Message
 
-_FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*)\n\s*```\s*\Z", re.DOTALL)
 _MAX_REASON_CHARS = 500
+_MAX_VALUES = 10_000
+_MAX_DEPTH = 128  # of JSON; 64 levels of objects with properties
+_MAX_CHARS = 1 << 20
+_FENCE = "```"
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 def problem(text: str, wanted: dict[str, Any]) -> str | None:
-    """What is wrong with an answer, in words for the model and for people; None when it is as asked."""
+    """What is wrong with an answer, in words for the model and for people; None when it is as asked.
+
+    It may take any time, and much memory: see `schema`.
+    """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -24,12 +30,13 @@ def problem(text: str, wanted: dict[str, Any]) -> str | None:
 
 
 def _schema_problem(value: Any, schema: dict[str, Any]) -> str | None:
-    import jsonschema  # noqa: PLC0415 - a few MB that most daemons never need
+    import jsonschema  # noqa: PLC0415 - 15 MB, and only for the processes that check
+    import referencing  # noqa: PLC0415
 
     try:
-        validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)(
-            schema
-        )
+        kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+        # By itself it would fetch what a reference names, also from files.
+        validator = kind(schema, registry=referencing.Registry())
         error = jsonschema.exceptions.best_match(validator.iter_errors(value))
     except Exception as failure:  # a schema may be wrong in any number of ways
         return f"it cannot be checked against the schema: {failure}"[:_MAX_REASON_CHARS]
@@ -37,7 +44,7 @@ def _schema_problem(value: Any, schema: dict[str, Any]) -> str | None:
 
 
 def schema_error(schema: dict[str, Any]) -> str | None:
-    """Why a schema cannot be used at all, or None."""
+    """Why a schema cannot be used at all, or None. It may take any time: see `schema`."""
     import jsonschema  # noqa: PLC0415
 
     try:
@@ -49,10 +56,54 @@ def schema_error(schema: dict[str, Any]) -> str | None:
     return None
 
 
+def bounds_error(schema: dict[str, Any]) -> str | None:
+    """Why a schema is not even looked at: it is too large, too deep, or refers to something outside of itself."""
+    values = chars = 0
+    todo: list[tuple[Any, int]] = [(schema, 1)]
+    while todo:
+        value, depth = todo.pop()
+        values += 1
+        if isinstance(value, str):
+            chars += len(value)
+        elif value is None or isinstance(value, int | float):
+            pass
+        elif isinstance(value, list):
+            todo += [(inner, depth + 1) for inner in value[:_MAX_VALUES]]
+        elif isinstance(value, dict):
+            if (outside := _outside(value)) is not None:
+                return outside
+            if not all(isinstance(name, str) for name in value):
+                return "it has a key that is no text"
+            chars += sum(map(len, value))
+            todo += [(inner, depth + 1) for inner in value.values()]
+        else:
+            return "it has a value that is none of JSON's"
+        if values + len(todo) > _MAX_VALUES:
+            return f"it has more than {_MAX_VALUES} values"
+        if depth > _MAX_DEPTH:
+            return f"it is nested more than {_MAX_DEPTH} levels deep"
+        if chars > _MAX_CHARS:
+            return f"it is longer than {_MAX_CHARS} characters"
+    return None
+
+
+def _outside(schema: dict[str, Any]) -> str | None:
+    """Also in what is data by its place: another reference may make a schema of it."""
+    for name in _REFERENCES:
+        target = schema.get(name)
+        if isinstance(target, str) and not target.startswith("#"):
+            return f"{name} must begin with '#': nothing outside of the schema is read"
+    return None
+
+
 def unfenced(text: str) -> str:
     """The text without a code fence around the whole of it, the commonest blemish."""
-    match = _FENCE.match(text)
-    return match[1] if match else text
+    bare = text.strip()
+    head, newline, rest = bare.partition("\n")
+    if not (newline and head.rstrip() in (_FENCE, f"{_FENCE}json") and rest.endswith(_FENCE)):
+        return text
+    inner, newline, last = rest.rpartition("\n")
+    return inner if newline and last.strip() == _FENCE else text
 
 
 def repair(chat: ChatParams, text: str, why: str) -> ChatParams:

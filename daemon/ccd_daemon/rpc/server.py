@@ -16,7 +16,6 @@ import os
 import socket
 import stat
 from collections import Counter
-from collections.abc import Collection
 from pathlib import Path
 
 from ccd_daemon.config import ServerSettings
@@ -24,6 +23,7 @@ from ccd_daemon.process.lineage import Origin
 from ccd_daemon.rpc.call import Handler
 from ccd_daemon.rpc.connection import Connection
 from ccd_daemon.rpc.identity import Identity
+from ccd_daemon.rpc.rights import Rights
 from ccd_protocol import peer as p
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.frames import Limits
@@ -186,17 +186,18 @@ class Server:
         settings: ServerSettings,
         handlers: dict[str, Handler],
         agent: str,
-        agent_uids: Collection[int] = (),
+        rights: Rights | None = None,
         origin: Origin | None = None,
+        connections: set[Connection] | None = None,
     ) -> None:
+        self.rights = rights or Rights(settings)
         self.origin = origin or Origin(os.getpid())
         self.handlers = handlers
         self.agent = agent
         self.limits = Limits(settings.max_frame_bytes, settings.max_calls_per_connection)
-        self.connections: set[Connection] = set()
+        self.connections: set[Connection] = set() if connections is None else connections
         self.max_connections = self.backlog = _BACKLOG
         self._settings = settings
-        self._agent_uids = frozenset(agent_uids)
         self._per_uid: Counter[int] = Counter()
         self._own = {0, os.getuid()}
         self._group = _group_id(settings.group) if settings.group is not None else None
@@ -271,7 +272,7 @@ class Server:
         """Returns why the peer gets no answer to a call of a method, or None."""
         if handler is None:
             return RpcError(Code.NO_METHOD, f"there is no method {event.method[:80]!r}")
-        if handler.admin and not self.may_administer(identity):
+        if handler.admin and not self.rights.may_administer(identity):
             return RpcError(
                 Code.FORBIDDEN,
                 f"{event.method} is for the daemon's user, root and server.admin_uids, "
@@ -286,21 +287,6 @@ class Server:
                 {"param": "window"},
             )
         return None
-
-    def may_administer(self, identity: Identity) -> bool:
-        """The daemon's user, root and the listed ones, but nothing that a worker started: tools may run there."""
-        listed = identity.uid in self._own or identity.uid in self._settings.admin_uids
-        return listed and identity.outside
-
-    def may_use_agents(self, identity: Identity) -> bool:
-        """Whether the peer may have sessions, whose tools run as the daemon's user; what a worker started may not."""
-        listed = self.may_speak_for_others(identity) or identity.uid in self._agent_uids
-        return listed and identity.outside
-
-    def may_speak_for_others(self, identity: Identity) -> bool:
-        """Whether the peer may name a tenant (a gateway does); what a worker started may not."""
-        listed = identity.uid in self._own or identity.uid in self._settings.tenant_uids
-        return listed and identity.outside
 
     def lost_socket(self) -> bool:
         """Whether somebody removed or replaced the socket file under us."""

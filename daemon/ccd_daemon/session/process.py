@@ -134,7 +134,7 @@ class SessionProcess:
         self._task = self._loop.create_task(spawn())
 
     async def _open(self, wish: SessionWish) -> None:
-        """Set what is wish, all in one write; it is warm when the last of it is confirmed."""
+        """Set what is wanted, all in one write; it is warm when the last of it is confirmed."""
         settings: dict[str, Any] = {} if wish.model is None else {"model": wish.model}
         if wish.allowed_tools:
             settings["permissions"] = {"allow": list(wish.allowed_tools)}

@@ -33,11 +33,11 @@ class Sessions:
     Args:
         settings: the daemon's.
         launch: starts a session's process; the descriptor is then its to close.
+        ended: is told when it has ended.
         alone: a block in which no other process is started that would share a session's configuration.
 
     Attributes:
         running: those with a process, also while it ends.
-        on_ended: called when a process has ended.
         counters: figures for the status.
     """
 
@@ -45,9 +45,10 @@ class Sessions:
         self,
         settings: Settings,
         launch: Launch,
+        ended: Callable[[SessionProcess], None],
         alone: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
     ) -> None:
-        self.on_ended: Callable[[], None] = _nothing
+        self._ended = ended
         self.counters = dict.fromkeys(("opened", "refused", "crashed", "idle"), 0)
         self._settings = settings
         self._launch = launch
@@ -94,7 +95,7 @@ class Sessions:
 
         Raises:
             RpcError: BUSY, there are too many; DRAINING; WORKER_SPAWN, the CLI does not start; BAD_PARAMS, it does
-                not take what is wish; what `folder` raises.
+                not take what is wanted; what `folder` raises.
         """
         self._check_room(tenant)
         session = Session(str(uuid.uuid4()), tenant, wish, cwd, self._settings, self)
@@ -163,7 +164,7 @@ class Sessions:
         self.running.discard(session)
         if self._draining and not self.running:
             self._all_gone.set()
-        self.on_ended()
+        self._ended(session.process)
         if session.closed is not None:
             self.counters["idle"] += session.closed == "idle"
             self._forget(session.tenant, session.id)
@@ -200,10 +201,6 @@ class Sessions:
 
 
 def _close_opened(opening: asyncio.Future[int | None]) -> None:
-    """A directory that was opened for a session that is no longer wish."""
+    """A directory that was opened for a session that is no longer wanted."""
     if opening.exception() is None and (descriptor := opening.result()) is not None:
         os.close(descriptor)
-
-
-def _nothing() -> None:
-    """Nobody listens for burials yet."""

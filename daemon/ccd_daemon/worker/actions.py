@@ -68,6 +68,7 @@ DO: Mapping[Action, Callable[[Actor], None]] = {
     Action.WARM_UP: lambda worker: worker.tree.write(worker.controller.warm_up(worker.binding)),
     Action.REHEARSE: lambda worker: worker.tree.write(worker.controller.rehearse()),
     Action.OFFER: lambda worker: worker.offer(),
+    Action.GUARD: lambda worker: worker.tree.write(worker.controller.guard()),
     Action.SHELVE: lambda worker: worker.shelve(),
     Action.WITHDRAW: lambda worker: worker.withdraw(),
     Action.WRITE_TURN: _write_turn,

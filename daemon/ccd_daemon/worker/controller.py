@@ -69,9 +69,10 @@ class Controller:
             return control.flags(self.next_id(), env=_REFUSED_BY_CLI)
         return control.flags(self.next_id(), env={"CLAUDE_CODE_EXTRA_BODY": control.GUARD_BODY})
 
-    def unguarded(self) -> dict[str, str]:
-        """The variables that `guard` has changed in mode `replay`, as they were, for the next turn to set."""
-        return {name: self.env.get(name, "") for name in _REFUSED_BY_CLI}
+    def unguard(self) -> bytes:
+        """Take back what `guard` has changed in mode `replay`; in the others the next turn's body replaces it."""
+        env = {name: self.env.get(name, "") for name in _REFUSED_BY_CLI}
+        return control.flags(self.next_id(), env=env)
 
     def reset(self) -> bytes:
         """Forget the conversation; only now may the request body be emptied, as nothing can be asked in between."""

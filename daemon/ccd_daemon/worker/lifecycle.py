@@ -85,6 +85,7 @@ class Action(Enum):
     WARM_UP = auto()
     REHEARSE = auto()
     OFFER = auto()
+    GUARD = auto()  # whatever it still does, it must not ask the API
     SHELVE = auto()  # keep it for the client's next request, and for nobody else
     WITHDRAW = auto()
     WRITE_TURN = auto()
@@ -126,6 +127,10 @@ CLOCK: Mapping[State, str] = {
 
 DRAIN: Step = (S.DRAINING, (A.CLOSE_STDIN,))
 TERM: Step = (S.KILLING, (A.TERMINATE,))
+GUARDED: Step = (
+    S.DRAINING,
+    (A.GUARD, A.CLOSE_STDIN),
+)  # else it would tell the model that its calls were stopped
 ENDED: Step = (S.DEAD, (A.END,))
 
 
@@ -191,10 +196,10 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.BUSY, E.EXITED): _failing(ENDED, A.FAIL_CRASHED),
     (S.PARKED, E.TOOL_RESULTS): _leaving((S.BUSY, (A.WRITE_RESULTS,))),
     (S.PARKED, E.CANCEL): _leaving((S.CANCELLING, (A.INTERRUPT,))),
-    (S.PARKED, E.RESULT): _leaving(DRAIN),  # it went on by itself, so the results would come too late
-    (S.PARKED, E.STOP): _leaving(DRAIN),
-    (S.PARKED, E.TIMEOUT): _leaving(DRAIN),
-    (S.PARKED, E.EOF): _leaving(DRAIN),
+    (S.PARKED, E.RESULT): _leaving(GUARDED),  # it went on by itself, so the results would come too late
+    (S.PARKED, E.STOP): _leaving(GUARDED),
+    (S.PARKED, E.TIMEOUT): _leaving(GUARDED),
+    (S.PARKED, E.EOF): _leaving(GUARDED),
     (S.PARKED, E.RSS_HARD): _leaving(TERM),
     (S.PARKED, E.BAD_FRAME): _leaving(TERM),
     (S.PARKED, E.EXITED): _leaving(ENDED),

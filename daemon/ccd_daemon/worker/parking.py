@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ccd_daemon.claude import control
-from ccd_daemon.request import chain, client_tools
+from ccd_daemon.request import chain, client_tools, replay
 from ccd_daemon.request.body import Script
 from ccd_daemon.request.history import Block
 
@@ -27,6 +27,7 @@ class Parking:
     Attributes:
         place: where it stands (`chain`); None where nobody can go on with it.
         spoilt: where it would stand, had it heard only what was said.
+        knobs: those in force.
         calls: those that it waits for, in the order in which the model made them.
     """
 
@@ -34,6 +35,7 @@ class Parking:
         self.place: str | None = None
         self.spoilt: str | None = None
         self.calls: list[str] = []
+        self.knobs: replay.Knobs | None = None
         self._manifest: Mapping[str, Any] = {}
         self._asked_cost = ""
         self._total_cost_usd: float | None = None
@@ -43,6 +45,7 @@ class Parking:
     def begin(self, script: Script) -> None:
         """A turn is about to be written."""
         self.place = None
+        self.knobs = None if script.knobs is None else replay.Knobs(*script.knobs)
         if script.parks and script.binding is not None and not self._manifest:
             manifests = json.loads(script.binding).get("sdkMcpServerManifests", {})
             self._manifest = manifests.get(client_tools.SERVER, {})

@@ -171,6 +171,8 @@ class StdoutReader:
             self._controller.reset_seen = True
         elif kind.type == "system" and kind.subtype == "api_retry":
             self._listener.on_retry(control.retry_line(line))
+            if self.turn is not None and not self.turn.over:
+                keep.append(line)  # whoever waits may say so
         elif kind.type == "system" and kind.subtype == "status" and self.turn is not None:
             self.turn.api_requests += kind.status == "requesting"
 

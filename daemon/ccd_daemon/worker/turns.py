@@ -216,6 +216,8 @@ class Turns:
         """The CLI has said all that it had to say to this."""
         self.reader.turn = None
         self._worker.tree.resume()  # who held it back has had all there is, and the next caller holds back nothing
+        if self._worker.parking.place is not None:  # now, while nobody waits for it
+            self._worker.tree.write(self._worker.controller.unguard())
         self._worker.feed(event)
 
     def _park(self) -> None:

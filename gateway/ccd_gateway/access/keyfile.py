@@ -29,7 +29,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 PREFIX = "ccd_"
-SCOPES = ("chat", "agent", "stats")
+SCOPES = ("chat", "agent", "stats", "tasks", "admin")
 MAX_TOKEN_BYTES = 256
 _MAX_FILE_BYTES = 8 << 20
 _MAX_KEYS = 10_000

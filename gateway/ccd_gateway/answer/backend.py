@@ -119,6 +119,15 @@ class Backend:
         """
         return await begin(self._books, caller, caller.key, params) if caller.key is not None else None
 
+    async def permit(self, params: ChatParams) -> ChatParams:
+        """A call as its caller may make it, with profile and model spelt out where it has a key.
+
+        Raises:
+            RpcError: MODEL_NOT_FOUND.
+        """
+        key = current_caller().key
+        return params if key is None else permitted(key, params, await self.known())
+
     async def known(self) -> Known:
         """The models and profiles that the daemon has, as they were a moment ago.
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from ccd_gateway.access.limits import Bucket, full, refilled, wait_s
+from ccd_gateway.errors import ApiError
 
 _SLOT = struct.Struct("<16sdd")  # whose, level, at
 _SLOTS = 4096
@@ -50,6 +51,18 @@ class SharedLimit:
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
         return wait
+
+    def check(self, who: str) -> None:
+        """Take one request.
+
+        Raises:
+            ApiError: 429, there is none left.
+        """
+        left_s = self.take(who)
+        if left_s:
+            headers = [("retry-after", str(int(left_s) + 1))]
+            text = f"More than {self._per_minute} requests in a minute. Try again in {int(left_s) + 1} s."
+            raise ApiError(429, text, code="rate_limit_exceeded", headers=headers)
 
     def _find(self, name: bytes, now_s: float) -> tuple[int, Bucket]:
         first = int.from_bytes(name[:4], "little")

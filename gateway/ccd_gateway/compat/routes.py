@@ -23,14 +23,12 @@ from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.shapes import FLASK
 
 AGENT = ("agent",)
-#: What claude_code_api had below /api, and ccd does not have yet.
-_TASKS = ("claude-code/async", "claude-code/task/", "claude-code/batch", "claude-code/workflow", "tasks")
 _FAILING = {number: text for number, text in ANSWERING.items() if number not in (404, 413)}
 
 
-def routes(backend: Backend, settings: GatewaySettings) -> list[Route]:
-    """All of them. The limit is shared by all processes that are forked after this."""
-    task = ClaudeCode(backend, settings, SharedLimit(settings.flask_requests_per_minute))
+def routes(backend: Backend, settings: GatewaySettings, limit: SharedLimit) -> list[Route]:
+    """All of them but those of durable work."""
+    task = ClaudeCode(backend, settings, limit)
     missing = Refusing(not_there)
     return [
         Route("/stats", Stats(backend), _stats, scopes=("stats",)),
@@ -42,14 +40,12 @@ def routes(backend: Backend, settings: GatewaySettings) -> list[Route]:
 
 
 def not_there(method: str, path: str) -> ApiError:
-    """The 404 for a path below /api that leads nowhere; 501 for what is still to come."""
-    shown, rest = f"{method} {path[:200]}", path.removeprefix("/api").removeprefix("/")
-    there = "There are: POST /api/claude-code, GET /version, GET /health."
-    if rest.rstrip("/").startswith(_TASKS) or f"{rest}/".startswith(_TASKS):
-        headers = [("x-should-retry", "false")]
-        text = f"{shown} is not implemented: tasks, batches and workflows are not there yet. {there}"
-        return ApiError(501, text, code="not_implemented", headers=headers)
-    return ApiError(404, f"There is no {shown} here. {there}", code="unknown_url")
+    """The 404 for a path below /api that leads nowhere."""
+    there = (
+        "There are: POST /api/claude-code, and below it POST /async, /batch and /workflow and GET /task/ID; "
+        "GET /api/tasks, POST /api/tasks/cleanup, GET /version, GET /health."
+    )
+    return ApiError(404, f"There is no {method} {path[:200]} here. {there}", code="unknown_url")
 
 
 def _stats() -> Description:

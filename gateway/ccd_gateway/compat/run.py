@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import time
-from typing import NamedTuple
 
 import falcon
 import falcon.asgi
@@ -14,12 +13,12 @@ from ccd_gateway.access.caller import caller_of
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.answer.caching import cache_use, name_cache
 from ccd_gateway.compat.rate import SharedLimit
-from ccd_gateway.compat.task import RESULTS, Task, TaskOptions, chat_params, read_task, result
+from ccd_gateway.compat.task import RESULTS, Task, chat_params, read_task, result
+from ccd_gateway.compat.task_files import Files, TaskFiles
 from ccd_gateway.edge.body import read_body
 from ccd_gateway.edge.work import apart
-from ccd_gateway.errors import ApiError, bad_request
+from ccd_gateway.errors import ApiError
 from ccd_gateway.images import confined
-from ccd_gateway.images.confined import Confined, Place
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.surface.address import target
 from ccd_gateway.surface.body import decode_object
@@ -29,7 +28,6 @@ from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams
 
 API_VERSION = "1.0.0"
-_MAX_CONTEXT_BYTES = 1 << 20
 _FIRST_PAUSE_S = 0.5
 
 
@@ -46,30 +44,23 @@ class Version:
         send(resp, {"claude_code_version": cli, "api_version": API_VERSION, "timestamp": timestamp()})
 
 
-class _Files(NamedTuple):
-    """The files of a task, checked."""
-
-    context: str | None
-    output: Place | None
-
-
 class ClaudeCode:
     """One task, answered in its own request."""
 
     def __init__(self, backend: Backend, settings: GatewaySettings, limit: SharedLimit) -> None:
         self._backend = backend
         self._settings = settings
-        self._files = Confined(settings.allowed_roots)
+        self._files = TaskFiles(settings.allowed_roots)
         self._limit = limit
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """A failure of the model or the CLI is a result, with status 200; everything else is an error."""
         caller = caller_of(req)
-        self._count(caller.name or req.remote_addr)
+        self._limit.check(caller.name or req.remote_addr)
         body = await read_body(req, self._settings.max_body_bytes)
         fields = await apart(body, decode_object, body)
         task = await apart(body, read_task, fields)
-        files = await asyncio.to_thread(self._open, task.options)
+        files = await asyncio.to_thread(self._files.open, task.options)
         wanted = task.options.model
         chosen = target(self._settings.model_for(wanted), None) if wanted else None
         params = chat_params(task, chosen and chosen.model, files.context, caller.tenant)
@@ -89,55 +80,6 @@ class ClaudeCode:
             outcome = result(task.options, time.monotonic() - started_s, error=error)
         name_ignored(resp, ignored)
         send(resp, {"success": outcome["success"], "result": outcome, "request_id": caller.request_id})
-
-    def _count(self, who: str) -> None:
-        wait_s = self._limit.take(who)
-        if wait_s:
-            per_minute = self._settings.flask_requests_per_minute
-            headers = [("retry-after", str(int(wait_s) + 1))]
-            text = f"More than {per_minute} requests in a minute. Try again in {int(wait_s) + 1} s."
-            raise ApiError(429, text, code="rate_limit_exceeded", headers=headers)
-
-    def _open(self, options: TaskOptions) -> _Files:
-        """Find and check the files before anything is spent; blocks."""
-        base = self._base(options)
-        context, output = None, None
-        if options.output_file is not None:
-            output = self._files.place(options.output_file, "options.output_file", base)
-            confined.check_writable(output, "options.output_file")
-        if options.context_file is not None:
-            place = self._files.place(options.context_file, "options.context_file", base)
-            data = confined.read(place, "options.context_file", _MAX_CONTEXT_BYTES)
-            try:
-                context = data.decode()
-            except UnicodeDecodeError:
-                raise bad_request(
-                    "'options.context_file': is not text in UTF-8.", "options.context_file"
-                ) from None
-        return _Files(context, output)
-
-    def _base(self, options: TaskOptions) -> Place | None:
-        """Where relative paths begin: `working_dir`, which may be relative to `project_dir`.
-
-        Directories have no other use, as the model has no tools. A task that names one without such a path
-        expects more than it would get, and is refused.
-        """
-        base: Place | None = None
-        for name in ("project_dir", "working_dir"):
-            text = getattr(options, name)
-            if text is None:
-                continue
-            base = self._files.place(text, f"options.{name}", base)
-            confined.check_directory(base, f"options.{name}")
-            named = (options.context_file, options.output_file)
-            if not any(path is not None and not path.startswith("/") for path in named):
-                raise bad_request(
-                    f"'options.{name}': answers are made without access to directories, so it would have no effect. "
-                    "It is where relative paths of context_file and output_file begin; give one of those.",
-                    f"options.{name}",
-                    "unsupported_parameter",
-                )
-        return base
 
     async def _ask(self, params: ChatParams, task: Task) -> ChatAnswer:
         """Ask, and again where that can help, within the task's time."""
@@ -160,7 +102,7 @@ class ClaudeCode:
         except TimeoutError:
             raise RpcError(Code.DEADLINE, f"no answer within {timeout_s:g} s") from None
 
-    async def _finish(self, task: Task, files: _Files, text: str, took_s: float) -> dict[str, object]:
+    async def _finish(self, task: Task, files: Files, text: str, took_s: float) -> dict[str, object]:
         """Write the output file. An answer is not lost when that fails."""
         if files.output is None:
             return result(task.options, took_s, output=text)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -21,6 +21,33 @@ from ccd_gateway.access.caller import Caller
 _MAX_WAITING = 10_000
 _MAX_PATH = 200
 _CLOSE_S = 2.0
+
+
+class Observer(Protocol):
+    """Told of requests; must neither wait nor fail."""
+
+    def began(self) -> None:
+        """A request has come."""
+
+    def write(self, scope: Mapping[str, Any], status: int, took_s: float, caller: Caller) -> None:
+        """It was answered; status 0 is a client that left before there was an answer."""
+
+
+class Observers:
+    """Several as one."""
+
+    def __init__(self, all_of_them: Sequence[Observer]) -> None:
+        self._all = tuple(all_of_them)
+
+    def began(self) -> None:
+        """A request has come."""
+        for one in self._all:
+            one.began()
+
+    def write(self, scope: Mapping[str, Any], status: int, took_s: float, caller: Caller) -> None:
+        """It was answered."""
+        for one in self._all:
+            one.write(scope, status, took_s, caller)
 
 
 class AccessLog:
@@ -35,6 +62,9 @@ class AccessLog:
         self._lines: queue.Queue[bytes | None] | None = None
         self._thread: threading.Thread | None = None
         self._dropped = 0
+
+    def began(self) -> None:
+        """Nothing is written before there is an answer."""
 
     def write(self, scope: Mapping[str, Any], status: int, took_s: float, caller: Caller) -> None:
         """Note one answer; status 0 is a client that left before there was one."""

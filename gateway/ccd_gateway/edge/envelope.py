@@ -15,12 +15,12 @@ from ccd_gateway.access.auth import Door, offered
 from ccd_gateway.access.caller import Caller, admit
 from ccd_gateway.edge import outlet, work
 from ccd_gateway.edge.absent import unknown_route
-from ccd_gateway.edge.access_log import AccessLog
+from ccd_gateway.edge.access_log import Observer
 from ccd_gateway.edge.body import discard, too_large
 from ccd_gateway.edge.browser import BrowserRules
 from ccd_gateway.edge.disconnect import UntilDisconnect
 from ccd_gateway.edge.outlet import Outlet
-from ccd_gateway.edge.routing import Matched, Routes, matched
+from ccd_gateway.edge.routing import Matched, Router, matched
 from ccd_gateway.edge.upload import upload
 from ccd_gateway.edge.work import Share, Work
 from ccd_gateway.errors import JSON, ApiError, overloaded
@@ -57,13 +57,13 @@ class Envelope:
         body_timeout_s: longest time for a body.
         account: what the bodies of all requests together may hold.
         door: who may come in.
-        log: told of every answer.
+        observer: told of every request.
     """
 
     def __init__(
         self,
         app: App,
-        routes: Routes,
+        routes: Router,
         rules: BrowserRules,
         *,
         max_requests: int,
@@ -71,7 +71,7 @@ class Envelope:
         body_timeout_s: float,
         account: Work,
         door: Door,
-        log: AccessLog,
+        observer: Observer,
     ) -> None:
         self._app = app
         self.routes = routes
@@ -81,7 +81,7 @@ class Envelope:
         self._body_timeout_s = body_timeout_s
         self._work = account
         self._door = door
-        self._log = log
+        self._observer = observer
         self.open_requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,6 +92,7 @@ class Envelope:
         if scope["type"] == "websocket":
             await self._socket(scope, receive, send)
             return
+        self._observer.began()
         started_s = time.perf_counter()
         exchange = self._exchange(receive, send, scope)
         try:
@@ -110,7 +111,7 @@ class Envelope:
             try:
                 await exchange.close()
             finally:
-                self._log.write(scope, exchange.status, time.perf_counter() - started_s, exchange.caller)
+                self._observer.write(scope, exchange.status, time.perf_counter() - started_s, exchange.caller)
 
     def _exchange(self, receive: Receive, send: Send, scope: Scope) -> Exchange:
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -143,6 +144,7 @@ class Envelope:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         found = self.routes.admit(scope)
         caller = _caller(found, headers)
+        self._observer.began()
         started_s, status, counted = time.perf_counter(), 101, 0
         try:
             _check_unambiguous(scope)
@@ -160,7 +162,7 @@ class Envelope:
             await _deny(scope, send, error, caller)
         finally:
             self.open_requests -= counted
-            self._log.write({**scope, "method": "GET"}, status, time.perf_counter() - started_s, caller)
+            self._observer.write({**scope, "method": "GET"}, status, time.perf_counter() - started_s, caller)
 
     def _one_more(self) -> int:
         """Count a request that lasts; returns 1, for what is to be taken off again.

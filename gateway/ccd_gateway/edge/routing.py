@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import falcon
 import falcon.asgi
@@ -20,12 +20,14 @@ from ccd_gateway.edge.description import Description
 from ccd_gateway.errors import ApiError
 from ccd_gateway.shapes import OPENAI, Shape
 
+Address = tuple[Any, ...]  # of a listening socket, as the operating system tells it
 Scope = MutableMapping[str, Any]
 Socket = Callable[[Scope, Any, Any], Awaitable[None]]
 
 CHAT = ("chat",)
 ANY: tuple[str, ...] = ()
 _SCOPE_NAME = "ccd.found"
+_ALL = ("0.0.0.0", "::")
 _FIELD = re.compile(r"\{(\w+)(:path)?\}")
 _VERSION = b"anthropic-version"
 _METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
@@ -74,6 +76,16 @@ class Matched(NamedTuple):
         return route.versioned if route.versioned is not None and _VERSION in headers else route.shape
 
 
+class Router(Protocol):
+    """Finds the route of each request."""
+
+    def admit(self, scope: Scope) -> Matched:
+        """The route of a request."""
+
+    def find(self, uri: str, req: Any = None) -> tuple[object, Mapping[str, Any], dict[str, str], str]:
+        """The framework's question for it."""
+
+
 class Routes:
     """All routes, as the framework's router.
 
@@ -114,6 +126,37 @@ class Routes:
         """What the framework asks its router: the route that was found before."""
         found = matched(req.scope)
         return found.route.resource, found.methods, dict(found.fields), found.route.path
+
+
+class ByListener:
+    """The public routes, and beside them the admin address's, as one router.
+
+    Decided by the socket that a request came in by, never by its path or a header: nothing that a client writes leads
+    from the public address to the admin one.
+
+    Args:
+        public: for every address but the admin one.
+        admin: for that one.
+        address: of the admin listener, as the operating system tells it.
+    """
+
+    def __init__(self, public: Router, admin: Router, address: Address) -> None:
+        self._public = public
+        self._admin = admin
+        self._host, self._port = address[:2]
+
+    def admit(self, scope: Scope) -> Matched:
+        """The route of a request, among those of its address."""
+        return (self._admin if self._came_in_by_admin(scope) else self._public).admit(scope)
+
+    def find(self, uri: str, req: Any = None) -> tuple[object, Mapping[str, Any], dict[str, str], str]:
+        """What the framework asks: the route that was found before."""
+        return self._public.find(uri, req)
+
+    def _came_in_by_admin(self, scope: Scope) -> bool:
+        """Compares what was connected to; nobody else has the port of a listener for all addresses."""
+        server = scope.get("server")
+        return server is not None and server[1] == self._port and self._host in (server[0], *_ALL)
 
 
 def matched(scope: Mapping[str, Any]) -> Matched:

@@ -14,7 +14,7 @@ import io
 import ipaddress
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -24,6 +24,7 @@ _PORTS = {"http": 80, "https": 443}
 _MAX_URL_CHARS = 8192
 _MAX_REDIRECTS = 3
 _MAX_HEAD_BYTES = 64 << 10
+_MAX_REPLY_BYTES = 64 << 10  # to a POST
 _TIMEOUT_S = 10.0
 _MAX_OPEN = 16
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
@@ -101,10 +102,17 @@ class Fetcher:
     Args:
         networks: addresses that may be reached although they are not public.
         timeout_s: for everything together, redirects and the wait for others included.
+        setting: where those addresses are listed, for messages.
     """
 
-    def __init__(self, networks: Sequence[str], timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        networks: Sequence[str],
+        timeout_s: float = _TIMEOUT_S,
+        setting: str = "gateway.fetch_networks",
+    ) -> None:
         self._timeout_s = timeout_s
+        self._setting = setting
         self._networks = [ipaddress.ip_network(text, strict=False) for text in networks]
         self._open = asyncio.Semaphore(_MAX_OPEN)
 
@@ -120,10 +128,25 @@ class Fetcher:
         except TimeoutError:
             raise FetchError(f"no whole answer within {self._timeout_s:g} s") from None
 
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
+        """Send a body, and return the HTTP status of the answer; redirects are not followed.
+
+        Raises:
+            FetchError: there was no answer, or the URL may not be reached.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s), self._open:
+                place = place_of(url)
+                request = _posting(place, headers, body)
+                raw = await _exchange(place, await self._address(place), _MAX_REPLY_BYTES, request)
+                return await asyncio.to_thread(_status, raw)
+        except TimeoutError:
+            raise FetchError(f"no whole answer within {self._timeout_s:g} s") from None
+
     async def _followed(self, url: str, max_bytes: int) -> Fetched:
         for _ in range(_MAX_REDIRECTS + 1):
             place = place_of(url)
-            raw = await _exchange(place, await self._address(place), max_bytes)
+            raw = await _exchange(place, await self._address(place), max_bytes, _getting(place))
             # In a thread, because a hostile answer can take long to read.
             answer = await asyncio.to_thread(_read, raw)
             if answer.location is None:
@@ -144,7 +167,7 @@ class Fetcher:
         for name in names:
             if not self._allowed(ipaddress.ip_address(name.partition("%")[0])):
                 raise FetchError(
-                    f"the address of {place.host:.100} is not a public one, nor in gateway.fetch_networks"
+                    f"the address of {place.host:.100} is not a public one, nor in {self._setting}"
                 )
         return names[0]
 
@@ -157,8 +180,8 @@ class Fetcher:
 # --- one exchange ---
 
 
-async def _exchange(place: UrlParts, address: str, max_bytes: int) -> bytes:
-    """All that the server says to one GET, to the end of its connection."""
+async def _exchange(place: UrlParts, address: str, max_bytes: int, request: bytes) -> bytes:
+    """All that the server says to one request, to the end of its connection."""
     secure = place.scheme == "https"
     try:
         reader, writer = await asyncio.open_connection(
@@ -170,7 +193,7 @@ async def _exchange(place: UrlParts, address: str, max_bytes: int) -> bytes:
     except (OSError, ssl.SSLError) as error:
         raise FetchError(f"no connection to {place.host:.100}: {_why(error)}") from None
     try:
-        writer.write(_request(place))
+        writer.write(request)
         pieces: list[bytes] = []
         left = max_bytes + _MAX_HEAD_BYTES
         while piece := await reader.read(65536):
@@ -185,7 +208,19 @@ async def _exchange(place: UrlParts, address: str, max_bytes: int) -> bytes:
         writer.transport.abort()
 
 
-def _request(place: UrlParts) -> bytes:
+def _posting(place: UrlParts, headers: Mapping[str, str], body: bytes) -> bytes:
+    lines = [
+        f"POST {place.target} HTTP/1.1",
+        f"Host: {place.authority}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+        f"Content-Length: {len(body)}",
+        "Accept-Encoding: identity",
+        "Connection: close",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+
+
+def _getting(place: UrlParts) -> bytes:
     lines = [
         f"GET {place.target} HTTP/1.1",
         f"Host: {place.authority}",
@@ -225,6 +260,15 @@ class _Recorded:
 
     def makefile(self, mode: str) -> io.BytesIO:
         return io.BytesIO(self._raw)
+
+
+def _status(raw: bytes) -> int:
+    response = http.client.HTTPResponse(_Recorded(raw), method="POST")  # type: ignore[arg-type]
+    try:
+        response.begin()
+    except (http.client.HTTPException, ValueError, OverflowError, OSError):
+        raise FetchError("the server's answer is not whole, or not HTTP") from None
+    return response.status
 
 
 def _read(raw: bytes) -> _Answer:

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
@@ -21,6 +21,7 @@ from ccd_gateway.access.keyfile import KeyFileError
 from ccd_gateway.app import create_app
 from ccd_gateway.edge import heap
 from ccd_gateway.edge.envelope import App
+from ccd_gateway.metrics import gather
 from ccd_gateway.server.internals import GatewayWorker
 from ccd_gateway.server.tls import CertificateError, Certificates
 from ccd_gateway.settings import GatewaySettings, json_log
@@ -71,11 +72,36 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
     if not is_local(listener.getsockname()) and not settings.insecure_no_auth:
         # Also where a worker starts when the last key is gone.
         settings = replace(settings, require_keys=True)
+    shared = gather.prepare()
     try:
-        _Server(settings, listener, partial(_ready, manager, on_ready), certificates).run()
+        listeners = Listeners(listener, _admin_listener(settings))
+        _Server(settings, listeners, partial(_ready, manager, on_ready), certificates).run()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
+    finally:
+        gather.remove(shared)
     return 0
+
+
+class Listeners(NamedTuple):
+    """The open sockets to serve."""
+
+    public: socket.socket
+    admin: socket.socket | None
+
+
+def _admin_listener(settings: GatewaySettings) -> socket.socket | None:
+    """The socket of the admin address. One that cannot be had costs the figures, not the service."""
+    if settings.admin_bind is None:
+        return None
+    try:
+        return listen(settings.admin_bind)
+    except OSError as error:
+        print(
+            f"ccd gateway: no metrics: cannot listen on {settings.admin_bind} (gateway.admin_bind): {_why(error)}",
+            file=sys.stderr,
+        )
+        return None
 
 
 def _ready(manager: Notifier, on_ready: Callable[[str], None] | None, url: str) -> None:
@@ -152,21 +178,23 @@ class _Server(BaseApplication):  # type: ignore[misc]
     def __init__(
         self,
         settings: GatewaySettings,
-        listener: socket.socket,
+        listeners: Listeners,
         on_ready: Callable[[str], None],
         certificates: Certificates | None = None,
     ) -> None:
         self.settings = settings
         self._certificates = certificates
-        self._url = url(listener, "https" if certificates else "http")
-        self._fd = listener.detach()  # gunicorn makes a socket of its own of it, and closes this number
+        self._url = url(listeners.public, "https" if certificates else "http")
+        self._admin_address = listeners.admin.getsockname() if listeners.admin else None
+        # gunicorn makes sockets of its own of them, and closes these numbers
+        self._fds = [listener.detach() for listener in listeners if listener is not None]
         self._on_ready = on_ready
         super().__init__()
 
     def load_config(self) -> None:
         for name, value in options(self.settings).items():
             self.cfg.set(name, value)
-        self.cfg.set("bind", [f"fd://{self._fd}"])
+        self.cfg.set("bind", [f"fd://{fd}" for fd in self._fds])
         if self._certificates is not None:
             self.cfg.set(
                 "certfile", str(self.settings.certfile)
@@ -176,6 +204,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set("logger_class", _Logger)
         self.cfg.set("when_ready", self._when_ready)
         self.cfg.set("pre_fork", _pre_fork)
+        self.cfg.set("child_exit", _child_exit)
         self.cfg.set("post_fork", _post_fork if self.settings.die_with_parent else _hold_signals)
 
     def _context(self, config: Any, default: Any) -> ssl.SSLContext:
@@ -184,7 +213,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> App:
         heap.part_large_blocks()
-        return create_app(self.settings)
+        return create_app(self.settings, admin_address=self._admin_address)
 
     def _when_ready(self, arbiter: Any) -> None:
         boot_signals.expect(self.settings.workers, partial(self._on_ready, self._url))
@@ -201,6 +230,11 @@ def _pre_fork(arbiter: Any, worker: Any) -> None:
     """Leave what is loaded out of garbage collection, so that its pages stay shared with the workers."""
     gc.collect()
     gc.freeze()
+
+
+def _child_exit(arbiter: Any, worker: Any) -> None:
+    if arbiter.app._admin_address is not None:
+        gather.mark_dead(worker.pid)
 
 
 def _post_fork(arbiter: Any, worker: Any) -> None:

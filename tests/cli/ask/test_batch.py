@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,8 @@ from click.testing import CliRunner
 
 from ccd_cli.ask import batch as ask_batch
 from ccd_cli.ask.ask import ask
+from ccd_cli.ask.progress import Tally, progress_on
+from ccd_client import BatchItem, Code, RpcError
 from fakes.peer_server import PeerServer
 
 
@@ -37,7 +43,7 @@ def test_answers_come_in_order_with_their_ids(server: PeerServer, tmp_path: Path
     done = run(server, tmp_path, lines, "--model", "m", "--concurrency", "2")
     assert done.exit_code == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [(row["index"], row.get("id"), row["text"]) for row in rows] == [
+    assert [(row["number"], row.get("id"), row["text"]) for row in rows] == [
         (0, None, "one"),
         (1, "b", "twö"),
         (2, None, "three"),
@@ -45,7 +51,7 @@ def test_answers_come_in_order_with_their_ids(server: PeerServer, tmp_path: Path
     assert rows[0]["usage"] == {"input_tokens": 3, "output_tokens": 2} and "content" not in rows[0]
     asked = [called.params for called in server.calls if called.method == "chat.complete"]
     assert sorted(params["model"] for params in asked) == ["m", "m", "own"]
-    assert done.stderr.splitlines()[-1] == "3 of 3 done, 0 failed"
+    assert done.stderr.splitlines()[-1].startswith("3 answered, 0 failed; 9 tokens in, 6 out, $0.0000; ")
 
 
 def test_a_failure_is_a_row_and_an_exit_status(server: PeerServer, tmp_path: Path) -> None:
@@ -59,7 +65,8 @@ def test_a_failure_is_a_row_and_an_exit_status(server: PeerServer, tmp_path: Pat
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [
-        (["not json"], "line 1"),
+        (['{"prompt": "a"}', "not json"], "line 2"),
+        (["{"], "line 1"),
         (['"a"', "5"], "line 2"),
         ([{"prompt": "a", "messages": []}], "either prompt or messages"),
         ([{"id": 1}], "either prompt or messages"),
@@ -89,6 +96,14 @@ def test_prompt_and_batch_exclude_each_other(server: PeerServer, tmp_path: Path)
     assert CliRunner().invoke(ask, []).exit_code == 2
 
 
+def tally(done: int, failed: int) -> Tally:
+    counted = Tally(8)
+    for number in range(done):
+        error = RpcError(Code.BUSY) if number < failed else None
+        counted.count(BatchItem(number, None, error))
+    return counted
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -97,24 +112,77 @@ class Terminal(io.StringIO):
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     screen = Terminal()
-    with ask_batch.progress_on(screen, 8) as show:
-        show(3, 0)
-        show(8, 1)
-    assert "8/8" in screen.getvalue() and "1 failed" in screen.getvalue()
+    with progress_on(screen, 8) as show:
+        show(tally(8, failed=1))
+    assert "8/8" in screen.getvalue() and "1 failed" in screen.getvalue() and "/s" in screen.getvalue()
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     screen = Terminal()
-    with ask_batch.progress_on(screen, 8) as show:
-        show(8, 1)
-    assert screen.getvalue() == "8 of 8 done, 1 failed\n"
+    with progress_on(screen, 8) as show:
+        show(tally(4, failed=1))
+    assert screen.getvalue() == "4 of 8 done, 1 failed\n"
 
 
 def test_questions_are_read_strictly() -> None:
     assert ask_batch.questions(['"a"\n', "\n", '{"prompt": "b", "temperature": 0.5}']) == [
-        {"messages": "a"},
-        {"messages": "b", "temperature": 0.5},
+        (0, None, {"messages": "a"}),
+        (1, None, {"messages": "b", "temperature": 0.5}),
     ]
     with pytest.raises(click.UsageError):
         ask_batch.questions([])
+
+
+def test_plain_lines_are_prompts() -> None:
+    assert ask_batch.questions(["why?\n", "\n", " [1, 2] \n"]) == [
+        (0, None, {"messages": "why?"}),
+        (1, None, {"messages": "[1, 2]"}),
+    ]
+
+
+def test_an_earlier_run_is_gone_on_with(server: PeerServer, tmp_path: Path) -> None:
+    lines = [{"prompt": "one", "id": "a"}, {"prompt": "two", "id": 2}, '"three"', '"four"']
+    answers = tmp_path / "answers.jsonl"
+    rows = [
+        {"number": 0, "id": "a", "text": "one"},
+        {"number": 1, "id": 2, "error": {"code": "busy"}},
+        {"number": 3, "text": "four"},
+    ]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = run(server, tmp_path, lines, "--resume", str(answers))
+    assert done.exit_code == 0, done.stderr
+    assert [(row["number"], row["text"]) for row in map(json.loads, done.stdout.splitlines())] == [
+        (1, "two"),
+        (2, "three"),
+    ]
+    answers.write_text('{"number": 0, "id": "a", "te')
+    cut = run(server, tmp_path, lines, "--resume", str(answers))
+    assert cut.exit_code == 2 and "line 1 is no row" in cut.stderr
+    twice = run(server, tmp_path, [{"prompt": "x", "id": 1}] * 2, "--resume", str(answers))
+    assert twice.exit_code == 2 and "same id" in twice.stderr
+
+
+def test_an_interrupted_run_prints_what_it_has_and_says_what_is_left(
+    server: PeerServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "q"
+    file.write_text("never stuck\nquick\nalso quick\n")
+    command = [sys.executable, "-m", "ccd_cli", "ask", "--batch", str(file), "--socket", str(server.path)]
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    with subprocess.Popen(
+        [*command, "--concurrency", "2"],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as asking:
+        assert asking.stderr is not None
+        for line in asking.stderr:  # until both others are answered
+            if line.startswith("2 of 3"):
+                break
+        asking.send_signal(signal.SIGINT)
+        out, rest = asking.communicate(timeout=30)
+    assert asking.returncode == 130, rest
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["quick", "also quick"]
+    assert "2 answered, 0 failed" in rest and "1 left: go on with --resume" in rest

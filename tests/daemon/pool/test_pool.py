@@ -23,7 +23,8 @@ class Bench:
     def __init__(self, **overrides: str) -> None:
         environ = {"HOME": "/nonexistent", "CCD_SOCKET": "/nonexistent/ccd.sock", **overrides}
         self.launched: list[Worker] = []
-        self.pool = Pool(config.read(environ), Mode.FULL, self.launched.append)
+        self.ended: list[Worker] = []
+        self.pool = Pool(config.read(environ), Mode.FULL, self.launched.append, self.ended.append)
 
     def warm(self, worker: Worker) -> Worker:
         worker.feed(Event.SPAWNED)

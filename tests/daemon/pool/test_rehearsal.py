@@ -30,7 +30,13 @@ class Stage:
     def __init__(self, mode: Mode = Mode.FULL, *, private_login: bool = True, **overrides: str) -> None:
         environ = {"HOME": "/nonexistent", "CCD_SOCKET": "/nonexistent/ccd.sock", **TWO, **overrides}
         self.workers: list[Worker] = []
-        self.pool = Pool(config.read(environ), mode, self.workers.append, private_login=private_login)
+        self.pool = Pool(
+            config.read(environ),
+            mode,
+            self.workers.append,
+            list[Worker]().append,
+            private_login=private_login,
+        )
         self.pool.start()
 
     def answer(self, worker: Worker) -> State:

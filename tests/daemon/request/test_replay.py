@@ -10,7 +10,7 @@ import pytest
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import body, chain, replay, wish
 from ccd_daemon.request.body import Script, Wish
-from ccd_daemon.request.replay import Standing
+from ccd_daemon.request.replay import Knobs, Standing
 from ccd_protocol.errors import RpcError
 
 U1, A1, U2 = (
@@ -55,12 +55,14 @@ def test_a_process_that_has_heard_the_beginning_is_told_the_rest_alone() -> None
     conversation = replay.talk(made, "t")
     place = conversation.root + chain.after(conversation.links[0], [{"type": "text", "text": "a1"}])
     assert conversation.places == [place]
-    script = replay.script(made, conversation, "r1", Standing(place, env={"V": "back"}))
+    script = replay.script(made, conversation, "r1", Standing(place, knobs=Knobs(max_tokens=9)))
     flags, user = lines(script.first)
-    assert flags["request"]["settings"]["env"]["V"] == "back"
+    assert flags["request"]["settings"]["env"]["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == ""  # it would stay
     assert "model" not in flags["request"]["settings"]  # it would be mentioned to the model
     assert user["message"]["content"] == "u2"
     assert script.rest == ()
+    same = replay.script(made, conversation, "r1", Standing(place, knobs=script.knobs))  # type: ignore[arg-type]
+    assert [line["type"] for line in lines(same.first)] == ["user"]  # what is in force is not set again
     assert lines(written(made).first)[1]["request"]["settings"]["model"] == "sonnet"
 
 
@@ -69,8 +71,8 @@ def test_results_are_given_to_the_calls_that_wait_for_them() -> None:
     conversation = replay.talk(made, "t")
     place = conversation.parked_place
     assert place == conversation.places[0]
-    script = replay.script(made, conversation, "r1", Standing(place, parked=True))
-    assert [line["request"]["subtype"] for line in lines(script.first)] == ["apply_flag_settings"]
+    script = replay.script(made, conversation, "r1", Standing(place, parked=True, knobs=Knobs()))
+    assert script.first == b""
     assert script.results == ({"content": [{"type": "text", "text": "r"}]},)
 
 

@@ -29,11 +29,82 @@ def test_a_schema_that_is_none_is_told() -> None:
     assert structured.schema_error({"type": "nonsense"})
 
 
+def nested(levels: int) -> dict[str, object]:
+    schema: dict[str, object] = {}
+    for _ in range(levels):
+        schema = {"properties": {"x": schema}}
+    return schema
+
+
 @pytest.mark.parametrize(
-    ("text", "bare"), [("```json\n{}\n```", "{}"), ("```\n{}\n```\n", "{}"), ("a ``` b", "a ``` b")]
+    "schema",
+    [
+        SCHEMA,
+        nested(60),
+        {"properties": {"$ref": {"type": "string"}}},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"type": "null"}}, "enum": [None, 1.5, True]},
+        {"enum": ["x"] * 9000},
+    ],
+)
+def test_schemas_within_bounds(schema: dict[str, object]) -> None:
+    assert structured.bounds_error(schema) is None
+
+
+@pytest.mark.parametrize("name", ["$ref", "$dynamicRef", "$recursiveRef"])
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "http://127.0.0.1/", "other.json", "/etc/passwd", "", " #", "urn:x"]
+)
+@pytest.mark.parametrize("place", ["items", "const", "$defs", "unknown", "examples"])
+def test_a_reference_leads_nowhere_outside(name: str, target: str, place: str) -> None:
+    for schema in ({name: target}, {place: {name: target}}, {place: [{"a": {name: target}}]}):
+        assert "must begin with '#'" in str(structured.bounds_error(schema))
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        (nested(100), "levels deep"),
+        (nested(100_000), "levels deep"),
+        ({"enum": ["x"] * 1_000_000}, "values"),
+        ({f"k{number}": {} for number in range(100_000)}, "values"),
+        ({"allOf": [{"enum": list(range(100))} for _ in range(1000)]}, "values"),
+        ({"description": "x" * 2_000_000}, "characters"),
+        ({"x" * 2_000_000: {}}, "characters"),
+        ({"const": b"bytes"}, "none of JSON's"),
+        ({"properties": {1: {}}}, "no text"),
+    ],
+)
+def test_schemas_without_bounds(schema: dict[str, object], words: str) -> None:
+    assert words in str(structured.bounds_error(schema))
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ("```json\n{}\n```", "{}"),
+        ("```\n{}\n```\n", "{}"),
+        ("\n ``` json \n".replace("` j", "`j") + "{\n}\n  ```  ", "{\n}"),
+        *(
+            (text, text)
+            for text in (
+                "a ``` b",
+                "```json\n```",
+                "```",
+                "",
+                "```\n{}\n```x",
+                "x\n```\n{}\n```",
+                "```js\n1\n```",
+            )
+        ),
+    ],
 )
 def test_a_fence_around_the_whole_is_taken_off(text: str, bare: str) -> None:
     assert structured.unfenced(text) == bare
+
+
+def test_a_fence_is_looked_for_in_linear_time() -> None:
+    text = "```\n" + "\n" * 300_000
+    assert structured.unfenced(text) == text
 
 
 def test_the_repair_shows_the_bad_answer_and_says_why() -> None:

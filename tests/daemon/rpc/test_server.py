@@ -117,24 +117,6 @@ def test_who_may_connect() -> None:
     asyncio.run(main())
 
 
-def test_who_may_do_what() -> None:
-    async def main() -> None:
-        server = Server(Settings(admin_uids=[8], tenant_uids=[9]), {}, "test")
-        own, yes = os.getuid(), Identity(1, 0, 0, outside=True)
-        assert server.may_administer(yes._replace(uid=own))
-        assert server.may_administer(yes._replace(uid=8))
-        assert not server.may_administer(yes._replace(uid=OTHER_UID))
-        assert not server.may_speak_for_others(yes._replace(uid=8))
-        assert server.may_speak_for_others(yes._replace(uid=9))
-        for uid in (0, own, 8, 9):
-            inside = Identity(1, uid, 0)
-            assert not server.may_administer(inside), "what ccd started is a tool of a model"
-            assert not server.may_use_agents(inside)
-            assert not server.may_speak_for_others(inside)
-
-    asyncio.run(main())
-
-
 def test_a_group_may_be_one_of_several() -> None:
     async def main() -> None:
         server = Server(Settings(group="4711"), {}, "test")

@@ -37,12 +37,7 @@ def test_what_is_not_here_says_what_is(
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("POST", "/api/claude-code/async", 501),
-        ("GET", "/api/claude-code/task/1", 501),
-        ("POST", "/api/claude-code/batch", 501),
-        ("POST", "/api/claude-code/workflow", 501),
-        ("GET", "/api/tasks?status=pending", 501),
-        ("POST", "/api/tasks/cleanup", 501),
+        ("POST", "/api/claude-code/nothing", 404),
         ("GET", "/api/nothing", 404),
         ("GET", "/api/", 404),
     ],
@@ -53,9 +48,27 @@ def test_what_the_flask_project_had_says_what_there_is(
     answer = gateway.request(method, path, {} if method == "POST" else None)
     assert answer.status == status
     assert set(answer.json) == {"error", "message", "status_code"}
-    assert answer.json["error"] == {501: "Not Implemented", 404: "Not Found"}[status]
+    assert answer.json["error"] == "Not Found"
     assert answer.json["status_code"] == status and "POST /api/claude-code" in answer.json["message"]
-    assert ("x-should-retry" in answer.headers) is (status == 501)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/api/claude-code/async", {"prompt": "hi"}),
+        ("GET", "/api/claude-code/task/1", None),
+        ("POST", "/api/claude-code/batch", {"tasks": [{"prompt": "hi"}]}),
+        ("GET", "/api/tasks?status=pending", None),
+        ("GET", "/v1/tasks", None),
+        ("GET", "/v1/tasks/1/events", None),
+    ],
+)
+def test_without_a_worker_tasks_say_what_to_start(
+    gateway: Gateway, method: str, path: str, body: object
+) -> None:
+    answer = gateway.request(method, path, body)
+    assert answer.status == 503 and "ccd worker" in str(answer.json)
+    assert answer.headers["retry-after"]
 
 
 def test_paths_elsewhere_are_shown_in_part() -> None:

@@ -19,8 +19,9 @@ from ccd_daemon.rpc.call import Call
 from ccd_daemon.rpc.methods import remembered
 from ccd_daemon.rpc.methods.conversation import check_id
 from ccd_daemon.rpc.methods.remembered import Answered, Remembered
-from ccd_daemon.rpc.server import Server
+from ccd_daemon.rpc.rights import Rights
 from ccd_daemon.rpc.tenancy import check_kept, tenant_of
+from ccd_daemon.schema.checker import Checker
 from ccd_daemon.store.answer_cache import key_of
 from ccd_daemon.store.conversations import ConversationStore
 from ccd_daemon.worker.lifecycle import State
@@ -61,17 +62,19 @@ class ChatMethods:
     def __init__(
         self,
         pool: Pool,
-        server: Server,
+        rights: Rights,
         profiles: Mapping[str, Profile],
         conversations: ConversationStore,
         remembered: Remembered,
+        checker: Checker,
         *,
         betas: bool,
     ) -> None:
         self._pool = pool
         self._remembered = remembered
+        self._checker = checker
         self._conversations = conversations
-        self._server = server
+        self._rights = rights
         self._profiles = profiles
         self._betas = betas  # whether the CLI's login leaves the anthropic-beta header to the client
         self._thoughts = Thoughts()
@@ -90,6 +93,7 @@ class ChatMethods:
     async def _in_conversation(self, call: Call, answer: Answering) -> Answered:
         """Answer, with the history of the named conversation before the question, and remember both."""
         chat = self._validated(call)
+        await self._check_schema(call, chat)
         name = chat.get("conversation_id")
         if name is None:
             return await answer(call, chat)
@@ -131,7 +135,7 @@ class ChatMethods:
         if "cache" in chat:
             raise body.bad("cache", "cache is for chat.complete")
         result, turn = await self._ask(call, chat, streaming=True)
-        why = _format_problem(chat, result, turn.text)
+        why = await self._format_problem(call, chat, result, turn.text)
         if why is not None:
             text = f"the answer does not have the format asked for: {why}"
             raise turn.failed_by(RpcError(Code.UPSTREAM_ERROR, text, {"reason": "format"}))
@@ -139,13 +143,17 @@ class ChatMethods:
 
     async def _completed(self, call: Call, chat: ChatParams) -> Answered:
         result, turn = await self._ask(call, chat, streaming=False)
-        why = _format_problem(chat, result, turn.text)
+        why = await self._format_problem(call, chat, result, turn.text)
         bare = structured.unfenced(turn.text)
-        if why is not None and _format_problem(chat, result, bare) is None:
+        if (
+            why is not None
+            and bare != turn.text
+            and await self._format_problem(call, chat, result, bare) is None
+        ):
             return result, [{"type": "text", "text": bare}]
         if why is not None:
             result, turn = await self._ask(call, structured.repair(chat, turn.text, why), streaming=False)
-            why = _format_problem(chat, result, turn.text)
+            why = await self._format_problem(call, chat, result, turn.text)
         if why is not None:
             reason = f"the answer does not have the format asked for, nor has its correction: {why}"
             raise RpcError(Code.UPSTREAM_ERROR, reason, {"reason": "format", "output_started": True})
@@ -158,12 +166,27 @@ class ChatMethods:
         for name in _KEPT:
             if name in chat:
                 check_kept(call, name)
-        wanted = chat.get("format", {})
-        if wanted.get("type") == "json_schema":
-            error = structured.schema_error(wanted["schema"])
-            if error is not None:
-                raise body.bad("format.schema", f"this is not a JSON schema: {error}")
         return chat
+
+    async def _check_schema(self, call: Call, chat: ChatParams) -> None:
+        """See that a schema is one, and bounded, before anything is asked."""
+        if chat.get("format", {}).get("type") != "json_schema":
+            return
+        schema = chat["format"]["schema"]
+        error = structured.bounds_error(schema)
+        if error is not None:
+            raise body.bad("format.schema", f"this schema cannot be used: {error}")
+        error = await self._checker.schema_error(self._tenant(call, chat), schema)
+        if error is not None:
+            raise body.bad("format.schema", f"this is not a JSON schema: {error}")
+
+    async def _format_problem(
+        self, call: Call, chat: ChatParams, result: ChatResult, text: str
+    ) -> str | None:
+        """What is wrong with an answer that was to have a format; one that was cut short or calls tools has none."""
+        if "format" not in chat or result["stop_reason"] not in ("end_turn", "stop_sequence"):
+            return None
+        return await self._checker.problem(self._tenant(call, chat), text, chat["format"])
 
     async def _ask(self, call: Call, chat: ChatParams, *, streaming: bool) -> tuple[ChatResult, Turn]:
         """One answer; asked again only while nothing of it has been passed on."""
@@ -320,7 +343,7 @@ class ChatMethods:
         return profile, model or self._profiles[profile].model
 
     def _tenant(self, call: Call, chat: ChatParams) -> str:
-        return tenant_of(call, chat.get("tenant"), may_name=self._server.may_speak_for_others(call.identity))
+        return tenant_of(call, chat.get("tenant"), may_name=self._rights.may_speak_for_others(call.identity))
 
 
 class _NeverSent(Exception):
@@ -344,15 +367,8 @@ def _script(worker: Worker, asked: Wish, talk: Talk | None) -> Script:
     request_id = worker.controller.next_id()
     if talk is None:
         return body.script(worker.mode, asked, request_id, worker.binding)
-    standing = Standing(worker.parking.place, worker.state is State.PARKED, worker.controller.unguarded())
+    standing = Standing(worker.parking.place, worker.state is State.PARKED, worker.parking.knobs)
     return replay.script(asked, talk, request_id, standing)
-
-
-def _format_problem(chat: ChatParams, result: ChatResult, text: str) -> str | None:
-    """What is wrong with an answer that was to have a format; one that was cut short or calls tools has none."""
-    if "format" not in chat or result["stop_reason"] not in ("end_turn", "stop_sequence"):
-        return None
-    return structured.problem(text, chat["format"])
 
 
 def _answer(result: ChatResult, content: list[dict[str, Any]]) -> ChatAnswer:

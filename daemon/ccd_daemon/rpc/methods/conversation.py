@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypeVar
 
 from ccd_daemon.request.body import bad
 from ccd_daemon.rpc.call import Call
 from ccd_daemon.rpc.parameters import read
+from ccd_daemon.rpc.rights import Rights
 from ccd_daemon.rpc.tenancy import check_kept, tenant_of
 from ccd_daemon.store.conversations import ConversationStore
 from ccd_protocol.methods import (
@@ -28,9 +28,9 @@ MAX_ID_CHARS = 200
 class ConversationMethods:
     """The methods over one store."""
 
-    def __init__(self, store: ConversationStore, may_name_tenants: Callable[[Call], bool]) -> None:
+    def __init__(self, store: ConversationStore, rights: Rights) -> None:
         self._store = store
-        self._may_name = may_name_tenants
+        self._rights = rights
 
     async def create(self, call: Call) -> ConversationInfo:
         """A new, empty conversation; CONFLICT when the id is taken."""
@@ -63,7 +63,8 @@ class ConversationMethods:
     def _read(self, call: Call, kind: type[T]) -> tuple[T, str]:
         params = read(call.params, kind)
         check_kept(call, "conversation_id")
-        return params, tenant_of(call, call.params.get("tenant"), may_name=self._may_name(call))
+        may_name = self._rights.may_speak_for_others(call.identity)
+        return params, tenant_of(call, call.params.get("tenant"), may_name=may_name)
 
 
 def check_id(conversation_id: str) -> str:

@@ -10,7 +10,7 @@ from ccd_daemon.config import SessionSettings
 from ccd_daemon.request.body import bad
 from ccd_daemon.rpc.call import Call
 from ccd_daemon.rpc.parameters import read
-from ccd_daemon.rpc.server import Server
+from ccd_daemon.rpc.rights import Rights
 from ccd_daemon.rpc.tenancy import tenant_of
 from ccd_daemon.session import roots
 from ccd_daemon.session.follower import Follower
@@ -46,9 +46,9 @@ _MAX_ID_CHARS = 200
 class SessionMethods:
     """The methods over all sessions."""
 
-    def __init__(self, sessions: Sessions, server: Server, settings: SessionSettings) -> None:
+    def __init__(self, sessions: Sessions, rights: Rights, settings: SessionSettings) -> None:
         self._sessions = sessions
-        self._server = server
+        self._rights = rights
         self._settings = settings
 
     async def open(self, call: Call) -> SessionInfo:
@@ -130,14 +130,14 @@ class SessionMethods:
         return params, self._sessions.find(tenant, _id(params))
 
     def _read(self, call: Call, kind: type[T]) -> tuple[T, str]:
-        if not self._server.may_use_agents(call.identity):
+        if not self._rights.may_use_agents(call.identity):
             raise RpcError(
                 Code.FORBIDDEN,
                 "sessions run tools as ccd's user, so they are for that user, root, server.tenant_uids and "
                 "sessions.uids, and not for what a worker has started",
             )
         params = read(call.params, kind)
-        may_name = self._server.may_speak_for_others(call.identity)
+        may_name = self._rights.may_speak_for_others(call.identity)
         return params, tenant_of(call, call.params.get("tenant"), may_name=may_name)
 
     def _mode(self, mode: str) -> str:

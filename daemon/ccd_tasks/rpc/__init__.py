@@ -1,0 +1,1 @@
+"""`task.*` and `file.*` on a socket of their own: what is accepted, and how it is shown."""

@@ -1,0 +1,1 @@
+"""Webhooks by the Standard Webhooks convention: signed, delivered by durable steps, never to private addresses."""
