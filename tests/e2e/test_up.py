@@ -56,13 +56,14 @@ class Up:
 
 def parts_of(mark: str) -> dict[str, int]:
     """The pids of a unit's daemon and gateway, as far as they run."""
+    names = {"daemon", "gateway"}
     found = {}
     for pid in marked_processes(mark):
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
         except OSError:
             continue
-        if words[1:3] == ["-m", "ccd_cli"] and words[3] != "up" and os.getsid(pid) == pid:
+        if words[1:3] == ["-m", "ccd_cli"] and words[3] in names and os.getsid(pid) == pid:
             found[words[3]] = pid
     return found
 

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
-from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from ccd_gateway import boot_signals
 from ccd_gateway.access.auth import is_local, why_not
@@ -30,6 +29,17 @@ from ccd_settings.parent import die_with_parent, starter
 from ccd_settings.service_manager import Notifier, take_socket
 
 _BACKLOG = 4096
+#: gunicorn's own lines go the way of all others.
+_JSON_LOG = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "ccd_settings.logs.JsonFormatter"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}
+    },
+    "root": {"level": "WARNING", "handlers": ["stderr"]},
+    "loggers": {"gunicorn.error": {"level": "WARNING", "handlers": [], "propagate": True}},
+}
 _STUCK_S = 30  # a worker whose loop says nothing for so long is killed, and another one started
 
 
@@ -97,10 +107,8 @@ def _admin_listener(settings: GatewaySettings) -> socket.socket | None:
     try:
         return listen(settings.admin_bind)
     except OSError as error:
-        print(
-            f"ccd gateway: no metrics: cannot listen on {settings.admin_bind} (gateway.admin_bind): {_why(error)}",
-            file=sys.stderr,
-        )
+        text = f"no metrics: cannot listen on {settings.admin_bind} (gateway.admin_bind): {_why(error)}"
+        logs.say("ccd gateway", text, as_json=json_log(os.environ))
         return None
 
 
@@ -201,7 +209,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             )  # so that gunicorn knows that it serves HTTPS
             self.cfg.set("ssl_context", self._context)
         if json_log(os.environ):
-            self.cfg.set("logger_class", _Logger)
+            self.cfg.set("logconfig_dict", _JSON_LOG)
         self.cfg.set("when_ready", self._when_ready)
         self.cfg.set("pre_fork", _pre_fork)
         self.cfg.set("child_exit", _child_exit)
@@ -217,13 +225,6 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def _when_ready(self, arbiter: Any) -> None:
         boot_signals.expect(self.settings.workers, partial(self._on_ready, self._url))
-
-
-class _Logger(Logger):  # type: ignore[misc]
-    """Leaves gunicorn's lines to the log of all others."""
-
-    def _set_handler(self, log: Any, output: object, fmt: object, stream: object = None) -> None:
-        log.propagate = True
 
 
 def _pre_fork(arbiter: Any, worker: Any) -> None:
