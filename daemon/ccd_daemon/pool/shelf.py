@@ -34,6 +34,7 @@ class LeaseWish:
     binding: str | None = None  # the system prompt it must have, or take on; None: any worker will do
     places: tuple[str, ...] = ()  # where one may stand that has heard the conversation, the latest first
     parked_place: str | None = None  # where one waits for just these tool results
+    surely_alive: bool = False  # another has just turned out to be dead
 
 
 @dataclass(eq=False)
@@ -42,6 +43,7 @@ class Waiter:
 
     wish: LeaseWish
     future: asyncio.Future[Worker]
+    came: float  # on the loop's clock
 
 
 @dataclass(eq=False)
@@ -65,6 +67,11 @@ class Shelf:
     def starting(self, binding: str | None = None) -> int:
         """Workers on their way to READY: all of them, or those that start with a system prompt."""
         return sum(_is_starting(worker) and binding in (None, worker.binding) for worker in self.workers)
+
+    def first_came(self) -> float | None:
+        """When the caller came whose turn it is; None when nobody waits."""
+        waiter = self.queue.peek()
+        return None if waiter is None else waiter.came
 
     def put(self, worker: Worker) -> None:
         """An idle worker comes back."""
