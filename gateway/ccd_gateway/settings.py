@@ -195,7 +195,7 @@ def _of_daemon(environ: Mapping[str, str], section: str) -> dict[str, Any]:
 
 
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -> GatewaySettings:
-    """The settings in force for a gateway that is started by itself.
+    """The settings in force for a gateway that is started without the daemon's command.
 
     Args:
         environ: `CCD_CONFIG` names the file, `CCD_GATEWAY__KEY` sets a key; other sections are left alone.
