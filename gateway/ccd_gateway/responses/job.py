@@ -28,8 +28,13 @@ from ccd_gateway.responses.items import (
 from ccd_gateway.responses.parts import Item
 from ccd_gateway.responses.resource import Response, new_response
 from ccd_gateway.responses.schema import Decoded, ResponsesRequest
-from ccd_gateway.responses.store import ResponseStore
-from ccd_gateway.responses.table import BrokenChainError, LongChainError, ResponseTable, StoredResponse
+from ccd_gateway.responses.storage.store import ResponseStore
+from ccd_gateway.responses.storage.table import (
+    BrokenChainError,
+    LongChainError,
+    ResponseTable,
+    StoredResponse,
+)
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.surface.address import addressed
 from ccd_gateway.surface.given import end_user, given
