@@ -1,4 +1,4 @@
-"""`python -m ccd_gateway`: run the gateway by itself."""
+"""`python -m ccd_gateway`: run the gateway alone."""
 
 from __future__ import annotations
 

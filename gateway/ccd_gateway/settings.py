@@ -185,7 +185,7 @@ def max_items(environ: Mapping[str, str]) -> int:
 
 
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -> GatewaySettings:
-    """The settings in force for a gateway that is started by itself.
+    """The settings in force for a gateway that is started without the daemon's command.
 
     Args:
         environ: `CCD_CONFIG` names the file, `CCD_GATEWAY__KEY` sets a key; other sections are left alone.

@@ -3,6 +3,9 @@
 A daemon that restarts is waited for: a call that was lost or refused by a daemon that goes away is sent
 once more, as long as nothing of its answer was used. A daemon that is not there is reported within a
 second.
+
+Not here: queueing and choosing a process, which are the daemon's. A connection for each request would be simpler, but a
+thousand streams would be a thousand sockets with a handshake each; the protocol carries 256 calls on one.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ModelsResult
 
 _CALLS_PER_CONNECTION = 240  # the daemon takes 256
-_REFUSED_S = 0.8  # after so long without anybody listening the daemon counts as down
+_REFUSED_S = 0.8  # a daemon that nobody reached for this time counts as down
 _PROBE_EVERY_S = 0.05
 _PROBE_TIMEOUT_S = 2.0
 _WINDOW_BYTES = 262144

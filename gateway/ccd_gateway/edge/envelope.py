@@ -2,6 +2,10 @@
 
 It is outside of the framework so that it holds for every answer, whoever makes it, and for any ASGI
 server.
+
+Not here: what a path means (`routing`; decisions by its text were a hole, see DECISIONS, "Routes are a list") and how a
+failure is written (`shapes`). Middleware of the framework's would be the usual place for all this, but it sees neither
+what the framework refuses itself nor the end of a stream.
 """
 
 from __future__ import annotations
@@ -106,13 +110,13 @@ class Envelope:
             finally:
                 self._observer.write(scope, exchange.status, time.perf_counter() - started_s, exchange.caller)
 
-    def _exchange(self, receive: Receive, send: Send, scope: Scope) -> Exchange:
+    def _exchange(self, receive: Receive, send: Send, scope: Scope) -> HttpExchange:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         caller = _caller(self.routes.admit(scope), headers)
         cors = self._rules.cors_headers(headers.get(b"origin"))
-        return Exchange(receive, send, caller, Share(self._work), cors)
+        return HttpExchange(receive, send, caller, Share(self._work), cors)
 
-    async def _answered(self, scope: Scope, exchange: Exchange) -> None:
+    async def _answered(self, scope: Scope, exchange: HttpExchange) -> None:
         """Answer, but for a body that is streamed."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         self._rules.check(scope["method"], headers)
@@ -166,7 +170,7 @@ class Envelope:
         self.open_requests += 1
         return 1
 
-    async def _counted(self, scope: Scope, headers: dict[bytes, bytes], exchange: Exchange) -> Receive:
+    async def _counted(self, scope: Scope, headers: dict[bytes, bytes], exchange: HttpExchange) -> Receive:
         """Admit a request that lasts; returns where its body comes from."""
         exchange.counted = self._one_more()
         if content_length(headers) > self._max_body_bytes:
@@ -177,7 +181,7 @@ class Envelope:
         return exchange.until_disconnect.after(body)
 
 
-class Exchange:
+class HttpExchange:
     """One request and its answer: adds to the answer's head what every answer has, and remembers its status.
 
     Attributes:

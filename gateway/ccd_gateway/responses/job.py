@@ -18,8 +18,8 @@ from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents
 from ccd_gateway.responses.items import (
-    Messages,
     OwnItems,
+    ReadMessages,
     in_words_of_items,
     missing_reference,
     own_items,
@@ -244,7 +244,7 @@ async def _referred(tenant: str, item_id: str, path: str, store: ResponseStore) 
     raise missing_reference(path, item_id)
 
 
-def call_of(request: ResponsesRequest, made: Messages) -> tuple[ChatRequest, list[str]]:
+def call_of(request: ResponsesRequest, made: ReadMessages) -> tuple[ChatRequest, list[str]]:
     """The call, but for profile and model, and the names of what has no effect.
 
     Raises:

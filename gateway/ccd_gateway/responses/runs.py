@@ -217,7 +217,7 @@ class BackgroundRuns:
         events.output.sequence = run.written
         event = events.fail(error)
         events.response = failed({**events.response, "output": []}, error)
-        with contextlib.suppress(_Gone, RpcError):  # a store that fails is logged by itself
+        with contextlib.suppress(_Gone, RpcError):  # a store that fails writes a log line of its own
             await self._write(run, event)
 
     # --- showing that this process lives ---
@@ -236,7 +236,7 @@ class BackgroundRuns:
 
 
 async def _either(changed: asyncio.Event | None, longest_s: float) -> None:
-    """Wait until something has changed, or so long."""
+    """Wait until something has changed, for `longest_s` at most."""
     if changed is None:
         await asyncio.sleep(longest_s)
         return
