@@ -115,7 +115,7 @@ def all_routes(
     """Every route that there is."""
     limit = SharedLimit(settings.flask_requests_per_minute)  # of all processes that are forked after this
     listed = [
-        *tasks.routes(worker, settings, limit),
+        *tasks.routes(worker, settings, limit, backend, answers),
         *health.routes(backend, settings),
         *models.routes(backend, settings),
         *chat.routes(backend, settings),
