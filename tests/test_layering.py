@@ -87,6 +87,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "daemon": 10,
         "report": 9,
         "housekeeping": 8,
+        "reload": 8,
         "launcher": 8,
         "sweeper": 7,
         "watchdog": 7,

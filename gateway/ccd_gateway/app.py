@@ -37,6 +37,7 @@ from ccd_gateway.settings import GatewaySettings, max_items
 from ccd_gateway.tasks import routes as tasks
 from ccd_gateway.tasks.worker import TaskWorker
 from ccd_protocol.errors import RpcError
+from ccd_settings.parent import is_supervised
 from ccd_settings.paths import tasks_socket
 
 App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
@@ -61,6 +62,7 @@ def create_app(
         max_calls=settings.max_streams,
         timeout_s=settings.request_timeout_s,
         reconnect_wait_s=settings.reconnect_wait_s,
+        supervised=is_supervised(environ),
         books=Books(settings.usage_path(environ)),
     )
     store = KeyStore(settings.keys_path(environ))
@@ -113,7 +115,7 @@ def all_routes(
     """Every route that there is."""
     limit = SharedLimit(settings.flask_requests_per_minute)  # of all processes that are forked after this
     listed = [
-        *tasks.routes(worker, settings, limit),
+        *tasks.routes(worker, settings, limit, backend, answers),
         *health.routes(backend, settings),
         *models.routes(backend, settings),
         *chat.routes(backend, settings),

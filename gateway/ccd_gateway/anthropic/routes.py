@@ -11,7 +11,7 @@ import falcon.asgi
 from ccd_gateway.access.caller import caller_of
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.answer.turn import ChatTurn
-from ccd_gateway.anthropic.events import Event, EventReader
+from ccd_gateway.anthropic.events import EventReader, MessageEvent
 from ccd_gateway.anthropic.message import Collector
 from ccd_gateway.anthropic.request import IGNORED_HEADERS, ignored_by_daemon, read_betas, to_params
 from ccd_gateway.anthropic.schema import MessagesRequest, decode, decode_message
@@ -109,7 +109,7 @@ class MessageWriter:
         """What the API has said so far; a ping if nothing."""
         return self._write(turns[0].taken()) or PING
 
-    def maker(self, number: int) -> Callable[[list[Event]], bytes]:
+    def maker(self, number: int) -> Callable[[list[MessageEvent]], bytes]:
         """The events."""
         return self._write
 
@@ -127,7 +127,7 @@ class MessageWriter:
         return framed("error", MESSAGES.render(error, self._request_id).body)
 
 
-def _last(turn: ChatTurn, further: Mapping[str, Any] | None = None) -> list[Event]:
+def _last(turn: ChatTurn, further: Mapping[str, Any] | None = None) -> list[MessageEvent]:
     return cast(EventReader, turn.reader).finish(turn.result, further)
 
 

@@ -39,7 +39,7 @@ class MessagesRequest(Prompt, kw_only=True):
     thread: Object | None = None
 
 
-class _Message(Struct):
+class _RoleAndContent(Struct):
     role: str
     content: Blocks
 
@@ -104,7 +104,7 @@ def _refuse_openais(message: Object, index: int) -> None:
 
 def _check_message(message: Object, index: int) -> None:
     try:
-        msgspec.convert(message, _Message)
+        msgspec.convert(message, _RoleAndContent)
     except msgspec.ValidationError as error:
         raise _refusal(violation(error), f"messages.{index}") from error
 

@@ -13,7 +13,6 @@ _REASONS = {
     "audio": "Claude neither speaks nor listens",
     "completions": "the older text completions are not offered; send a prompt as a user message instead",
     "embeddings": "Claude makes no embeddings",
-    "files": "files are sent inside messages, as data URLs",
     "fine_tuning": "models cannot be tuned here",
     "images": "Claude makes no images; it reads those in messages",
     "moderations": "there is no moderation model",

@@ -18,8 +18,8 @@ from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents
 from ccd_gateway.responses.items import (
-    Messages,
     OwnItems,
+    ReadMessages,
     in_words_of_items,
     missing_reference,
     own_items,
@@ -28,8 +28,13 @@ from ccd_gateway.responses.items import (
 from ccd_gateway.responses.parts import Item
 from ccd_gateway.responses.resource import Response, new_response
 from ccd_gateway.responses.schema import Decoded, ResponsesRequest
-from ccd_gateway.responses.store import ResponseStore
-from ccd_gateway.responses.table import BrokenChainError, LongChainError, ResponseTable, StoredResponse
+from ccd_gateway.responses.storage.store import ResponseStore
+from ccd_gateway.responses.storage.table import (
+    BrokenChainError,
+    LongChainError,
+    ResponseTable,
+    StoredResponse,
+)
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.surface.address import addressed
 from ccd_gateway.surface.given import end_user, given
@@ -239,7 +244,7 @@ async def _referred(tenant: str, item_id: str, path: str, store: ResponseStore) 
     raise missing_reference(path, item_id)
 
 
-def call_of(request: ResponsesRequest, made: Messages) -> tuple[ChatRequest, list[str]]:
+def call_of(request: ResponsesRequest, made: ReadMessages) -> tuple[ChatRequest, list[str]]:
     """The call, but for profile and model, and the names of what has no effect.
 
     Raises:
