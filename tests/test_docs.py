@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from ccd_cli.root import main
+from ccd_gateway.app import create_app
+from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.errors import Code
 from documents import TABLES, documents, written
 
@@ -27,6 +30,19 @@ def test_tables_are_what_they_describe(request: pytest.FixtureRequest) -> None:
 def test_every_table_stands_in_a_document() -> None:
     text = "".join(path.read_text() for path in documents())
     assert all(f"<!-- table: {name}," in text for name in TABLES)
+
+
+def test_every_route_is_documented() -> None:
+    """Those that describe themselves; the document may name what stands in a path as it likes."""
+    text = "".join(
+        path.read_text() for path in (ROOT / "gateway" / "README.md", *(ROOT / "docs").glob("*.md"))
+    )
+    named = {re.sub(r"\{\w+\}", "{}", path) for path in re.findall(r"/[a-z][\w/{}.-]*", text)}
+    app: Any = create_app(
+        GatewaySettings(usage_file=Path("/nonexistent/u"), keys_file=Path("/nonexistent/k"))
+    )
+    served = {re.sub(r"\{\w+(:path)?\}", "{}", route.path) for route in app.routes.all if route.description}
+    assert served <= named, served - named
 
 
 def commands(command: click.Command, path: str) -> list[tuple[str, click.Command]]:

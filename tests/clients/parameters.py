@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from ccd_gateway.anthropic.schema import MessagesRequest
-from ccd_gateway.chat.schema import ChatRequest
+from ccd_gateway.chat.schema import ChatBody
 from ccd_gateway.responses.schema import ResponsesRequest
 from fakes.stack import Stack
 
@@ -235,7 +235,7 @@ class Probe:
         named = [word for word in (found["x-ccd-ignored"] or "").split(", ") if word]
         answer = {"stream": True}
         if found.get_content_type() == "text/event-stream":
-            named += [word for line in _comments(raw) for word in line.split(", ")]
+            named += [word for words in _ignored_in(raw) for word in words]
         else:
             answer = json.loads(raw.replace(mark, "<mark>"))
         return Seen(status, named, self._received(mark), answer)
@@ -262,10 +262,11 @@ def _post(url: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int,
             return error.code, error.headers, error.read().decode()
 
 
-def _comments(raw: str) -> Iterator[str]:
+def _ignored_in(raw: str) -> Iterator[list[str]]:
     for line in raw.splitlines():
-        if line.startswith(": x-ccd-ignored: "):
-            yield line.removeprefix(": x-ccd-ignored: ")
+        if line.startswith("data: {"):
+            event = json.loads(line.removeprefix("data: "))
+            yield event.get("ccd_ignored") or event.get("response", {}).get("ccd_ignored") or []
 
 
 def _judged(sample: Sample, before: Seen, after: Seen) -> str:
@@ -295,5 +296,5 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
 
 def known_fields(api: str) -> set[str]:
     """The parameters that the gateway has a type for."""
-    kind = {"chat": ChatRequest, "responses": ResponsesRequest, "messages": MessagesRequest}[api]
+    kind = {"chat": ChatBody, "responses": ResponsesRequest, "messages": MessagesRequest}[api]
     return set(kind.__struct_fields__)

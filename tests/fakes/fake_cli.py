@@ -30,6 +30,7 @@ Faults are the keys of a JSON object, found in
  clear            "silent"  /clear is never answered                     lost reset
                   "literal" /clear is answered as a prompt               client_composed, old version
                   "error"   /clear ends in an error result               --disable-slash-commands
+ die              true      killed when it has read a turn, before init  killed while idle, told too late
  crash            status    ends in mid-stream; below 0: by that signal  SIGSEGV, OOM kill
  hang_turn        true      silent in mid-stream, interrupt works        stdout stops, session goes on
  deaf             true      silent in mid-stream, interrupt ignored      CPU spin inside a tool
@@ -287,6 +288,8 @@ class Cli:
         if spoken:
             text = text_of(spoken[-1]["content"])
         self.turn_faults = directive(text)
+        if "die" in self.faults or "die" in self.turn_faults:
+            os.kill(os.getpid(), signal.SIGKILL)
         self.turn = self.answer(DIRECTIVE.sub("", text).strip(), {**self.faults, **self.turn_faults})
 
     def clear(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Protocol
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Settings
 from ccd_daemon.pool import refusal
+from ccd_daemon.pool.allocation import Allocation
 from ccd_daemon.pool.policy import Login
 from ccd_daemon.pool.recognition import Miss, Recognition
 from ccd_daemon.pool.room import Room
@@ -62,11 +63,17 @@ class Leases:
         self._shelves = shelves
         self._settings = settings
         self._recognition = recognition
-        self._room = room
         self._spawner = spawner
         self._loop = asyncio.get_running_loop()
         self._leased: set[Worker] = set()
         self._turn_s = _TURN_GUESS_S
+        self._allocation = Allocation(
+            shelves.values(), settings.max_workers, room, self._refill, self._hand_over, self._reset
+        )
+
+    def adapt(self) -> None:
+        """The settings have changed."""
+        self._allocation.max_workers = self._settings.max_workers
 
     def holds(self, worker: Worker) -> bool:
         """Whether a call has this worker."""
@@ -87,18 +94,20 @@ class Leases:
         if self._pool.draining:
             raise refusal.shutting_down()
         self._pool.look_at_login()
-        # With one process per request, a refused login must not cost a process each time.
-        if self._pool.mode == Mode.REPLAY and not self._pool.login.may_try(self._loop.time()):
-            raise RpcError(Code.UPSTREAM_AUTH, self._pool.login.refusal or "")
         self._pool.counters["leases"] += 1
         shelf.in_use = True
         shelf.saw(wish.binding)
-        worker = shelf.take(wish) if not len(shelf.queue) else None
+        worker = self._allocation.take(shelf, wish) if not len(shelf.queue) else None
         if worker is None:
+            self._refuse_login()
             return await self._wait(shelf, wish)
-        self._hand_over(shelf, worker, wish)
         self._spawner.refill_in(_UNHURRIED_DELAY_S if self._may_rest(shelf) else _REFILL_DELAY_S)
         return worker
+
+    def _refuse_login(self) -> None:
+        """Where a refused request costs its process, a login that is refused must not have one started each time."""
+        if self._pool.mode == Mode.REPLAY and not self._pool.login.may_try(self._loop.time()):
+            raise RpcError(Code.UPSTREAM_AUTH, self._pool.login.refusal or "")
 
     def _hand_over(self, shelf: Shelf, worker: Worker, wish: LeaseWish) -> None:
         self._recognition.came(wish.places, worker.parking.place)
@@ -111,9 +120,9 @@ class Leases:
 
     async def _wait(self, shelf: Shelf, wish: LeaseWish) -> Worker:
         self._refuse_hopeless(shelf, wish.tenant)
-        waiter = Waiter(wish, self._loop.create_future())
+        waiter = Waiter(wish, self._loop.create_future(), self._loop.time())
         shelf.queue.push(wish.tenant, waiter)
-        self.serve(shelf)
+        self.serve()
         try:
             async with asyncio.timeout(self._settings.queue.timeout_s):
                 return await waiter.future
@@ -121,7 +130,8 @@ class Leases:
             shelf.queue.remove(wish.tenant, waiter)
             self._take_back(waiter.future)
             if isinstance(error, TimeoutError):
-                raise self._busy(shelf, "no CLI process became free in time") from None
+                text = f"no CLI process became free within {self._settings.queue.timeout_s:g} s (queue.timeout_s)"
+                raise self._busy(shelf, text) from None
             raise
 
     def _take_back(self, handed: asyncio.Future[Worker]) -> None:
@@ -134,12 +144,21 @@ class Leases:
         if wait_s and not shelf.workers:
             raise shelf.cannot_spawn(wait_s)
         if shelf.queue.full_for(tenant):
-            raise self._busy(shelf, f"{shelf.queue.max_per_tenant} requests are waiting already")
+            text = f"{shelf.queue.max_per_tenant} requests wait already (queue.max_waiting)"
+            raise self._busy(shelf, text)
 
     def _busy(self, shelf: Shelf, why: str) -> RpcError:
         self._pool.counters["refused"] += 1
+        shelves = self._shelves.values()
+        alive = sum(len(other.workers) for other in shelves)
+        processes = refusal.Processes(
+            most=self._settings.max_workers,
+            alive=alive,
+            starting=sum(other.starting() for other in shelves),
+            idle=sum(1 for other in shelves for _ in other.idle()),
+        )
         waiting, workers = len(shelf.queue), len(shelf.workers)
-        return refusal.busy(why, waiting=waiting, workers=workers, turn_s=self._turn_s)
+        return refusal.busy(why, processes, waiting=waiting, workers=workers, turn_s=self._turn_s)
 
     def release(self, worker: Worker) -> None:
         """End a lease. A worker whose turn is still being interrupted comes back by itself when that is done."""
@@ -166,38 +185,21 @@ class Leases:
         self._pool.counters["turns"] += 1
         self._turn_s += 0.1 * (seconds - self._turn_s)
 
-    def serve(self, shelf: Shelf) -> None:
-        """Give idle workers to waiters, fetch one from another tenant if there is none, then start what is missing."""
-        while (waiter := shelf.queue.peek()) is not None:
-            if waiter.future.done():
-                shelf.queue.pop()
-                continue
-            worker = shelf.take(waiter.wish)
-            if worker is None:
-                break
-            shelf.queue.pop()
-            self._hand_over(shelf, worker, waiter.wish)
-            waiter.future.set_result(worker)
-        if self._may_rest(shelf):
+    def serve(self) -> None:
+        """Something has changed: see what every waiting caller can have."""
+        self._allocation.serve()
+
+    def _refill(self) -> None:
+        if all(self._may_rest(shelf) for shelf in self._shelves.values()):
             self._spawner.refill_in(_UNHURRIED_DELAY_S)
-            return
-        self._spawner.refill()
-        if len(shelf.queue):
-            self._borrow(shelf)
+        else:
+            self._spawner.refill()
 
     def _may_rest(self, shelf: Shelf) -> bool:
         """Whether a spare is left where conversations keep their processes; their next turns need the core more."""
-        return self._pool.mode == Mode.REPLAY and not len(shelf.queue) and shelf.generic_spares() > 0
+        spare = shelf.generic_spares() > 0 or not (shelf.in_use and shelf.spare_target)
+        return self._pool.mode == Mode.REPLAY and not len(shelf.queue) and spare
 
-    def _borrow(self, shelf: Shelf) -> None:
-        """Reset an idle worker of another tenant, or end an idle one of another profile, for the next waiter."""
-        resetting = sum(worker.state is State.RESETTING for worker in shelf.workers)
-        waiter = shelf.queue.peek()
-        if waiter is None or resetting >= len(shelf.queue):
-            return
-        worker = shelf.to_reset(waiter.wish)
-        if worker is not None:
-            self._pool.counters["resets"] += 1
-            worker.feed(Event.REKEY)
-        elif not shelf.starting() and self._spawner.full:
-            self._room.for_waiter(shelf)
+    def _reset(self, worker: Worker) -> None:
+        self._pool.counters["resets"] += 1
+        worker.feed(Event.REKEY)

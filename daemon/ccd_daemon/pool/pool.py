@@ -77,6 +77,7 @@ class Pool:
         self.login = Login(_LOGIN_PROBE_S)
         self.rehearsals = Rehearsals(settings.pool.rehearse and mode == Mode.FULL and private_login)
         self._rehearsing: set[Worker] = set()
+        self._was_warm = False
         self.recognition = Recognition()
         random = Random()
         self.shelves = {name: _shelf(settings, name, random) for name in settings.profiles}
@@ -85,6 +86,12 @@ class Pool:
         self.leases = Leases(self, self.shelves, settings, self.recognition, self._room, self.spawner)
 
     # --- facts ---
+
+    @property
+    def warm(self) -> bool:
+        """Whether a process has waited for somebody, or none is to: the first request finds all as the others will."""
+        wanted = any(shelf.spare_target for shelf in self.shelves.values())
+        return self._was_warm or self.pressed or not wanted
 
     @property
     def workers(self) -> list[Worker]:
@@ -145,6 +152,7 @@ class Pool:
             return
         shelf = self.shelves[worker.profile]
         self._rehearsing.discard(worker)
+        self._was_warm = True
         if worker.wear.turns == 0:
             shelf.breaker.warmed()
         self.models = worker.models or self.models
@@ -155,7 +163,7 @@ class Pool:
             self.recognition.stands(worker.parking.place)
         if worker.mode != self.mode:
             worker.feed(Event.STOP)  # started before the mode was given up
-        self.leases.serve(shelf)
+        self.leases.serve()
 
     def shelve(self, worker: Worker) -> None:
         """A worker is PARKED: it is kept for the client's next request, once this one is over."""
@@ -187,24 +195,15 @@ class Pool:
         self.last_death = f"{worker.id}: {worker.death}"
         log.info("worker %s ended: %s (turns %d)", worker.id, worker.death, worker.wear.turns)
         if not worker.was_ready and not worker.stale and not self.draining:
-            self._died_unready(shelf, worker)
+            self.counters["died_unready"] += 1
+            shelf.died_unready(worker, self._loop.time())
         if worker in self._rehearsing:
             self._rehearsing.discard(worker)
             self.rehearsals.lost(f"a spare ended in its rehearsal: {worker.death}")
         if self.draining and not self.workers:
             self._all_gone.set()
         self._ended(worker)
-        self.leases.serve(shelf)
-
-    def _died_unready(self, shelf: Shelf, worker: Worker) -> None:
-        self.counters["died_unready"] += 1
-        shelf.last_words = worker.stderr_tail[-300:]
-        reason = shelf.last_words or worker.death or "it ended at once"
-        shelf.breaker.died(self._loop.time(), reason)
-        log.warning("worker %s ended before it was ready: %s", worker.id, reason)
-        wait_s = shelf.breaker.wait_s(self._loop.time())
-        if wait_s and not shelf.workers:
-            shelf.refuse_waiting(lambda: shelf.cannot_spawn(wait_s))
+        self.leases.serve()
 
     # --- starting processes ---
 
@@ -245,11 +244,25 @@ class Pool:
 
     def roll(self) -> None:
         """The CLI was replaced: idle processes end now, those in use when they are given back."""
-        for worker in self.workers:
+        self.recycle()
+        self.models, self.announced, self.cli_version = [], [], None
+
+    def recycle(self, profile: str | None = None) -> int:
+        """Replace the processes of a profile, or all: idle ones now, others when they are given back; how many."""
+        workers = self.workers if profile is None else list(self.shelves[profile].workers)
+        for worker in workers:
             worker.stale = True
             if worker.state in STARTING or worker.state is State.READY:
                 worker.feed(Event.STOP)
-        self.models, self.announced, self.cli_version = [], [], None
+        return len(workers)
+
+    def adapt(self) -> None:
+        """The settings have changed: work out again what was worked out from them."""
+        for name, shelf in self.shelves.items():
+            shelf.spare_target = _spare_target(self._settings, name)
+            shelf.queue.max_per_tenant = self._settings.queue.max_waiting
+        self.leases.adapt()
+        self.spawner.refill()
 
     def degrade(self, mode: Mode, reason: str) -> None:
         """The backend refuses the mode in force: go on in a slower one, with new workers."""
@@ -288,5 +301,11 @@ class Pool:
 def _shelf(settings: Settings, name: str, random: Random) -> Shelf:
     profile, limits = settings.profiles[name], settings.breaker
     breaker = Breaker(limits.deaths, limits.window_s, limits.backoff_s, limits.max_backoff_s, random)
-    target = settings.pool.spares if profile.spares is None else profile.spares
-    return Shelf(name, target, breaker, FairQueue(settings.queue.max_waiting), profile.prefork)
+    return Shelf(
+        name, _spare_target(settings, name), breaker, FairQueue(settings.queue.max_waiting), profile.prefork
+    )
+
+
+def _spare_target(settings: Settings, name: str) -> int:
+    spares = settings.profiles[name].spares
+    return settings.pool.spares if spares is None else spares

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ccd_daemon.pool.policy import refused_retry_ms
 from ccd_protocol.errors import Code, RpcError
 
 
-def busy(why: str, *, waiting: int, workers: int, turn_s: float) -> RpcError:
-    """Every worker is in use."""
+class Processes(NamedTuple):
+    """What the CLI processes of all profiles are doing."""
+
+    most: int  # that there may be
+    alive: int
+    starting: int
+    idle: int
+
+
+def busy(why: str, processes: Processes, *, waiting: int, workers: int, turn_s: float) -> RpcError:
+    """There is no worker for a caller."""
     retry_ms = refused_retry_ms(waiting, workers, turn_s)
-    return RpcError(Code.BUSY, f"every CLI process is busy: {why}", {"retry_after_ms": retry_ms})
+    at_work = processes.alive - processes.starting - processes.idle
+    text = (
+        f"{why}; of at most {processes.most} CLI processes (pool.max_workers) {at_work} are at work, "
+        f"{processes.starting} start, {processes.idle} are idle"
+    )
+    return RpcError(Code.BUSY, text, {"retry_after_ms": retry_ms})
 
 
 def cannot_spawn(reason: str | None, last_words: str, wait_s: float) -> RpcError:

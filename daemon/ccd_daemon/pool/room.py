@@ -1,7 +1,8 @@
 """Makes room for another process, where there may be no more: who has to go.
 
-The one used longest ago goes first, and one at a time: what ends needs a moment to do so. A process that waits for a
-client's tool results goes last, when there is none that rests, and only for somebody who waits.
+The one used longest ago goes first; one at a time, as what ends needs a moment to do so, but for callers as many as are
+needed. A process that waits for a client's tool results goes last, when there is none that rests or ends, and only for
+somebody who waits.
 """
 
 from __future__ import annotations
@@ -21,13 +22,12 @@ class Room:
         self._shelves = shelves
         self._recognition = recognition
 
-    def for_waiter(self, shelf: Shelf) -> None:
-        """End an idle worker that nobody waits for, or a parked one."""
-        if self._ending():
-            return
-        shelves = [other for other in self._shelves if other is shelf or not len(other.queue)]
-        idle = [worker for other in shelves for worker in other.idle()]
-        self._end_one(idle or [worker for other in shelves for worker in other.parked()])
+    def for_caller(self) -> bool:
+        """End a worker for somebody who waits: an idle one, else a parked one; False when nothing more can be done."""
+        idle = [worker for shelf in self._shelves for worker in shelf.idle()]
+        if idle or self._ending():
+            return self._end_one(idle)
+        return self._end_one(worker for shelf in self._shelves for worker in shelf.parked())
 
     def for_spare(self) -> None:
         """End an idle worker that is bound to a conversation: without a spare each new one would wait for a start."""
@@ -42,10 +42,11 @@ class Room:
     def _ending(self) -> bool:
         return any(worker.state is State.DRAINING for shelf in self._shelves for worker in shelf.workers)
 
-    def _end_one(self, workers: Iterable[Worker]) -> None:
+    def _end_one(self, workers: Iterable[Worker]) -> bool:
         worker = min(workers, key=lambda worker: worker.last_used, default=None)
         if worker is None:
-            return
+            return False
         if worker.parking.place is not None:
             self._recognition.left(worker.parking.place, Miss.EVICTED)
         worker.feed(Event.STOP)
+        return True

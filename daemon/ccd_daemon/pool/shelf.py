@@ -9,6 +9,7 @@ system prompt, a spare that already has this prompt, a spare that has none. LIFO
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import RpcError
 
 K = TypeVar("K", bound=Hashable)
+log = logging.getLogger("ccd.pool")
+
 _MAX_SEEN = 256
 _FAVOURITES = 2
 _RECURS = 2  # a system prompt that came so often is worth a spare of its own
@@ -34,6 +37,7 @@ class LeaseWish:
     binding: str | None = None  # the system prompt it must have, or take on; None: any worker will do
     places: tuple[str, ...] = ()  # where one may stand that has heard the conversation, the latest first
     parked_place: str | None = None  # where one waits for just these tool results
+    surely_alive: bool = False  # another has just turned out to be dead
 
 
 @dataclass(eq=False)
@@ -42,6 +46,7 @@ class Waiter:
 
     wish: LeaseWish
     future: asyncio.Future[Worker]
+    came: float  # on the loop's clock
 
 
 @dataclass(eq=False)
@@ -65,6 +70,11 @@ class Shelf:
     def starting(self, binding: str | None = None) -> int:
         """Workers on their way to READY: all of them, or those that start with a system prompt."""
         return sum(_is_starting(worker) and binding in (None, worker.binding) for worker in self.workers)
+
+    def first_came(self) -> float | None:
+        """When the caller came whose turn it is; None when nobody waits."""
+        waiter = self.queue.peek()
+        return None if waiter is None else waiter.came
 
     def put(self, worker: Worker) -> None:
         """An idle worker comes back."""
@@ -130,6 +140,16 @@ class Shelf:
     def generic_spares(self) -> int:
         """Spares that could serve anybody."""
         return sum(worker.binding is None for worker in self.spares)
+
+    def died_unready(self, worker: Worker, now: float) -> None:
+        """A worker has ended before it was ready; who waits is refused when there is nothing to wait for."""
+        self.last_words = worker.stderr_tail[-300:]
+        reason = self.last_words or worker.death or "it ended at once"
+        self.breaker.died(now, reason)
+        log.warning("worker %s ended before it was ready: %s", worker.id, reason)
+        wait_s = self.breaker.wait_s(now)
+        if wait_s and not self.workers:
+            self.refuse_waiting(lambda: self.cannot_spawn(wait_s))
 
     def cannot_spawn(self, wait_s: float) -> RpcError:
         """Returns what callers are told while processes end before they are ready."""

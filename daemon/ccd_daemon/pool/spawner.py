@@ -58,16 +58,18 @@ class Spawner:
         if orders is None or self._stops:
             return
         slots = self._settings.spawn_concurrency - sum(shelf.starting() for shelf in self._shelves)
+        waiting = sorted(
+            (shelf for shelf in self._shelves if len(shelf.queue)),
+            key=lambda shelf: shelf.first_came() or 0.0,
+        )
+        for shelf in waiting:
+            slots -= self._start(shelf, min(self._wanted(shelf, 0), slots))
+        now = self._loop.time()
+        if any(len(shelf.queue) > shelf.starting() and not shelf.breaker.wait_s(now) for shelf in waiting):
+            return  # what becomes free is theirs
         for shelf in self._shelves:
-            wanted = spawns_wanted(
-                waiting=len(shelf.queue),
-                spares=shelf.generic_spares(),
-                spare_target=shelf.spare_target if shelf.in_use and orders.spares else 0,
-                starting=shelf.starting(),
-                alive=self._alive(),
-                max_workers=self._settings.max_workers,
-            )
-            slots -= self._start(shelf, min(wanted, slots))
+            target = shelf.spare_target if shelf.in_use and orders.spares else 0
+            slots -= self._start(shelf, min(self._wanted(shelf, target), slots))
             if slots > 0 and orders.favourites:
                 slots -= self._start_favourite(shelf)
             lacks_spare = (
@@ -75,6 +77,16 @@ class Spawner:
             )
             if orders.instead_of_bound and lacks_spare and self.full:
                 self._make_room()
+
+    def _wanted(self, shelf: Shelf, spare_target: int) -> int:
+        return spawns_wanted(
+            waiting=len(shelf.queue),
+            spares=shelf.generic_spares(),
+            spare_target=spare_target,
+            starting=shelf.starting(),
+            alive=self._alive(),
+            max_workers=self._settings.max_workers,
+        )
 
     @asynccontextmanager
     async def stopped(self) -> AsyncIterator[None]:

@@ -329,6 +329,17 @@ def has_marker(pid: int, marker: str) -> bool:
         return False
 
 
+def is_doomed(pid: int) -> bool:
+    """Whether a process has been killed already, though it may not have ended yet, or is gone."""
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:  # noqa: PTH123
+            fields = dict(line.split(b":", 1) for line in file.read(8192).splitlines() if b":" in line)
+    except OSError:
+        return True
+    pending = int(fields.get(b"SigPnd", b"0"), 16) | int(fields.get(b"ShdPnd", b"0"), 16)
+    return bool(pending & 1 << signal.SIGKILL - 1) or fields[b"State"].split()[0] in (b"Z", b"X")
+
+
 def marked(marker: str) -> list[int]:
     """Every process that was started with `marker` (`NAME=value`) in its environment; scans all processes."""
     found = []

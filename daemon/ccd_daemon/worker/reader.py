@@ -101,6 +101,8 @@ class StdoutReader:
             if turn.stage is _COMPLETE:
                 return
             self._first_output(turn)
+        if turn.inputs is not None:
+            turn.inputs.more(data)
         if turn.sink is not None:
             turn.sink(data)
 
@@ -169,11 +171,17 @@ class StdoutReader:
             self._listener.stop_message()
         elif kind.type == "conversation_reset":
             self._controller.reset_seen = True
-        elif kind.type == "system" and kind.subtype == "api_retry":
+        elif kind.type == "system":
+            self._on_system(kind, line, keep)
+
+    def _on_system(self, kind: control.Kind, line: bytes, keep: list[bytes]) -> None:
+        if kind.subtype == "api_retry":
             self._listener.on_retry(control.retry_line(line))
             if self.turn is not None and not self.turn.over:
                 keep.append(line)  # whoever waits may say so
-        elif kind.type == "system" and kind.subtype == "status" and self.turn is not None:
+        elif self.turn is not None and kind.subtype == "init":
+            self.turn.taken = True
+        elif self.turn is not None and kind.subtype == "status":
             self.turn.api_requests += kind.status == "requesting"
 
     def _on_token(self, line: bytes, keep: list[bytes]) -> None:
@@ -182,6 +190,8 @@ class StdoutReader:
             turn.last_output = self._time()
             if turn.stage is not _FLOWING:
                 self._first_output(turn)
+            if turn.inputs is not None:
+                turn.inputs.more(line)
             keep.append(line)
 
     def _on_stream_event(self, line: bytes, keep: list[bytes]) -> None:

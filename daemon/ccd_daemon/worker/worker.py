@@ -20,7 +20,7 @@ from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Settings
 from ccd_daemon.process import memory
 from ccd_daemon.process.cgroup import Group
-from ccd_daemon.process.process import exit_words
+from ccd_daemon.process.process import exit_words, is_doomed
 from ccd_daemon.process.tree import ProcessTree
 from ccd_daemon.worker.actions import DO
 from ccd_daemon.worker.clocks import StateClock
@@ -138,6 +138,16 @@ class Worker:
             self.feed(Event.SPAWN_FAILED)
         else:
             self.feed(Event.SPAWNED)
+
+    @property
+    def seems_alive(self) -> bool:
+        """Whether its process has memory: the kernel takes that away some time before it tells of the end."""
+        return self.pid is None or memory.rss_bytes(self.pid) > 0
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether nobody has killed it so far; takes ten times as long to find out."""
+        return self.pid is None or not (is_doomed(self.pid) or memory.rss_bytes(self.pid) == 0)
 
     @property
     def pid(self) -> int | None:

@@ -3,6 +3,9 @@
 Texts stay the JSON strings that the CLI wrote, quotes and escapes included, because every surface writes them
 as JSON strings again. Lines of other kinds, of sub-agents, and lines that cannot be read are no part of an
 answer.
+
+Not here: how a piece is written, and what the Messages API's own events are (`anthropic.events`), whose clients get
+them as they stand.
 """
 
 from __future__ import annotations
@@ -12,24 +15,28 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Raw, Struct
 
-Kind: TypeAlias = Literal["text", "thinking", "call", "arguments"]
+Kind: TypeAlias = Literal["text", "thinking", "call", "arguments", "end"]
 TEXT: Final = "text"
 THINKING: Final = "thinking"
 CALL: Final = "call"
 ARGUMENTS: Final = "arguments"
+END: Final = "end"
 
 REFUSED: Final = "The model refused to answer."
 _EMPTY = b'""'
 _NO_ARGUMENTS = b'"{}"'
+_EMPTY_INPUTS = (b"", b"{}", b"null")
+_encode = msgspec.json.encode
 
 
 class Delta(NamedTuple):
     """A piece of an answer.
 
     Attributes:
-        kind: `text`, `thinking`, `call` (a tool call begins) or `arguments` (more of its arguments).
+        kind: `text`, `thinking`, `call` (a tool call begins), `arguments` (more of its arguments), or `end` (a block
+            is complete).
         raw: a JSON string, quotes included: text, thinking, or a piece of the JSON text of arguments;
-            empty for `call`.
+            empty for `call` and `end`.
         block: which content block of the answer it belongs to.
         number: which tool call of the answer, from 0; -1 for text and thinking.
         id: the call's id, of a `call`.
@@ -50,7 +57,7 @@ class _Piece(Struct):
     partial_json: Raw = Raw()
 
 
-class _Block(Struct):
+class _AnswerBlock(Struct):
     type: str = ""
     id: str = ""
     name: str = ""
@@ -61,39 +68,42 @@ class _Block(Struct):
 
 class _Head(Struct):
     id: str = ""
+    model: str = ""
 
 
-class _Event(Struct):
+class _AnswerEvent(Struct):
     type: str = ""
     index: int = 0
     delta: _Piece | None = None
-    content_block: _Block | None = None
+    content_block: _AnswerBlock | None = None
     message: _Head | None = None
 
 
 class _Message(Struct):
     id: str = ""
-    content: list[_Block] = []
+    model: str = ""
+    content: list[_AnswerBlock] = []
 
 
-class _Line(Struct):
+class _AnswerLine(Struct):
     type: str = ""
-    event: _Event | None = None
+    event: _AnswerEvent | None = None
     message: _Message | None = None
     parent_tool_use_id: str | None = None
 
 
-class _Call:
+class _OpenCall:
     """A tool call that has begun."""
 
-    __slots__ = ("empty", "number")
+    __slots__ = ("empty", "given", "number")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, given: bytes) -> None:
         self.number = number
         self.empty = True  # no arguments yet
+        self.given = given  # the input that stood in its beginning, which counts if no other comes
 
 
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line = msgspec.json.Decoder(_AnswerLine).decode
 
 
 class LineReader:
@@ -104,14 +114,16 @@ class LineReader:
 
     Attributes:
         started: the model's answer has begun, so a failure from now on comes after output.
+        model: who answers, once that has begun.
     """
 
-    __slots__ = ("_blocks", "_calls", "_message_id", "_rest", "_streamed_id", "started")
+    __slots__ = ("_blocks", "_calls", "_message_id", "_rest", "_streamed_id", "model", "started")
 
     def __init__(self) -> None:
         self.started = False
+        self.model = ""
         self._rest: list[bytes] = []
-        self._calls: dict[int, _Call] = {}  # by block
+        self._calls: dict[int, _OpenCall] = {}  # by block
         self._blocks = 0
         self._message_id = ""
         self._streamed_id: str | None = None
@@ -155,7 +167,7 @@ class LineReader:
         elif decoded.type == "assistant" and decoded.message is not None:
             self._whole(decoded.message, deltas)
 
-    def _piece(self, event: _Event, deltas: list[Delta]) -> None:
+    def _piece(self, event: _AnswerEvent, deltas: list[Delta]) -> None:
         delta = event.delta
         if delta is None:
             return
@@ -170,20 +182,21 @@ class LineReader:
         elif raw := _string(delta.thinking):
             deltas.append(Delta(THINKING, raw, event.index))
 
-    def _event(self, event: _Event, deltas: list[Delta]) -> None:
+    def _event(self, event: _AnswerEvent, deltas: list[Delta]) -> None:
         if event.type == "message_start":
             self.started = True
-            self._message_id = event.message.id if event.message is not None else ""
+            head = event.message or _Head()
+            self._message_id, self.model = head.id, head.model
         elif event.type == "content_block_start" and event.content_block is not None:
             self._streamed_id = self._message_id
             self._begin(event.index, event.content_block, deltas)
         elif event.type == "content_block_stop":
             self._end(event.index, deltas)
 
-    def _begin(self, index: int, block: _Block, deltas: list[Delta]) -> None:
+    def _begin(self, index: int, block: _AnswerBlock, deltas: list[Delta]) -> None:
         self._blocks = max(self._blocks, index + 1)
         if block.type == "tool_use":
-            call = self._calls[index] = _Call(len(self._calls))
+            call = self._calls[index] = _OpenCall(len(self._calls), bytes(block.input))
             deltas.append(Delta(CALL, b"", index, call.number, block.id, block.name))
         elif raw := _string(block.text):
             deltas.append(Delta(TEXT, raw, index))
@@ -195,22 +208,19 @@ class LineReader:
         call = self._calls.get(index)
         if call is not None and call.empty:
             call.empty = False
-            deltas.append(Delta(ARGUMENTS, _NO_ARGUMENTS, index, call.number))
+            raw = _NO_ARGUMENTS if call.given in _EMPTY_INPUTS else _encode(call.given.decode())
+            deltas.append(Delta(ARGUMENTS, raw, index, call.number))
+        deltas.append(Delta(END, b"", index))
 
     def _whole(self, message: _Message, deltas: list[Delta]) -> None:
         if not message.content or message.id == self._streamed_id:
             return
         self.started = True
-        self._message_id = message.id
+        self._message_id, self.model = message.id, message.model
         for block in message.content:
             index = self._blocks
             self._begin(index, block, deltas)
             self._blocks = index + 1
-            if block.type == "tool_use" and bytes(block.input) not in (b"", b"{}"):
-                call = self._calls[index]
-                call.empty = False
-                raw = msgspec.json.encode(bytes(block.input).decode())
-                deltas.append(Delta(ARGUMENTS, raw, index, call.number))
             self._end(index, deltas)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import falcon
 import falcon.asgi
@@ -11,10 +11,10 @@ import falcon.asgi
 from ccd_gateway.access.caller import caller_of
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.answer.turn import ChatTurn
-from ccd_gateway.anthropic.events import Event, EventReader
+from ccd_gateway.anthropic.events import EventReader, MessageEvent
 from ccd_gateway.anthropic.message import Collector
 from ccd_gateway.anthropic.request import IGNORED_HEADERS, ignored_by_daemon, read_betas, to_params
-from ccd_gateway.anthropic.schema import MessagesRequest, decode
+from ccd_gateway.anthropic.schema import MessagesRequest, decode, decode_message
 from ccd_gateway.anthropic.sse import PING, EventWriter, framed
 from ccd_gateway.edge.absent import unknown_route
 from ccd_gateway.edge.body import read_body
@@ -38,7 +38,7 @@ from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.shapes import MESSAGES
 from ccd_gateway.surface.address import addressed
 from ccd_gateway.surface.driver import Surface, Whole, send
-from ccd_gateway.surface.ignored import ignored_comment
+from ccd_gateway.surface.ignored import in_last_event
 from ccd_gateway.surface.prompt import Prompt
 from ccd_gateway.surface.tokens import estimate
 from ccd_protocol.errors import RpcError
@@ -69,9 +69,11 @@ class Messages(Surface[MessageJob]):
 
     async def read(self, req: falcon.asgi.Request, body: bytes) -> MessageJob:
         """Read a request and the headers that belong to it."""
-        request = await apart(body, decode, body, MessagesRequest)
+        request, values = await apart(body, decode_message, body)
         betas = read_betas(req.get_header("anthropic-beta"))
-        ignored = betas.ignored + [name for name in IGNORED_HEADERS if req.get_header(name) is not None]
+        ignored = (
+            betas.ignored + [name for name in IGNORED_HEADERS if req.get_header(name) is not None] + values
+        )
         params = addressed(req, self.settings, to_params(request, betas), request.model, ignored)
         return MessageJob(request.model, bool(request.stream), params, ignored, caller_of(req).request_id)
 
@@ -107,14 +109,14 @@ class MessageWriter:
         """What the API has said so far; a ping if nothing."""
         return self._write(turns[0].taken()) or PING
 
-    def maker(self, number: int) -> Callable[[list[Event]], bytes]:
+    def maker(self, number: int) -> Callable[[list[MessageEvent]], bytes]:
         """The events."""
         return self._write
 
     async def end(self, turns: Sequence[ChatTurn]) -> bytes:
         """What was ignored, and what is still missing of the message."""
         [turn] = turns
-        return ignored_comment(ignored_by_daemon(turn.result["ignored"])) + self._write(_last(turn))
+        return self._write(_last(turn, in_last_event(ignored_by_daemon(turn.result["ignored"]))))
 
     def in_clients_words(self, error: RpcError) -> RpcError:
         """The daemon's are this API's."""
@@ -125,8 +127,8 @@ class MessageWriter:
         return framed("error", MESSAGES.render(error, self._request_id).body)
 
 
-def _last(turn: ChatTurn) -> list[Event]:
-    return cast(EventReader, turn.reader).finish(turn.result)
+def _last(turn: ChatTurn, further: Mapping[str, Any] | None = None) -> list[MessageEvent]:
+    return cast(EventReader, turn.reader).finish(turn.result, further)
 
 
 class CountTokens:

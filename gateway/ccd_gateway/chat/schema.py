@@ -11,12 +11,13 @@ from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta, Struct
 
-from ccd_gateway.surface.body import Effort, StreamOptions, decode_object, read_as
+from ccd_gateway.surface.body import Effort, StreamOptions, decode_object, read_as, unknown_names
+from ccd_gateway.surface.values import changed
 
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
-class ChatRequest(Struct, kw_only=True):
+class ChatBody(Struct, kw_only=True):
     """`POST /v1/chat/completions`. Null and absent mean the same."""
 
     model: Annotated[str, Meta(min_length=1, max_length=512)]
@@ -30,8 +31,8 @@ class ChatRequest(Struct, kw_only=True):
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=1)] | None = None
     stop: str | list[str] | None = None
-    user: Annotated[str, Meta(max_length=256)] | None = None
-    safety_identifier: Annotated[str, Meta(max_length=256)] | None = None
+    user: Annotated[str, Meta(max_length=4096)] | None = None
+    safety_identifier: Annotated[str, Meta(max_length=4096)] | None = None
     metadata: dict[str, str] | None = None
 
     n: Annotated[int, Meta(ge=1, le=8)] | None = None
@@ -65,23 +66,23 @@ class ChatRequest(Struct, kw_only=True):
         return bool(self.functions) and not self.tools
 
 
-FIELDS = frozenset(ChatRequest.__struct_fields__)
+FIELDS = frozenset(ChatBody.__struct_fields__)
 
 
-class Decoded(NamedTuple):
+class DecodedChat(NamedTuple):
     """A request, the names of the fields in it that the API does not have, and all fields as they came."""
 
-    request: ChatRequest
+    request: ChatBody
     unknown: list[str]
     fields: dict[str, Any]
 
 
-def decode_chat(body: bytes) -> Decoded:
+def decode_chat(body: bytes) -> DecodedChat:
     """The request in a body.
 
     Raises:
         ApiError: 400, naming the field where there is one.
     """
     fields = decode_object(body)
-    request = read_as(fields, ChatRequest)
-    return Decoded(request, [name for name in fields if name not in FIELDS], fields)
+    request = read_as(fields, ChatBody)
+    return DecodedChat(request, unknown_names(fields, ChatBody) + changed(body, fields), fields)

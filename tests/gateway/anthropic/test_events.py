@@ -4,10 +4,11 @@ import itertools
 import json
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccd_gateway.anthropic.events import Event, EventReader, block_events
+from ccd_gateway.anthropic.events import EventReader, MessageEvent, block_events
 from ccd_gateway.anthropic.message import Collector
 from fakes.gateway_daemon import line, start, text
 
@@ -30,7 +31,7 @@ def assistant(*blocks: dict[str, Any], **more: Any) -> bytes:
     )
 
 
-def types(events: list[Event]) -> list[str]:
+def types(events: list[MessageEvent]) -> list[str]:
     for event in events:
         assert json.loads(event.data)["type"] == event.type
     return [event.type for event in events]
@@ -51,7 +52,7 @@ def test_events_are_cut_out_as_they_stand() -> None:
 def test_payloads_may_be_cut_anywhere(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(LINES)]
     reader = EventReader()
-    found: list[Event] = []
+    found: list[MessageEvent] = []
     for begin, end in itertools.pairwise(edges):
         found += reader.feed(LINES[begin:end])
     assert found == EventReader().feed(LINES)
@@ -111,7 +112,7 @@ def test_an_answer_that_was_not_streamed_is_made_into_events() -> None:
     assert types(found)[-2:] == ["message_delta", "message_stop"]
     collector = Collector("m")
     collector.add(found)
-    message = collector.message()
+    message = msgspec.json.decode(msgspec.json.encode(collector.message()))
     assert message["id"] == "msg_w"
     assert message["stop_reason"] == "tool_use"
     assert message["usage"]["output_tokens"] == 4

@@ -13,7 +13,7 @@ from ccd_daemon.pool.pool import Pool
 from ccd_daemon.pool.shelf import LeaseWish
 from ccd_daemon.request import body, exact, replay, structured, wish
 from ccd_daemon.request.body import Script, Wish
-from ccd_daemon.request.replay import Standing, Talk
+from ccd_daemon.request.replay import ReplayTalk, Standing
 from ccd_daemon.request.thoughts import Recalled, Signer, Thoughts, thinks_in_its_past, without_thinking
 from ccd_daemon.rpc.call import Call
 from ccd_daemon.rpc.methods import remembered
@@ -33,6 +33,7 @@ from ccd_protocol.methods import ChatAnswer, ChatParams, ChatResult, Message
 
 Answering: TypeAlias = Callable[[Call, ChatParams], Awaitable[Answered]]
 
+_DIED = (Code.WORKER_CRASHED, Code.WORKER_OOM)
 _LEASE_TRIES = 3  # a worker may end between the lease and the write; nothing was sent then
 _MAX_LEARNED = 1000
 _KEPT = ("conversation_id", "cache")  # what has to do with earlier answers, or later ones
@@ -157,6 +158,8 @@ class ChatMethods:
         if why is not None:
             reason = f"the answer does not have the format asked for, nor has its correction: {why}"
             raise RpcError(Code.UPSTREAM_ERROR, reason, {"reason": "format", "output_started": True})
+        if turn.tool_inputs is not None:
+            result["tool_inputs"] = turn.tool_inputs
         return result, turn.content
 
     def _validated(self, call: Call) -> ChatParams:
@@ -204,7 +207,9 @@ class ChatMethods:
             dropped.update(asked.ignored)
             mode = self._pool.mode
             talk = self._checked(mode, asked, tenant, profile)
-            worker = await self._pool.leases.lease(profile, _lease_wish(tenant, mode, asked, talk))
+            worker = await self._pool.leases.lease(
+                profile, _lease_wish(tenant, mode, asked, talk, again=tries < _LEASE_TRIES)
+            )
             try:
                 script = _script(worker, asked, talk)
                 result, turn = await self._turn(call, worker, asked, script, streaming=streaming)
@@ -215,8 +220,8 @@ class ChatMethods:
                 self._thoughts.keep(tenant, Signer(model, result["model"]), turn.content)
                 return result, turn
             except _NeverSent as error:
-                tries -= 1
-                if not tries:
+                tries -= error.tries
+                if tries <= 0:
                     raise error.reason from None
             except RpcError as error:
                 if error.code is Code.UPSTREAM_AUTH:
@@ -273,7 +278,7 @@ class ChatMethods:
         )
 
     @staticmethod
-    def _checked(mode: Mode, asked: Wish, tenant: str, profile: str) -> Talk | None:
+    def _checked(mode: Mode, asked: Wish, tenant: str, profile: str) -> ReplayTalk | None:
         """Check that it can be sent, before it costs a lease; in mode `replay` what it is recognised by."""
         if mode == Mode.REPLAY:
             return replay.talk(asked, tenant, profile)
@@ -331,6 +336,10 @@ class ChatMethods:
         except asyncio.CancelledError:
             worker.turns.abandon(RpcError(Code.CANCELLED))
             raise
+        except RpcError as error:
+            if error.code in _DIED and not turn.taken:
+                raise _NeverTaken(error) from None
+            raise
         self._pool.leases.turn_took(result["duration_ms"] / 1000)
         return result, turn
 
@@ -349,18 +358,27 @@ class ChatMethods:
 class _NeverSent(Exception):
     """The leased worker had ended before anything was written to it."""
 
+    tries = 1  # of the `_LEASE_TRIES`
+
     def __init__(self, reason: RpcError) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-def _lease_wish(tenant: str, mode: Mode, asked: Wish, talk: Talk | None) -> LeaseWish:
+class _NeverTaken(_NeverSent):
+    """The worker ended before its CLI had begun: the model was not asked, and may be, once, by another worker."""
+
+    tries = 2
+
+
+def _lease_wish(tenant: str, mode: Mode, asked: Wish, talk: ReplayTalk | None, *, again: bool) -> LeaseWish:
     if talk is None:
-        return LeaseWish(tenant, body.binding_of(mode, asked.chat))
-    return LeaseWish(tenant, places=tuple(talk.places), parked_place=talk.parked_place)
+        return LeaseWish(tenant, body.binding_of(mode, asked.chat), surely_alive=again)
+    places = tuple(talk.places)
+    return LeaseWish(tenant, places=places, parked_place=talk.parked_place, surely_alive=again)
 
 
-def _script(worker: Worker, asked: Wish, talk: Talk | None) -> Script:
+def _script(worker: Worker, asked: Wish, talk: ReplayTalk | None) -> Script:
     if (talk is None) == (worker.mode == Mode.REPLAY):
         why = f"meanwhile the backend has refused the mode that this was made for; in force is {worker.mode}"
         raise _NeverSent(RpcError(Code.BUSY, why, {"retry_after_ms": 1000}))
