@@ -50,7 +50,7 @@ class Controller:
         return matches
 
     def rehearse(self) -> bytes:
-        """Returns a turn that the CLI itself refuses, before any request: a first turn takes twice as long as others."""
+        """Returns a turn that the CLI itself refuses, before any request: a first turn takes twice the time."""
         self._changed = {name: self.env.get(name, "") for name in _REHEARSAL}
         return control.flags(self.next_id(), env=_REHEARSAL) + control.user_line(".")
 
