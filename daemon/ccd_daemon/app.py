@@ -139,7 +139,7 @@ def raise_fd_limit() -> int:
 
 
 def file_room(settings: Settings, limit: int) -> int:
-    """How many of the open files are left for connections; says so when they are few."""
+    """Returns how many of the open files are left for connections; says so when they are few."""
     room = limit - _FDS_PER_WORKER * (settings.max_workers + settings.sessions.max_count) - _FDS_SPARE
     if room < 2 * settings.server.max_connections_per_uid:
         log.warning(

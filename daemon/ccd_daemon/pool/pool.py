@@ -104,7 +104,7 @@ class Pool:
         return sum(len(shelf.queue) for shelf in self.shelves.values())
 
     def broken(self) -> Shelf | None:
-        """A profile whose processes cannot be started."""
+        """Returns a profile whose processes cannot be started."""
         return next((shelf for shelf in self.shelves.values() if shelf.breaker.is_open), None)
 
     # --- what calls find ---
