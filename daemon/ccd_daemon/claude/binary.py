@@ -1,7 +1,7 @@
 """Finds the Claude Code CLI, asks for its version, and says whether ccd can use it.
 
 Order: the setting `cli.command` (which is never second-guessed), `claude` on PATH, ccd's own copies in
-`<data>/cli/<version>/claude` (`cli_install` puts them there), newest first.
+`<data>/cli/<version>/claude` (`install` puts them there): the one that was chosen, else the newest.
 """
 
 from __future__ import annotations
@@ -131,6 +131,20 @@ def installed(data_dir: Path) -> list[Path]:
     return [path for path in paths if _runnable(path)]
 
 
+def chosen_file(data_dir: Path) -> Path:
+    """Where `ccd cli use` notes which of ccd's own copies is to be used."""
+    return installed_dir(data_dir) / "chosen"
+
+
+def chosen(data_dir: Path) -> str | None:
+    """The version of the copy that was chosen; None is the newest."""
+    try:
+        with chosen_file(data_dir).open(encoding="ascii", errors="replace") as file:
+            return file.read(100).strip() or None
+    except OSError:
+        return None
+
+
 def sortable(version: str) -> tuple[int, ...]:
     """Returns a version as numbers that compare rightly; what follows the third number does not count."""
     match = _VERSION.match(version)
@@ -145,8 +159,10 @@ def _find(
     on_path = _on_path(NAME, path_env)
     if on_path:
         return on_path, "PATH"
-    own = installed(data_dir)
-    return (own[0], "installed") if own else None
+    own = {path.parent.name: path for path in installed(data_dir)}
+    wanted = chosen(data_dir)
+    found = own.get(wanted or "") or next(iter(own.values()), None)
+    return (found, "installed") if found else None
 
 
 def _named(command: str, path_env: str) -> Path:
