@@ -4,8 +4,8 @@ Texts stay the JSON strings that the CLI wrote, quotes and escapes included, bec
 as JSON strings again. Lines of other kinds, of sub-agents, and lines that cannot be read are no part of an
 answer.
 
-Not here: how a piece is written, and what the Messages API's own events are (`anthropic.events`), whose clients get them
-as they stand.
+Not here: how a piece is written, and what the Messages API's own events are (`anthropic.events`), whose clients get
+them as they stand.
 """
 
 from __future__ import annotations
