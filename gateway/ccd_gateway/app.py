@@ -11,7 +11,7 @@ import falcon
 import falcon.asgi
 from falcon.routing import CompiledRouter
 
-from ccd_gateway import boot_signals, health
+from ccd_gateway import boot_signals, health, welcome
 from ccd_gateway.access.auth import ADMIN, Door, KeyStore, is_local
 from ccd_gateway.access.caller import caller_of
 from ccd_gateway.access.metering import Books
@@ -21,7 +21,7 @@ from ccd_gateway.chat import routes as chat
 from ccd_gateway.compat import routes as compat
 from ccd_gateway.compat.rate import SharedLimit
 from ccd_gateway.conversations import routes as conversations
-from ccd_gateway.edge.absent import absent
+from ccd_gateway.edge.absent import absent, misplaced
 from ccd_gateway.edge.access_log import AccessLog, Observer, Observers
 from ccd_gateway.edge.browser import BrowserRules
 from ccd_gateway.edge.envelope import App as AsgiApp
@@ -72,7 +72,7 @@ def create_app(
     worker = TaskWorker(_worker_backend(settings, environ), backend)
     listed = all_routes(backend, worker, settings, store, answers)
     observers: list[Observer] = [log]
-    routes: Router = Routes(listed, absent(listed))
+    routes: Router = Routes(listed, absent(listed), misplaced(listed))
     if admin_address is not None:
         admin, meters = _admin(backend, admin_address)
         observers.append(meters)
@@ -116,6 +116,7 @@ def all_routes(
     limit = SharedLimit(settings.flask_requests_per_minute)  # of all processes that are forked after this
     listed = [
         *tasks.routes(worker, settings, limit, backend, answers),
+        *welcome.routes(backend),
         *health.routes(backend, settings),
         *models.routes(backend, settings),
         *chat.routes(backend, settings),
@@ -135,7 +136,7 @@ def _admin(backend: Backend, address: Address) -> tuple[Routes, Observer]:
 
     meters = Meters()
     listed = metrics.routes(backend, meters, scopes=None if is_local(address) else ADMIN)
-    return Routes(listed, absent(listed)), meters
+    return Routes(listed, absent(listed), misplaced(listed)), meters
 
 
 class _Lifespan:
