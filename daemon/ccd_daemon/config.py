@@ -194,6 +194,11 @@ class SessionSettings:
     setting_sources: list[Literal["user", "project", "local"]] = setting(
         [], "settings files that its CLI reads (user, project, local); project brings CLAUDE.md too"
     )
+    trust_projects: bool = setting(
+        False,
+        "allow project and local in sessions.setting_sources: what lies in a session's directory is then run as ccd's "
+        "user before anybody is asked (hooks, apiKeyHelper)",
+    )
     env: dict[str, str] = setting({}, "variables set for every session", secret=True)
     uids: list[int] = setting(
         [], "user ids that may open sessions, besides root, the daemon's user and server.tenant_uids"
@@ -300,7 +305,7 @@ def read(
     settings = Settings(
         **values,
         profiles=profiles,
-        socket=Path(str(flag)) if flag else socket_in_force(environ, source),
+        socket=Path(str(flag)) if flag else socket_in_force(environ, source, serving=True),
         data_dir=values["data"].dir or default_data_dir(environ),
         source=source,
         compat_notes=tuple(found.notes_for("daemon")),
@@ -313,6 +318,13 @@ def _check_together(settings: Settings) -> None:
     pool = settings.pool
     if pool.rss_hard_bytes <= pool.rss_soft_bytes:
         raise SettingsError("pool.rss_hard_bytes: must be larger than pool.rss_soft_bytes")
+    sessions = settings.sessions
+    if {"project", "local"} & set(sessions.setting_sources) and not sessions.trust_projects:
+        raise SettingsError(
+            "sessions.setting_sources: project and local have the CLI run what a session's directory says (hooks, "
+            "apiKeyHelper), as ccd's user and before any message; set sessions.trust_projects to true if you trust "
+            "every directory of sessions.roots, and whoever can write there"
+        )
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:

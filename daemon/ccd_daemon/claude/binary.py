@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ccd_settings.paths import is_file
+
 LOWEST_SUPPORTED = "2.1.197"
 NAME = "claude"
 _VERSION_TIMEOUT_S = 10.0
@@ -164,9 +166,9 @@ def _named(command: str, path_env: str) -> Path:
 
 
 def _why_not(path: Path) -> str:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - does not raise where a directory is closed
         return "that is a directory"
-    return "that file is not executable" if path.exists() else "there is no such file"
+    return "that file is not executable" if is_file(path) else "there is no such file that ccd may see"
 
 
 def _on_path(name: str, path_env: str) -> Path | None:
@@ -179,7 +181,7 @@ def _on_path(name: str, path_env: str) -> Path | None:
 
 
 def _runnable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+    return is_file(path) and os.access(path, os.X_OK)
 
 
 def _ask(path: Path, env: Mapping[str, str]) -> str:
