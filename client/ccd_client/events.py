@@ -95,8 +95,23 @@ class Answer:
     @property
     def tool_calls(self) -> list[ToolCall]:
         """The calls that the model makes, in its order."""
-        calls = (block for block in self.content if block.get("type") == "tool_use")
-        return [ToolCall(block["id"], block["name"], block.get("input") or {}) for block in calls]
+        calls = [block for block in self.content if block.get("type") == "tool_use"]
+        texts = self._inputs or [""] * len(calls)
+        return [
+            ToolCall(block["id"], block["name"], (json.loads(text) if text else block.get("input")) or {})
+            for block, text in zip(calls, texts, strict=True)
+        ]
+
+    @property
+    def _inputs(self) -> list[str] | None:
+        """The inputs of the calls as the model wrote them, where all of them are JSON."""
+        texts = self.result.get("tool_inputs")
+        calls = [block for block in self.content if block.get("type") == "tool_use"]
+        return (
+            texts
+            if isinstance(texts, list) and len(texts) == len(calls) and all(map(_is_json, texts))
+            else None
+        )
 
     @property
     def thinking(self) -> str:
@@ -112,11 +127,23 @@ class Answer:
     def message(self) -> dict[str, Any]:
         """The answer as an assistant message to continue the list with."""
         message: dict[str, Any] = {"role": "assistant", "content": self.text or None}
+        texts = self._inputs or [""] * len(self.tool_calls)
         calls = [
-            {"id": id_, "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
-            for id_, name, arguments in self.tool_calls
+            {
+                "id": id_,
+                "type": "function",
+                "function": {"name": name, "arguments": text or json.dumps(arguments)},
+            }
+            for (id_, name, arguments), text in zip(self.tool_calls, texts, strict=True)
         ]
         return {**message, "tool_calls": calls} if calls else message
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def whole_answer(result: Mapping[str, Any]) -> Answer:
@@ -149,6 +176,7 @@ class Decoder:
         self._blocks: dict[int, dict[str, Any]] = {}
         self._parts: dict[tuple[int, str], list[str]] = {}
         self._calls: dict[int, int] = {}  # index of a block: number of the call in it
+        self._given: dict[int, Any] = {}  # index of a block: the input that stood in its beginning
         self._message_id = ""
         self._streamed_id: str | None = None  # of the message whose blocks came as stream events
 
@@ -179,7 +207,8 @@ class Decoder:
         for (index, key), parts in self._parts.items():
             block = self._blocks[index]
             if key == "partial_json":
-                block["input"] = _arguments("".join(parts), result)
+                text = "".join(parts)
+                block["input"] = _arguments(text, result) if text else block.get("input") or {}
             else:
                 block[key] = block.get(key, "") + "".join(parts)
         self._parts.clear()
@@ -230,6 +259,7 @@ class Decoder:
         """A block begins, with or without content."""
         self._blocks[index] = dict(block)
         if block["type"] == "tool_use":
+            self._given[index] = block.get("input") or {}
             self._calls[index] = len(self._calls)
             events.append(ToolCallStarted(self._calls[index], block["id"], block["name"]))
         elif block.get("text"):
@@ -240,7 +270,7 @@ class Decoder:
     def _stop(self, index: int, events: list[Event]) -> None:
         """A call without arguments comes without any JSON, which would be no JSON to whoever joins the pieces."""
         if index in self._calls and not any(self._parts.get((index, "partial_json"), ())):
-            events.append(ToolCallDelta(self._calls[index], "{}"))
+            events.append(ToolCallDelta(self._calls[index], json.dumps(self._given.get(index) or {})))
 
     def _delta(self, index: int, delta: dict[str, Any], events: list[Event]) -> None:
         for key in ("text", "thinking", "signature", "partial_json"):

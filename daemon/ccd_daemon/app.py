@@ -29,6 +29,7 @@ from ccd_daemon.launcher import Launcher
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.process import cgroup, reaper
 from ccd_daemon.process.lineage import Origin
+from ccd_daemon.reload import Reloading
 from ccd_daemon.report import Report
 from ccd_daemon.rpc.call import handlers
 from ccd_daemon.rpc.connection import Connection
@@ -55,11 +56,12 @@ _FDS_PER_WORKER = 4  # three pipes and a pidfd
 _FDS_SPARE = 40
 
 
-def build(settings: Settings, environ: Mapping[str, str]) -> Daemon:
+def build(settings: Settings, environ: Mapping[str, str], reread: Callable[[], Settings]) -> Daemon:
     """Returns a daemon that is ready to run. To be called in its event loop.
 
     Args:
         settings: those in force.
+        reread: reads them once more, as they were read for this.
         environ: the daemon's environment, and what the service manager gave it.
 
     Raises:
@@ -88,6 +90,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Daemon:
     cache = AnswerCache(settings.cache)
     remembered = Remembered(cache, asyncio.get_running_loop().time, with_tools=settings.cache.tools)
 
+    reloading = Reloading(settings, reread, pool)
     rights = Rights(settings.server, settings.sessions.uids)
     connections: set[Connection] = set()
     report = Report(
@@ -103,7 +106,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Daemon:
             "cache": CacheMethods(remembered),
             "model": ModelMethods(pool, settings.profiles),
             "daemon": DaemonMethods(pool, version),
-            "admin": AdminMethods(report),
+            "admin": AdminMethods(report, reloading),
         }
     )
     origin = Origin(os.getpid(), group=groups.prefix, marker=f"{reaper.DAEMON_MARKER}={launcher.owner}")
@@ -121,6 +124,7 @@ def build(settings: Settings, environ: Mapping[str, str]) -> Daemon:
         checker,
         report,
         server,
+        reloading,
     )
 
 
@@ -142,8 +146,20 @@ def file_room(settings: Settings, limit: int) -> int:
     return room
 
 
-def serve(settings: Settings, environ: Mapping[str, str], *, ready: Callable[[], None]) -> None:
+def serve(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    ready: Callable[[], None],
+    reread: Callable[[], Settings],
+) -> None:
     """Run the daemon in this process until SIGTERM or SIGINT.
+
+    Args:
+        settings: those in force.
+        environ: the daemon's environment.
+        ready: called once when it serves.
+        reread: reads the settings once more; it raises SettingsError when they are wrong.
 
     Raises:
         SocketError: the socket cannot be had. CliError: there is no usable CLI.
@@ -157,7 +173,7 @@ def serve(settings: Settings, environ: Mapping[str, str], *, ready: Callable[[],
     given_by_manager = credentials(os.environ, argv.LOGIN_ENV)
 
     async def main() -> None:
-        await build(settings, {**given_by_manager, **environ}).run(ready, manager, given)
+        await build(settings, {**given_by_manager, **environ}, reread).run(ready, manager, given)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

@@ -269,6 +269,10 @@ class Settings:
     source: Path | None  # the file that was read
     compat_notes: tuple[compat.Note, ...] = ()  # what became of settings of the older projects
 
+    def exchange(self, section: str, table: Any) -> None:
+        """Put another table in the place of a section; only `reload` does so."""
+        object.__setattr__(self, section, table)
+
     @property
     def max_workers(self) -> int:
         """The limit on CLI processes, worked out."""

@@ -12,6 +12,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from ccd_daemon.housekeeping import Housekeeping
 from ccd_daemon.launcher import Launcher
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.process import memory, reaper
+from ccd_daemon.reload import Reloading
 from ccd_daemon.report import Report
 from ccd_daemon.rpc.server import Server, SocketLock, bind
 from ccd_daemon.schema.checker import Checker
@@ -28,6 +30,7 @@ from ccd_daemon.store.answer_cache import AnswerCache
 from ccd_daemon.store.conversations import ConversationStore
 from ccd_daemon.sweeper import Sweeper
 from ccd_daemon.watchdog import Watchdog
+from ccd_protocol.errors import RpcError
 from ccd_settings.service_manager import Notifier
 
 log = logging.getLogger("ccd")
@@ -51,6 +54,7 @@ class Daemon:
     checker: Checker
     report: Report
     server: Server
+    reloading: Reloading
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
@@ -134,7 +138,28 @@ class Daemon:
         self.sessions.hurry()
 
     def _on_signals(self, act: Callable[[], None]) -> None:
-        """SIGHUP, a terminal that is closed, ends it like the others, unless it was started with nohup."""
-        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
-                self._loop.add_signal_handler(signum, act)
+        """What a signal does: TERM and INT `act`; HUP reloads, unless a terminal is closed; USR2 tells how things are.
+
+        Whoever runs it by hand and closes the terminal wants it to end; under a service manager there is no terminal.
+        """
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(signum, act)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup is obeyed
+            self._loop.add_signal_handler(signal.SIGHUP, act if sys.stdin.isatty() else self._reload)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._tell)
+
+    def _reload(self) -> None:
+        with contextlib.suppress(RpcError):  # it is in the log, and nothing has changed
+            self.reloading.reload()
+
+    def _tell(self) -> None:
+        """Write to the log what each process does: for whoever cannot reach the socket any more."""
+        log.info("state: %s", self.report.line())
+        for worker in self.pool.workers:
+            log.info(
+                "worker %s: profile %s, %s, pid %s, %d turns, %.0f s old, %d MB",
+                *(worker.id, worker.profile, worker.state.value, worker.pid, worker.wear.turns, worker.age_s),
+                worker.rss_bytes >> 20,
+            )
+        for session in self.sessions.running:
+            log.info("session %s: %s, pid %s", session.id, session.process.state.value, session.process.pid)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ccd_protocol.errors import MEANINGS, Code, RpcError
 
@@ -44,8 +45,18 @@ _WORD_OF_CODE = {
     Code.LOST: "daemon_unavailable",
     Code.DRAINING: "daemon_unavailable",
 }
+#: What OpenAI's API would answer where the model API answers with this; other statuses mean the same in both.
+_STATUS_OF_UPSTREAM = {402: 429, 529: 503}
 _WORKER_CODES = frozenset({Code.WORKER_CRASHED, Code.WORKER_OOM, Code.WORKER_STUCK, Code.WORKER_SPAWN})
 _DEFAULT_RETRY_AFTER_MS = 1000
+
+
+class Upstream(NamedTuple):
+    """What the model API itself said of a failure: its status, its type of error, its words."""
+
+    status: int
+    type: str | None
+    message: str | None
 
 
 class ApiError(Exception):
@@ -55,6 +66,7 @@ class ApiError(Exception):
         status: the HTTP status.
         headers: to add to the answer, names in lower case.
         error: OpenAI's `error` object: `message`, `type`, `param`, `code`.
+        upstream: what the model API said, where the failure is its refusal.
     """
 
     def __init__(
@@ -66,8 +78,10 @@ class ApiError(Exception):
         code: str | None = None,
         type: str | None = None,
         headers: Headers = (),
+        upstream: Upstream | None = None,
     ) -> None:
         super().__init__(message)
+        self.upstream = upstream
         self.status = status
         self.headers = headers
         kind = type or _TYPE_OF_STATUS.get(status, "internal_error")
@@ -96,7 +110,10 @@ def fault() -> ApiError:
 
 def from_rpc(error: RpcError) -> ApiError:
     """The HTTP answer for a failed call."""
+    upstream = _upstream(error)
     status = MEANINGS[error.code].http_status
+    if upstream is not None:
+        status = _STATUS_OF_UPSTREAM.get(upstream.status, upstream.status)
     param = error.data.get("param")
     return ApiError(
         status,
@@ -105,7 +122,15 @@ def from_rpc(error: RpcError) -> ApiError:
         code=_WORD_OF_CODE.get(error.code, error.code.name.lower()),
         type=_type_of(error.code, status),
         headers=_retry_headers(error, status),
+        upstream=upstream,
     )
+
+
+def _upstream(error: RpcError) -> Upstream | None:
+    status, kind, text = (error.data.get(f"upstream_{name}") for name in ("status", "type", "message"))
+    if not isinstance(status, int) or not 400 <= status < 600:
+        return None
+    return Upstream(status, kind if isinstance(kind, str) else None, text if isinstance(text, str) else None)
 
 
 def _type_of(code: Code, status: int) -> str:

@@ -68,11 +68,13 @@ _TYPES = {
 
 def _messages(failure: ApiError, request_id: str) -> Rendered:
     """`{"type": "error", "error": {"type", "message"}, "request_id"}`."""
-    error = failure.error
+    error, upstream = failure.error, failure.upstream
     status = _OVERLOADED if error["code"] == "upstream_overloaded" else failure.status
+    status = upstream.status if upstream else status
     kind = _TYPES.get(status) or ("api_error" if status >= 500 else "invalid_request_error")
-    text, param = error["message"] or kind, error["param"]
-    if param and param not in text:
+    kind = (upstream and upstream.type) or kind
+    text, param = (upstream and upstream.message) or error["message"] or kind, error["param"]
+    if param and param not in text and upstream is None:
         text = f"{param}: {text}"  # this shape has no place of its own for it
     body = {"type": "error", "error": {"type": kind, "message": text}, "request_id": request_id}
     return Rendered(status, _encode(body))

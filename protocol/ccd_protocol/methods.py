@@ -42,6 +42,9 @@ class ChatResult(TypedDict):
     mode: str  # full, keep_system or replay: how the request reached the CLI
     ignored: list[str]  # parameters that this mode cannot honour
     fallback: NotRequired[bool]  # True when the fallback model answered
+    # Of `chat.complete`: the input of each tool call of the content as JSON text, digit for digit as the model wrote
+    # it, with integers of any size, which `content` can only come near to.
+    tool_inputs: NotRequired[list[str]]
     # where there is a cache and the call has `cache`: hit, miss, or bypass (not looked at)
     cache: NotRequired[str]
 
@@ -324,6 +327,31 @@ class NoteParams(TypedDict):
     text: str  # one line, at most 200 characters
 
 
+class ReloadResult(TypedDict):
+    """What `admin.reload` did with the settings that differ from those in force, as `section.key`."""
+
+    changed: list[str]
+    pending: list[str]  # wait for a restart
+
+
+class RecycleParams(TypedDict, total=False):
+    """Parameters of `admin.recycle`."""
+
+    profile: str  # of this profile only
+
+
+class RecycleResult(TypedDict):
+    """What `admin.recycle` began."""
+
+    workers: int  # processes that end now, or when their turn does
+
+
+class KillParams(TypedDict):
+    """Parameters of `admin.kill`."""
+
+    id: str  # of a worker, as `admin.workers` names it
+
+
 class NoResult(TypedDict):
     """Nothing but that it was done."""
 
@@ -360,5 +388,12 @@ METHODS: Mapping[str, Method] = {
         NoParams, StatusResult, "The daemon's state, counters and settings in force.", admin=True
     ),
     "admin.workers": Method(NoParams, WorkersResult, "The CLI processes, one row each.", admin=True),
+    "admin.reload": Method(
+        NoParams, ReloadResult, "Read the settings again, all of them or none.", admin=True
+    ),
+    "admin.recycle": Method(
+        RecycleParams, RecycleResult, "Replace the CLI processes, each when it is free.", admin=True
+    ),
+    "admin.kill": Method(KillParams, NoResult, "End one CLI process at once, with its turn.", admin=True),
     "admin.note": Method(NoteParams, NoResult, "Leave a line in the daemon's log.", admin=True),
 }

@@ -995,6 +995,9 @@ TYPED: dict[str, tuple[Callable[[Any], Any], dict[str, Any]]] = {
     "admin.status": (lambda client: client.status(), {}),
     "admin.workers": (lambda client: client.workers(), {}),
     "admin.note": (lambda client: client.note("a line"), {"text": "a line"}),
+    "admin.reload": (lambda client: client.reload(), {}),
+    "admin.recycle": (lambda client: client.recycle("chat"), {"profile": "chat"}),
+    "admin.kill": (lambda client: client.kill("w1"), {"id": "w1"}),
     "conversation.list": (lambda client: client.conversations(), {}),
     "conversation.create": (
         lambda client: client.conversation("n").create({"a": 1}),
@@ -1042,7 +1045,7 @@ def test_a_typed_call_sends_what_it_should(driver: Any, server: PeerServer, meth
             assert result.id == "s1" and "'s1'" in repr(result)
         case "interrupt":
             assert result is True
-        case "delete" | "note" | "send" | "answer" | "close":
+        case "delete" | "note" | "kill" | "send" | "answer" | "close":
             assert result is None
         case _:
             assert result["asked"] == method

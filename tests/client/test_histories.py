@@ -91,7 +91,7 @@ def test_trimmed_windows() -> None:
         user("hi"),
     ]
     trimmed = conversation([{"role": "system", "content": "s"}, assistant(None, call("x")), result("x")])
-    assert trimmed == (
+    assert trimmed[:3] == (
         "s",
         [user(OPENING), assistant([used("x")]), user([answered("x")])],
         [],

@@ -235,7 +235,7 @@ class Probe:
         named = [word for word in (found["x-ccd-ignored"] or "").split(", ") if word]
         answer = {"stream": True}
         if found.get_content_type() == "text/event-stream":
-            named += [word for line in _comments(raw) for word in line.split(", ")]
+            named += [word for words in _ignored_in(raw) for word in words]
         else:
             answer = json.loads(raw.replace(mark, "<mark>"))
         return Seen(status, named, self._received(mark), answer)
@@ -262,10 +262,11 @@ def _post(url: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int,
             return error.code, error.headers, error.read().decode()
 
 
-def _comments(raw: str) -> Iterator[str]:
+def _ignored_in(raw: str) -> Iterator[list[str]]:
     for line in raw.splitlines():
-        if line.startswith(": x-ccd-ignored: "):
-            yield line.removeprefix(": x-ccd-ignored: ")
+        if line.startswith("data: {"):
+            event = json.loads(line.removeprefix("data: "))
+            yield event.get("ccd_ignored") or event.get("response", {}).get("ccd_ignored") or []
 
 
 def _judged(sample: Sample, before: Seen, after: Seen) -> str:

@@ -105,7 +105,7 @@ def test_what_only_the_daemon_knows_is_named_too(stack: Stack, http: openai.Open
         model="sonnet", temperature=0.5, messages=[message], stream=True
     )
     with raw as response:
-        assert ": x-ccd-ignored: temperature\n" in response.read().decode()
+        assert '"ccd_ignored":["temperature"]' in response.read().decode()
     before = len(stack.api.bodies())
     with pytest.raises(openai.BadRequestError) as caught:
         ask(http, model="sonnet", temperature=0.5, strict=True)

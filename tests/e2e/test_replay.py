@@ -20,6 +20,7 @@ from fakes.stack import Api, Stack, alive, running_stack, wait_until
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+CLOSED = {**SCHEMA, "additionalProperties": False}
 TOOLS = [
     {"name": "get_weather", "description": "Weather", "input_schema": SCHEMA},
     {"name": "Bash", "description": "not the CLI's", "input_schema": {"type": "object"}},
@@ -265,6 +266,29 @@ def test_a_call_of_a_tool_that_is_not_there_costs_no_second_call(stack: Stack, c
     stack.settle()
     ask(client, [*messages, said(first), user([result("toolu_x", "r")])], tools=TOOLS)
     assert results_in(stack.api.bodies()[-1])[0]["content"] == "r"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_with_a_schema_comes_by_the_clis_own_tool(stack: Stack, streamed: bool) -> None:
+    """To the client it is a text, whose deltas come as they are made."""
+    stack.settle()
+    form: Any = {"type": "json_schema", "json_schema": {"name": "city", "schema": CLOSED, "strict": True}}
+    question: Any = [{"role": "user", "content": off(text='{"city": "Z\u00fcrich"}', deltas=3)}]
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="x", max_retries=0) as client:
+        if streamed:
+            chunks = list(
+                client.chat.completions.create(
+                    model="sonnet", messages=question, response_format=form, stream=True
+                )
+            )
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+            finish = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1]
+        else:
+            done = client.chat.completions.create(model="sonnet", messages=question, response_format=form)
+            text, finish = done.choices[0].message.content or "", done.choices[0].finish_reason
+    assert (json.loads(text), finish) == ({"city": "Zürich"}, "stop")
+    (body,) = stack.api.bodies()
+    assert [(tool["name"], tool["input_schema"]) for tool in body["tools"]] == [("StructuredOutput", CLOSED)]
 
 
 BAD: dict[str, Messages] = {

@@ -178,11 +178,11 @@ def test_missing_and_unknown_results_cost_no_call(stack: Stack, client: Client) 
     call = {"id": "a", "type": "function", "function": {"name": "ping", "arguments": ""}}
     asked = [said("x"), {"role": "assistant", "tool_calls": [call]}]
     for history, param in (
-        ([*asked, said("y")], "messages[1].tool_calls[0]"),
+        ([*asked, said("y")], "messages[1].tool_calls[0]"),  # not strict it would get a placeholder
         ([*asked, {"role": "tool", "tool_call_id": "b", "content": "z"}], "messages[2].tool_call_id"),
     ):
         with pytest.raises(RpcError) as caught:
-            client.chat(history, tools=[PING])
+            client.chat(history, tools=[PING], strict=True)
         assert (caught.value.code, caught.value.data["param"]) == (Code.BAD_PARAMS, param)
     assert stack.api.bodies() == []
 

@@ -15,6 +15,8 @@ from ccd_protocol.methods import (
     Message,
     ModelsResult,
     PingResult,
+    RecycleResult,
+    ReloadResult,
     SessionInfo,
     StatusResult,
     WorkersResult,
@@ -64,6 +66,21 @@ class DaemonCalls:
     def workers(self) -> Sending[WorkersResult]:
         """List the CLI processes; for the daemon's owner and administrators."""
         return Sending("admin.workers")
+
+    @sends
+    def reload(self) -> Sending[ReloadResult]:
+        """Have the daemon read its settings again; BAD_PARAMS with `data["problems"]` when they are wrong."""
+        return Sending("admin.reload", once=True)
+
+    @sends
+    def recycle(self, profile: str | None = None) -> Sending[RecycleResult]:
+        """Replace the CLI processes, of one profile or all, each when it is free."""
+        return Sending("admin.recycle", {} if profile is None else {"profile": profile}, once=True)
+
+    @sends
+    def kill(self, worker_id: str) -> Sending[None]:
+        """End one CLI process at once, with its turn; NOT_FOUND when there is none of that id."""
+        return Sending("admin.kill", {"id": worker_id}, _nothing, once=True)
 
     @sends
     def note(self, text: str) -> Sending[None]:

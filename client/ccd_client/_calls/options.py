@@ -93,7 +93,7 @@ def request_of(messages: Messages, options: ChatOptions) -> ChatRequest:
     if "reasoning_effort" in given:
         given.setdefault("effort", given.pop("reasoning_effort"))
         given.pop("reasoning_effort", None)
-    params, ignored = chat_request(messages, **given)
+    params, ignored, _ = chat_request(messages, **given)
     return ChatRequest({**params, **extra}, timeout_s, ignored)
 
 

@@ -16,7 +16,7 @@ from ccd_client.content import check_text, refuse
 from ccd_client.messages.picture import check_number
 from ccd_client.messages.reader import Reader
 from ccd_client.tools import tool_use, wire_format
-from ccd_protocol.chat.history import mended
+from ccd_protocol.chat.history import Turn, mended, place
 from ccd_protocol.methods import ChatParams, Message
 
 SystemPrompt = str | list[dict[str, Any]]
@@ -29,6 +29,7 @@ class Conversation(NamedTuple):
     system: SystemPrompt | None
     messages: list[Message]
     ignored: list[str]  # paths of what the wire has no place for, and of what was mended
+    turns: Sequence[Turn] = ()  # the messages with the paths of the list that they come from
 
 
 def conversation(messages: str | Sequence[Mapping[str, Any]], *, continued: bool = False) -> Conversation:
@@ -56,7 +57,7 @@ def conversation(messages: str | Sequence[Mapping[str, Any]], *, continued: bool
         turns, system = [reader.system_as_question()], []
     check_number(turns)
     said = mended(turns, continued=continued)
-    return Conversation(_joined(system), said.messages, reader.ignored + said.named)
+    return Conversation(_joined(system), said.messages, reader.ignored + said.named, said.turns)
 
 
 def _joined(*prompts: SystemPrompt | None) -> SystemPrompt | None:
@@ -84,6 +85,11 @@ class ChatRequest(NamedTuple):
 
     params: ChatParams
     ignored: list[str]
+    turns: Sequence[Turn] = ()
+
+    def place(self, param: str) -> str:
+        """Returns where the caller finds what the wire calls `messages[1].content[0]`; other names stay."""
+        return place(self.turns, param)
 
 
 def chat_request(
@@ -131,7 +137,7 @@ def chat_request(
         **settings,
     }
     wire = {name: value for name, value in params.items() if value is not None}
-    return ChatRequest(wire, said.ignored)  # type: ignore[arg-type]  # a TypedDict built by key; the daemon checks it
+    return ChatRequest(wire, said.ignored, said.turns)  # type: ignore[arg-type]  # a TypedDict built by key; the daemon checks it
 
 
 def chat_params(messages: str | Sequence[Mapping[str, Any]], **options: Any) -> ChatParams:

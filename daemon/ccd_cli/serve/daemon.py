@@ -31,7 +31,11 @@ def daemon(socket: Path | None, config: Path | None, with_parent: bool) -> None:
 
     environ = chosen(config)
     overrides = {"server.socket": str(socket) if socket else None}
-    settings = checked(lambda: settings_module.read(environ, overrides=overrides))
+
+    def read() -> settings_module.Settings:
+        return settings_module.read(environ, overrides=overrides)
+
+    settings = checked(read)
 
     if settings.cli.auto_install:
         from ccd_cli.cli.ensure import ensure_cli  # noqa: PLC0415
@@ -43,7 +47,7 @@ def daemon(socket: Path | None, config: Path | None, with_parent: bool) -> None:
         sys.stdout.flush()
 
     try:
-        app.serve(settings, environ, ready=ready)
+        app.serve(settings, environ, ready=ready, reread=read)
     except BadSocketPath as error:
         stop(str(error), EXIT_USAGE)
     except (CliError, SocketError) as error:

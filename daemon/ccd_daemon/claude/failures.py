@@ -58,7 +58,11 @@ def from_retry(retry: RetryLine, *, model: str) -> RpcError:
     names = {401: "says no", 403: "says no", 429: "limits the rate", 529: "is overloaded"}
     words = names.get(status or 0, "fails" if status else "cannot be reached")
     text = f"The model API {words}" + (f" (HTTP {status})." if status else ".")
-    return from_status(status, text, model=model, retry_after_ms=max(1000, int(retry.retry_delay_ms)))
+    error = from_status(status, text, model=model, retry_after_ms=max(1000, int(retry.retry_delay_ms)))
+    told = {
+        key: value for key, value in error.data.items() if key != "upstream_message"
+    }  # the API's are not known
+    return RpcError(error.code, error.message, told)
 
 
 def hopeless(retry: RetryLine, *, patience_ms: int) -> bool:

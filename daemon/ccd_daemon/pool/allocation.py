@@ -46,7 +46,7 @@ class Allocation:
         reset: Callable[[Worker], None],
     ) -> None:
         self._shelves = shelves
-        self._max_workers = max_workers
+        self.max_workers = max_workers
         self._room = room
         self._refill = refill
         self._lease = lease
@@ -143,7 +143,7 @@ class Allocation:
         """Processes that may be started now, or as soon as those that end have ended."""
         self._note_passing()
         workers = [worker for shelf in self._shelves for worker in shelf.workers]
-        return max(0, self._max_workers - len(workers)) + len(self._promptly(workers, *_ENDING))
+        return max(0, self.max_workers - len(workers)) + len(self._promptly(workers, *_ENDING))
 
     def _starves(self, shelf: Shelf, shelves: list[Shelf]) -> bool:
         """Whether others, who came later, would take every worker that becomes idle from a caller without any."""

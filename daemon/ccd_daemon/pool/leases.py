@@ -68,6 +68,10 @@ class Leases:
             shelves.values(), settings.max_workers, room, self._refill, self._hand_over, self._reset
         )
 
+    def adapt(self) -> None:
+        """The settings have changed."""
+        self._allocation.max_workers = self._settings.max_workers
+
     def holds(self, worker: Worker) -> bool:
         """Whether a call has this worker."""
         return worker in self._leased
@@ -86,17 +90,20 @@ class Leases:
         shelf = self._shelves[profile]
         if self._pool.draining:
             raise refusal.shutting_down()
-        # With one process per request, a refused login must not cost a process each time.
-        if self._pool.mode == Mode.REPLAY and not self._pool.login.may_try(self._loop.time()):
-            raise RpcError(Code.UPSTREAM_AUTH, self._pool.login.refusal or "")
         self._pool.counters["leases"] += 1
         shelf.in_use = True
         shelf.saw(wish.binding)
         worker = self._allocation.take(shelf, wish) if not len(shelf.queue) else None
         if worker is None:
+            self._refuse_login()
             return await self._wait(shelf, wish)
         self._spawner.refill_in(_UNHURRIED_DELAY_S if self._may_rest(shelf) else _REFILL_DELAY_S)
         return worker
+
+    def _refuse_login(self) -> None:
+        """Where a refused request costs its process, a login that is refused must not have one started each time."""
+        if self._pool.mode == Mode.REPLAY and not self._pool.login.may_try(self._loop.time()):
+            raise RpcError(Code.UPSTREAM_AUTH, self._pool.login.refusal or "")
 
     def _hand_over(self, shelf: Shelf, worker: Worker, wish: LeaseWish) -> None:
         self._recognition.came(wish.places, worker.parking.place)

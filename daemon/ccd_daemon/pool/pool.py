@@ -227,11 +227,25 @@ class Pool:
 
     def roll(self) -> None:
         """The CLI was replaced: idle processes end now, those in use when they are given back."""
-        for worker in self.workers:
+        self.recycle()
+        self.models, self.announced, self.cli_version = [], [], None
+
+    def recycle(self, profile: str | None = None) -> int:
+        """Replace the processes of a profile, or all: idle ones now, others when they are given back; how many."""
+        workers = self.workers if profile is None else list(self.shelves[profile].workers)
+        for worker in workers:
             worker.stale = True
             if worker.state in STARTING or worker.state is State.READY:
                 worker.feed(Event.STOP)
-        self.models, self.announced, self.cli_version = [], [], None
+        return len(workers)
+
+    def adapt(self) -> None:
+        """The settings have changed: work out again what was worked out from them."""
+        for name, shelf in self.shelves.items():
+            shelf.spare_target = _spare_target(self._settings, name)
+            shelf.queue.max_per_tenant = self._settings.queue.max_waiting
+        self.leases.adapt()
+        self.spawner.refill()
 
     def degrade(self, mode: Mode, reason: str) -> None:
         """The backend refuses the mode in force: go on in a slower one, with new workers."""
@@ -270,5 +284,11 @@ class Pool:
 def _shelf(settings: Settings, name: str, random: Random) -> Shelf:
     profile, limits = settings.profiles[name], settings.breaker
     breaker = Breaker(limits.deaths, limits.window_s, limits.backoff_s, limits.max_backoff_s, random)
-    target = settings.pool.spares if profile.spares is None else profile.spares
-    return Shelf(name, target, breaker, FairQueue(settings.queue.max_waiting), profile.prefork)
+    return Shelf(
+        name, _spare_target(settings, name), breaker, FairQueue(settings.queue.max_waiting), profile.prefork
+    )
+
+
+def _spare_target(settings: Settings, name: str) -> int:
+    spares = settings.profiles[name].spares
+    return settings.pool.spares if spares is None else spares

@@ -29,7 +29,7 @@ ADVICE: Mapping[Miss, str] = {
     Miss.EVICTED: "its process was ended to make room for others; pool.max_workers may be raised",
     Miss.IDLE: "its process was unused for too long; pool.max_idle_s may be raised",
     Miss.DEADLINE: "the results of its tools came too late; deadlines.parked_tool_s may be raised",
-    Miss.SPOILT: "its last answer was cut short, refused, cancelled or failed, so that process was not kept",
+    Miss.SPOILT: "its last answer had a schema, was cut short, refused, cancelled or failed: that process was not kept",
     Miss.ENDED: "its process has ended: worn out, too large, or crashed; the daemon's log says which",
     Miss.RESULTS: "its tool results came with other words, or in a form that the CLI changes, so they were typed in",
     Miss.BRANCHED: "the client edited, regenerated or repeated a turn, or asked twice at a time",

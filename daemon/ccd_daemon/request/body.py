@@ -249,7 +249,9 @@ class Script:
     )
     results: tuple[dict[str, Any], ...] | None = None  # for the calls that wait for them, in the calls' order
     knobs: tuple[Any, ...] | None = None  # those that are in force after it
+    structured: bool = False  # the answer comes by the CLI's own tool for answers with a schema
     parks: bool = False  # the answer may call client tools, and the process then waits for their results
+    calls: bool = False  # the answer may call client tools, whose inputs the daemon is asked for
 
 
 def binding_of(mode: Mode, chat: ChatParams) -> str | None:
@@ -294,7 +296,7 @@ def engine_script(wish: Wish, request_id: str, bound: str | None) -> Script:
     """Binding and the user line of an engine turn, in one write. The user line's own text is never sent on."""
     env = _engine_env(wish, engine_body(wish.chat, wish.extra))
     first = control.flags(request_id, env=env, model=wish.model) + control.user_line(".")
-    return Script(first, wish.ignored, request_ids=frozenset((request_id,)))
+    return Script(first, wish.ignored, request_ids=frozenset((request_id,)), calls=_may_call(wish))
 
 
 def keep_system_script(wish: Wish, request_id: str, bound: str | None) -> Script:
@@ -306,7 +308,19 @@ def keep_system_script(wish: Wish, request_id: str, bound: str | None) -> Script
     head = b"" if bound == binding else initialize(ids[1], binding)
     first = head + control.flags(ids[0], env=env, model=wish.model) + control.user_line(".")
     opened_by = None if bound == binding else ids[1]
-    return Script(first, wish.ignored, request_ids=frozenset(ids), opened_by=opened_by, binding=binding)
+    return Script(
+        first,
+        wish.ignored,
+        request_ids=frozenset(ids),
+        opened_by=opened_by,
+        binding=binding,
+        calls=_may_call(wish),
+    )
+
+
+def _may_call(wish: Wish) -> bool:
+    """Whether the answer may call client tools; exact ones are read where they arrive."""
+    return bool(wish.chat.get("tools")) and not wish.chat.get("exact")
 
 
 def system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from ccd_daemon.claude.login import Mode
-from ccd_daemon.request import replay
+from ccd_daemon.request import replay, structured
 from ccd_daemon.request.body import Wish, bad
 from ccd_protocol.chat.parameters import PARAMETERS
 from ccd_protocol.methods import ChatParams
@@ -102,19 +102,16 @@ def _top_p_alone(chat: ChatParams) -> bool:
 
 def _replayable(chat: ChatParams, extra: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """What of the further keys has a documented knob, which is the effort alone; and the names of the others."""
-    for index, message in enumerate(chat["messages"]):
-        if message["role"] == "system":
-            raise bad(
-                f"messages[{index}].role", "with this login (mode replay) there can be no system messages"
-            )
     for key in _REPLAY_REFUSES:
         if extra.get(key):
             raise bad(key, f"{key} cannot be honoured with this login (mode replay)")
     config = extra.get("output_config") or {}
-    if config.get("format"):
-        raise bad(
-            "output_config.format", "output_config.format cannot be honoured with this login (mode replay)"
-        )
-    dropped = [key for key in extra if key != "output_config"]
+    schema = structured.by_the_cli(config.get("format") or {}, chat)
+    if config.get("format") and schema is None:
+        text = "this output_config.format cannot be honoured with this login (mode replay)"
+        raise bad("output_config.format", text)
+    notes = [f"messages[{at}].role" for at, said in enumerate(chat["messages"]) if said["role"] == "system"]
+    dropped = notes + [key for key in extra if key != "output_config"]
     dropped += [f"output_config.{key}" for key in config if key not in ("effort", "format")]
-    return ({"output_config": {"effort": config["effort"]}} if "effort" in config else {}), dropped
+    kept = {"output_config": {"effort": config["effort"]}} if "effort" in config else {}
+    return (kept if schema is None else {**kept, structured.ANSWER_SCHEMA: schema}), dropped

@@ -51,19 +51,29 @@ def turns(messages: Sequence[Message]) -> list[Turn]:
     found: list[Turn] = []
     for index, message in enumerate(messages):
         _check_kinds(index, message)
-        blocks = blocks_of(message["content"])
-        if found and found[-1].role == message["role"]:
-            found[-1] = Turn(message["role"], [*found[-1].blocks, *blocks])
-        else:
-            found.append(Turn(message["role"], list(blocks)))
-        _check_results(index, found)
+        role, blocks = _as_said(message)
+        if found and found[-1].role == role:
+            found[-1] = Turn(role, [*found[-1].blocks, *blocks])
+        elif blocks:
+            found.append(Turn(role, list(blocks)))
+        if found:
+            _check_results(index, found)
     return [_completed(found, at) for at in range(len(found))]
+
+
+def _as_said(message: Message) -> tuple[str, list[Block]]:
+    """A system note among the messages as the CLI itself tells it to older models: by the user, and marked."""
+    blocks = blocks_of(message["content"])
+    if message["role"] != "system":
+        return message["role"], blocks
+    texts = [str(block.get("text", "")) for block in blocks if block["type"] == "text"]
+    return "user", [
+        {"type": "text", "text": f"<system-reminder>\n{text}\n</system-reminder>"} for text in texts if text
+    ]
 
 
 def _check_kinds(index: int, message: Message) -> None:
     where = f"messages[{index}]"
-    if message["role"] not in ("user", "assistant"):
-        raise bad(f"{where}.role", "with this login (mode replay) there can be no system messages")
     kinds = {block["type"] for block in blocks_of(message["content"])}
     if message["role"] == "user" and "tool_use" in kinds:
         raise bad(f"{where}.content", "a user message cannot call tools")

@@ -19,6 +19,7 @@ from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import chain, client_tools
 from ccd_daemon.request.body import Script, Wish, bad, initialize, system_texts
 from ccd_daemon.request.history import Turn, turns
+from ccd_daemon.request.structured import ANSWER_SCHEMA
 from ccd_protocol.chat.parameters import Fate, with_fate
 from ccd_protocol.methods import ChatParams
 
@@ -106,6 +107,8 @@ def talk(wish: Wish, *scope: str) -> Talk:
         "systemPrompt": system_texts(wish.chat.get("system")),
         **client_tools.published(wish.chat.get("tools") or ()),
     }
+    if ANSWER_SCHEMA in wish.extra:
+        fields["jsonSchema"] = wish.extra[ANSWER_SCHEMA]
     try:
         binding = json.dumps(fields, allow_nan=False, ensure_ascii=False)
         root = f"{chain.digest(scope)}:{chain.digest(wish.model, binding)}:"
@@ -143,7 +146,9 @@ def script(wish: Wish, conversation: Talk, request_id: str, standing: Standing) 
         place=(conversation.root, conversation.links[-1]),
         results=conversation.results if standing.parked else None,
         parks=bool(wish.chat.get("tools")),
+        calls=bool(wish.chat.get("tools")),
         knobs=knobs,
+        structured=ANSWER_SCHEMA in wish.extra,
     )
 
 

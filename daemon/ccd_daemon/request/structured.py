@@ -1,13 +1,67 @@
-"""Checks an answer against the format that was asked for, and words the one request to repair it."""
+"""Checks an answer against the format that was asked for, and words the one request to repair it.
+
+In mode `replay` the CLI has a mechanism of its own: it gives the model a tool that takes the answer. What the model
+puts into it is passed on as the text that it stands for.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
+from ccd_daemon.request.answer_schema import reduced
 from ccd_protocol.methods import ChatParams, Message
 
 _MAX_REASON_CHARS = 500
+ANSWER_SCHEMA = "answer_schema"  # among what follows from a wish: what `initialize` calls jsonSchema
+_TOOL = "StructuredOutput"
+_BEGUN = re.compile(
+    rb'"content_block":\{"type":"tool_use","id":"[^"]*","name":"StructuredOutput","input":\{\}[^}]*\}'
+)
+_TEXT = b'"content_block":{"type":"text","text":""}'
+_PIECE, _TEXT_PIECE = b'"type":"input_json_delta","partial_json":', b'"type":"text_delta","text":'
+_STOP, _TEXT_STOP = b'"stop_reason":"tool_use"', b'"stop_reason":"end_turn"'
+_WHOLE = b'{"type":"assistant"'
+
+
+def by_the_cli(wanted: Mapping[str, Any], chat: ChatParams) -> dict[str, Any] | None:
+    """The schema for the CLI's own mechanism; None where words are surer: beside tools, and for what is no object."""
+    if chat.get("tools") or wanted.get("type") not in ("json_schema", "json_object"):
+        return None
+    if wanted["type"] == "json_object":
+        return {"type": "object"}
+    schema = wanted.get("schema")
+    found = reduced(schema) if isinstance(schema, dict) else None
+    return found if found is not None and found.get("type") == "object" else None
+
+
+def told(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An answer's blocks with what the tool took as a text; what was said beside it is left out."""
+    taken = [block.get("input") for block in blocks if block.get("name") == _TOOL]
+    if not taken:
+        return blocks
+    text = json.dumps(taken[-1], ensure_ascii=False)
+    return [*(b for b in blocks if b.get("type") not in ("text", "tool_use")), {"type": "text", "text": text}]
+
+
+def told_lines(lines: bytes) -> bytes:
+    """The CLI's lines of such an answer as if the model had said it. Quotes within texts are escaped in them."""
+    lines = _BEGUN.sub(_TEXT, lines).replace(_PIECE, _TEXT_PIECE).replace(_STOP, _TEXT_STOP)
+    if _WHOLE not in lines:
+        return lines
+    return b"".join(_told_line(line) for line in lines.splitlines(keepends=True))
+
+
+def _told_line(line: bytes) -> bytes:
+    if not line.startswith(_WHOLE):
+        return line
+    decoded = json.loads(line)
+    decoded["message"]["content"] = told(decoded["message"]["content"])
+    return json.dumps(decoded, separators=(",", ":")).encode() + b"\n"
+
+
 _MAX_VALUES = 10_000
 _MAX_DEPTH = 128  # of JSON; 64 levels of objects with properties
 _MAX_CHARS = 1 << 20

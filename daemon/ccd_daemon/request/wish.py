@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Any
 
 from ccd_daemon.claude.login import Mode
-from ccd_daemon.request import exact, replay, tool_schema
+from ccd_daemon.request import exact, replay, structured, tool_schema
 from ccd_daemon.request.answer_schema import expressible, reduced
 from ccd_daemon.request.body import EFFORTS, Wish, bad
 from ccd_protocol.chat.history import mended, turns_of
@@ -79,7 +79,7 @@ def understood(chat: ChatParams, tenant: str) -> tuple[ChatParams, list[str]]:
     """
     if chat.get("exact"):
         return chat, []
-    messages, named = mended(turns_of(chat["messages"]))
+    messages, named, _ = mended(turns_of(chat["messages"]))
     found: ChatParams = {**chat, "messages": messages}
     who = chat.get("metadata", {}).get("user_id")
     if isinstance(who, str) and (opaque := opaque_id(who, tenant)) != who:
@@ -181,7 +181,11 @@ def make(
         replay.choose_tools(fitted, ignored)
     else:
         _loosen_tools(fitted, ignored, loose=loose)
-    _add_format(fitted, extra, native=mode != Mode.REPLAY and not loose)
+    schema = structured.by_the_cli(fitted.get("format") or {}, fitted) if mode == Mode.REPLAY else None
+    if schema is not None:
+        extra[structured.ANSWER_SCHEMA] = schema
+    else:
+        _add_format(fitted, extra, native=mode != Mode.REPLAY and not loose)
     prefill = mode != Mode.REPLAY and not able.adaptive and PREFILL not in refused
     _end_with_a_question(fitted, extra, ignored, prefill=prefill)
     if ignored and chat.get("strict"):

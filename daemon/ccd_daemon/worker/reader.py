@@ -101,6 +101,8 @@ class StdoutReader:
             if turn.stage is _COMPLETE:
                 return
             self._first_output(turn)
+        if turn.inputs is not None:
+            turn.inputs.more(data)
         if turn.sink is not None:
             turn.sink(data)
 
@@ -188,6 +190,8 @@ class StdoutReader:
             turn.last_output = self._time()
             if turn.stage is not _FLOWING:
                 self._first_output(turn)
+            if turn.inputs is not None:
+                turn.inputs.more(line)
             keep.append(line)
 
     def _on_stream_event(self, line: bytes, keep: list[bytes]) -> None:

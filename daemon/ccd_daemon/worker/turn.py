@@ -9,7 +9,9 @@ from typing import Any
 
 from ccd_daemon import errors
 from ccd_daemon.claude import control
+from ccd_daemon.claude.inputs import ToolInputs, value_of
 from ccd_daemon.claude.login import Mode
+from ccd_daemon.request import structured
 from ccd_daemon.request.body import Script
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatResult, Usage
@@ -19,6 +21,11 @@ Sink = Callable[[bytes], None]
 _USAGE_KEYS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 #: Ends of a message after which the CLI would make another call by itself, unless it is interrupted.
 _CONTINUED_BY_CLI = frozenset({"max_tokens", "refusal", "model_context_window_exceeded"})
+
+
+def _telling(sink: Sink) -> Sink:
+    """The same sink for an answer that the model gives to the CLI's own tool."""
+    return lambda lines: sink(structured.told_lines(lines))
 
 
 class Stage(IntEnum):
@@ -38,6 +45,8 @@ class Turn:
 
     Attributes:
         stage: how far the answer has come; it only grows.
+        inputs: of the message's tool calls, where it may have some.
+        tool_inputs: these as JSON texts, after `take_inputs`; None where they did not come as events.
         given_up: its caller has left, and whoever gave the worker back did so before the CLI had stopped.
     """
 
@@ -48,6 +57,7 @@ class Turn:
         "content",
         "future",
         "given_up",
+        "inputs",
         "last_output",
         "message_id",
         "model",
@@ -59,13 +69,14 @@ class Turn:
         "stop_reason",
         "stop_sequence",
         "taken",
+        "tool_inputs",
         "usage",
     )
 
     def __init__(self, script: Script, model: str, sink: Sink | None, now: float) -> None:
         self.script = script
         self.pending = list(script.rest)
-        self.sink = sink
+        self.sink = _telling(sink) if script.structured and sink is not None else sink
         self._streams = sink is not None
         self.stage = Stage.ASKED
         self.model = model
@@ -81,6 +92,8 @@ class Turn:
         self.message_id: str | None = None  # of the message that is passed on
         self.content: list[dict[str, Any]] = []
         self._content_of: str | None = None
+        self.inputs: ToolInputs | None = None
+        self.tool_inputs: list[str] | None = None
 
     @property
     def over(self) -> bool:
@@ -120,6 +133,8 @@ class Turn:
             if event.delta is not None and event.delta.stop_reason:
                 self.stage = Stage.COMPLETE
                 self.stop_reason = event.delta.stop_reason
+                if self.script.structured and self.stop_reason == "tool_use":
+                    self.stop_reason = "end_turn"
                 self.stop_sequence = event.delta.stop_sequence
                 return self.stop_reason in _CONTINUED_BY_CLI
         return False
@@ -131,6 +146,18 @@ class Turn:
         self.message_id = message.get("id")
         self.model = message.get("model") or self.model
         self.usage.update(message.get("usage") or {})
+        self.inputs = ToolInputs(self.message_id) if self.script.calls else None
+
+    def take_inputs(self) -> None:
+        """Put the inputs of the calls into the content as the model wrote them, where they came as events."""
+        calls = [block for block in self.content if block.get("type") == "tool_use"]
+        if self.inputs is None or self.inputs.message_id != self._content_of:
+            return
+        texts = self.inputs.texts()
+        if len(texts) == len(calls):
+            self.tool_inputs = texts
+            for block, text in zip(calls, texts, strict=True):
+                block["input"] = value_of(text)
 
     def add_content(self, message_id: str | None, blocks: list[dict[str, Any]]) -> None:
         """A finished content block; only those of the last message count.
@@ -145,6 +172,8 @@ class Turn:
             self.content.clear()
             self._content_of = message_id
         self.content.extend(blocks)
+        if self.script.structured:
+            self.content = structured.told(self.content)
 
     @property
     def text(self) -> str:

@@ -124,6 +124,7 @@ class Turns:
         if turn is None:
             return
         if turn.complete:
+            turn.take_inputs()
             turn.resolve(self._result(turn, control.ResultLine(), cost_usd=0.0))
         else:
             turn.reject(turn.failed_by(error))
@@ -228,6 +229,7 @@ class Turns:
         total_cost_usd = worker.parking.total_cost_usd(turn.tool_call_ids)
         if total_cost_usd is None:
             return
+        turn.take_inputs()
         result = self._result(turn, control.ResultLine(), cost_usd=worker.wear.cost_usd(total_cost_usd))
         worker.wear.turn_ended(result, clean=True)
         worker.parking.park(turn.script, turn.content, turn.tool_call_ids)
@@ -238,10 +240,14 @@ class Turns:
     def _finish(self, turn: Turn, line: control.ResultLine) -> None:
         """The turn is over: hand out its result or its failure."""
         worker = self._worker
+        turn.take_inputs()
         result = self._result(turn, line, cost_usd=worker.wear.cost_usd(line.total_cost_usd))
         answered = turn.complete or not (line.is_error or turn.output_started)
         worker.wear.turn_ended(result, clean=answered and not line.is_error)
-        worker.parking.ended(turn.script, turn.content, clean=not worker.wear.tainted)
+        clean = not (
+            worker.wear.tainted or turn.script.structured
+        )  # it has heard a tool's result that nobody gave
+        worker.parking.ended(turn.script, turn.content, clean=clean)
         self._over(Event.RESULT)
         if answered:
             turn.resolve(result)

@@ -12,24 +12,28 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Raw, Struct
 
-Kind: TypeAlias = Literal["text", "thinking", "call", "arguments"]
+Kind: TypeAlias = Literal["text", "thinking", "call", "arguments", "end"]
 TEXT: Final = "text"
 THINKING: Final = "thinking"
 CALL: Final = "call"
 ARGUMENTS: Final = "arguments"
+END: Final = "end"
 
 REFUSED: Final = "The model refused to answer."
 _EMPTY = b'""'
 _NO_ARGUMENTS = b'"{}"'
+_EMPTY_INPUTS = (b"", b"{}", b"null")
+_encode = msgspec.json.encode
 
 
 class Delta(NamedTuple):
     """A piece of an answer.
 
     Attributes:
-        kind: `text`, `thinking`, `call` (a tool call begins) or `arguments` (more of its arguments).
+        kind: `text`, `thinking`, `call` (a tool call begins), `arguments` (more of its arguments), or `end` (a block
+            is complete).
         raw: a JSON string, quotes included: text, thinking, or a piece of the JSON text of arguments;
-            empty for `call`.
+            empty for `call` and `end`.
         block: which content block of the answer it belongs to.
         number: which tool call of the answer, from 0; -1 for text and thinking.
         id: the call's id, of a `call`.
@@ -61,6 +65,7 @@ class _Block(Struct):
 
 class _Head(Struct):
     id: str = ""
+    model: str = ""
 
 
 class _Event(Struct):
@@ -73,6 +78,7 @@ class _Event(Struct):
 
 class _Message(Struct):
     id: str = ""
+    model: str = ""
     content: list[_Block] = []
 
 
@@ -86,11 +92,12 @@ class _Line(Struct):
 class _Call:
     """A tool call that has begun."""
 
-    __slots__ = ("empty", "number")
+    __slots__ = ("empty", "given", "number")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, given: bytes) -> None:
         self.number = number
         self.empty = True  # no arguments yet
+        self.given = given  # the input that stood in its beginning, which counts if no other comes
 
 
 _decode_line = msgspec.json.Decoder(_Line).decode
@@ -104,12 +111,14 @@ class LineReader:
 
     Attributes:
         started: the model's answer has begun, so a failure from now on comes after output.
+        model: who answers, once that has begun.
     """
 
-    __slots__ = ("_blocks", "_calls", "_message_id", "_rest", "_streamed_id", "started")
+    __slots__ = ("_blocks", "_calls", "_message_id", "_rest", "_streamed_id", "model", "started")
 
     def __init__(self) -> None:
         self.started = False
+        self.model = ""
         self._rest: list[bytes] = []
         self._calls: dict[int, _Call] = {}  # by block
         self._blocks = 0
@@ -173,7 +182,8 @@ class LineReader:
     def _event(self, event: _Event, deltas: list[Delta]) -> None:
         if event.type == "message_start":
             self.started = True
-            self._message_id = event.message.id if event.message is not None else ""
+            head = event.message or _Head()
+            self._message_id, self.model = head.id, head.model
         elif event.type == "content_block_start" and event.content_block is not None:
             self._streamed_id = self._message_id
             self._begin(event.index, event.content_block, deltas)
@@ -183,7 +193,7 @@ class LineReader:
     def _begin(self, index: int, block: _Block, deltas: list[Delta]) -> None:
         self._blocks = max(self._blocks, index + 1)
         if block.type == "tool_use":
-            call = self._calls[index] = _Call(len(self._calls))
+            call = self._calls[index] = _Call(len(self._calls), bytes(block.input))
             deltas.append(Delta(CALL, b"", index, call.number, block.id, block.name))
         elif raw := _string(block.text):
             deltas.append(Delta(TEXT, raw, index))
@@ -195,22 +205,19 @@ class LineReader:
         call = self._calls.get(index)
         if call is not None and call.empty:
             call.empty = False
-            deltas.append(Delta(ARGUMENTS, _NO_ARGUMENTS, index, call.number))
+            raw = _NO_ARGUMENTS if call.given in _EMPTY_INPUTS else _encode(call.given.decode())
+            deltas.append(Delta(ARGUMENTS, raw, index, call.number))
+        deltas.append(Delta(END, b"", index))
 
     def _whole(self, message: _Message, deltas: list[Delta]) -> None:
         if not message.content or message.id == self._streamed_id:
             return
         self.started = True
-        self._message_id = message.id
+        self._message_id, self.model = message.id, message.model
         for block in message.content:
             index = self._blocks
             self._begin(index, block, deltas)
             self._blocks = index + 1
-            if block.type == "tool_use" and bytes(block.input) not in (b"", b"{}"):
-                call = self._calls[index]
-                call.empty = False
-                raw = msgspec.json.encode(bytes(block.input).decode())
-                deltas.append(Delta(ARGUMENTS, raw, index, call.number))
             self._end(index, deltas)
 
 

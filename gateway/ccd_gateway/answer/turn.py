@@ -32,6 +32,10 @@ class PieceReader(Protocol):
     def started(self) -> bool:
         """The model's answer has begun, so a failure from now on comes after output."""
 
+    @property
+    def model(self) -> str:
+        """Who answers, by the full name; empty while that is not known."""
+
     def feed(self, payload: bytes) -> list[Any]:
         """What is in a payload, in order; a line that is not complete waits for the next one."""
 

@@ -25,6 +25,10 @@ class Event(NamedTuple):
     data: bytes
 
 
+class _Named(Struct):
+    model: str = ""
+
+
 class _Line(Struct):
     type: str = ""
     event: Raw = Raw()
@@ -34,9 +38,11 @@ class _Line(Struct):
 
 class _Typed(Struct):
     type: str = ""
+    message: _Named | None = None
 
 
 class _Message(Struct):
+    model: str = ""
     content: list[dict[str, Any]] = []
     id: str | None = None
     usage: dict[str, Any] | None = None
@@ -59,12 +65,14 @@ class EventReader:
 
     Attributes:
         started: the model's answer has begun.
+        model: who answers, once that has begun.
     """
 
-    __slots__ = ("_blocks", "_ended", "_rest", "_stop_details", "_streamed", "started")
+    __slots__ = ("_blocks", "_ended", "_rest", "_stop_details", "_streamed", "model", "started")
 
     def __init__(self) -> None:
         self.started = False
+        self.model = ""
         self._rest: list[bytes] = []
         self._streamed = False  # blocks came as events, so `assistant` lines only repeat them
         self._blocks = 0  # blocks made of `assistant` lines
@@ -85,8 +93,13 @@ class EventReader:
                 self._read(line, found)
         return found
 
-    def finish(self, result: Mapping[str, Any]) -> list[Event]:
-        """What is still missing of the message once its call has ended with this result."""
+    def finish(self, result: Mapping[str, Any], further: Mapping[str, Any] | None = None) -> list[Event]:
+        """What is still missing of the message once its call has ended with this result.
+
+        Args:
+            result: the call's.
+            further: keys of the last event.
+        """
         found: list[Event] = []
         if not self.started:
             self._start(_Message(usage=result.get("usage")), found)
@@ -94,7 +107,7 @@ class EventReader:
             delta = {name: result.get(name) for name in ("stop_reason", "stop_sequence")}
             delta["stop_details"] = self._stop_details
             found.append(event("message_delta", delta=delta, usage=dict(result.get("usage") or {})))
-        found.append(event("message_stop"))
+        found.append(event("message_stop", **(further or {})))
         return found
 
     def _read(self, line: bytes, found: list[Event]) -> None:
@@ -113,16 +126,19 @@ class EventReader:
         if data.startswith(_DELTA):
             found.append(Event("content_block_delta", data))
             return
-        kind = _decode_typed(data).type
+        typed = _decode_typed(data)
+        kind = typed.type
         if kind == "content_block_delta":
             found.append(Event(kind, data))
         elif kind in _KNOWN and not (kind == "message_start" and self.started):  # a second one is a retry's
             self.started = True
+            self.model = typed.message.model if typed.message is not None else self.model
             self._streamed = self._streamed or kind == "content_block_start"
             self._ended = self._ended or kind == "message_delta"
             found.append(Event(kind, data))
 
     def _take_whole(self, message: _Message, found: list[Event]) -> None:
+        self.model = message.model or self.model
         if not self.started:
             self._start(message, found)
         self._stop_details = message.stop_details or self._stop_details

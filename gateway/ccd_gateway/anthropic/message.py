@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from ccd_gateway.anthropic.events import Event
 
@@ -62,6 +64,11 @@ def whole_block(block: Mapping[str, Any]) -> dict[str, Any]:
     return dict(block)
 
 
+def _told(block: dict[str, Any]) -> dict[str, Any]:
+    """A finished block: clients take a list of citations or none, but not null, in a whole message."""
+    return {**block, "citations": block.get("citations") or []} if block.get("type") == "text" else block
+
+
 class Collector:
     """Puts a message together from its events."""
 
@@ -86,7 +93,7 @@ class Collector:
             self._blocks[index][key] = self._blocks[index].get(key, "") + "".join(pieces)
         for index, pieces in self._inputs.items():
             self._blocks[index]["input"] = _input("".join(pieces))
-        content = [self._blocks[index] for index in sorted(self._blocks)]
+        content = [_told(self._blocks[index]) for index in sorted(self._blocks)]
         return {**self._message, "content": content, "usage": whole_usage(self._usage)}
 
     def _start(self, event: dict[str, Any]) -> None:
@@ -128,8 +135,19 @@ _TAKE = {
 
 
 def _input(text: str) -> Any:
-    """The arguments of a tool call; those of a call that was cut short cannot be read, and are left out."""
-    try:
-        return _decode(text) if text else {}
-    except msgspec.DecodeError:
+    """The arguments of a tool call, digit for digit; those of one that was cut short are no JSON, and left out."""
+    if not text:
         return {}
+    return Raw(text.encode()) if _is_json(text) else {}
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text is JSON, with numbers of any size."""
+    try:
+        _decode(text)
+    except msgspec.DecodeError:
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+    return True

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import falcon
 import falcon.asgi
@@ -38,7 +38,7 @@ from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.shapes import MESSAGES
 from ccd_gateway.surface.address import addressed
 from ccd_gateway.surface.driver import Surface, Whole, send
-from ccd_gateway.surface.ignored import ignored_comment
+from ccd_gateway.surface.ignored import in_last_event
 from ccd_gateway.surface.prompt import Prompt
 from ccd_gateway.surface.tokens import estimate
 from ccd_protocol.errors import RpcError
@@ -114,7 +114,7 @@ class MessageWriter:
     async def end(self, turns: Sequence[ChatTurn]) -> bytes:
         """What was ignored, and what is still missing of the message."""
         [turn] = turns
-        return ignored_comment(ignored_by_daemon(turn.result["ignored"])) + self._write(_last(turn))
+        return self._write(_last(turn, in_last_event(ignored_by_daemon(turn.result["ignored"]))))
 
     def in_clients_words(self, error: RpcError) -> RpcError:
         """The daemon's are this API's."""
@@ -125,8 +125,8 @@ class MessageWriter:
         return framed("error", MESSAGES.render(error, self._request_id).body)
 
 
-def _last(turn: ChatTurn) -> list[Event]:
-    return cast(EventReader, turn.reader).finish(turn.result)
+def _last(turn: ChatTurn, further: Mapping[str, Any] | None = None) -> list[Event]:
+    return cast(EventReader, turn.reader).finish(turn.result, further)
 
 
 class CountTokens:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ccd_gateway.errors import ApiError, bad_request
-from ccd_gateway.surface.body import WrongField, decode_object, violation
+from ccd_gateway.surface.body import WrongField, decode_object, violation, whole_numbers
 from ccd_gateway.surface.prompt import Blocks, Object, Prompt
 
 
@@ -58,7 +58,7 @@ def decode(body: bytes, kind: type[_Request]) -> _Request:
         if name not in kind.__struct_fields__:
             raise bad_request(f"{name[:80]}: Extra inputs are not permitted")
     try:
-        request = msgspec.convert(fields, kind)
+        request = msgspec.convert(whole_numbers(fields), kind)
     except msgspec.ValidationError as error:
         raise _refusal(violation(error)) from error
     for index, message in enumerate(request.messages):

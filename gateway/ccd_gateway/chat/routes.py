@@ -49,7 +49,7 @@ from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.surface.address import addressed
 from ccd_gateway.surface.driver import KEEPALIVE, Surface, Whole
-from ccd_gateway.surface.ignored import ignored_comment
+from ccd_gateway.surface.ignored import in_last_event
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 
@@ -63,6 +63,7 @@ class ChatJob:
     request: ChatRequest
     params: ChatParams
     ignored: list[str]
+    place: Callable[[str], str]  # where the client finds what the daemon calls `messages[1]`
 
     @property
     def conversation_id(self) -> str | None:
@@ -123,7 +124,7 @@ class ChatCompletions(Surface[ChatJob]):
 
     def in_clients_words(self, job: ChatJob, error: RpcError) -> RpcError:
         """Under OpenAI's names."""
-        return in_clients_words(error, functions_form=job.request.functions_form)
+        return in_clients_words(error, functions_form=job.request.functions_form, place=job.place)
 
 
 def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettings) -> ChatJob:
@@ -139,7 +140,9 @@ def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettin
     ignored = ignored_names(request, unknown) + call.ignored
     params = {**call.params, **conversation_params(req, request.conversation_id, request.n or 1, settings)}
     cached = None if request.stream else fields
-    return ChatJob(request, addressed(req, settings, params, request.model, ignored, cached), ignored)
+    stored = "conversation_id" in params  # and stands before what the client has sent
+    asked = addressed(req, settings, params, request.model, ignored, cached)
+    return ChatJob(request, asked, ignored, str if stored else call.place)
 
 
 class ChatWriter:
@@ -177,9 +180,15 @@ class ChatWriter:
     async def end(self, turns: Sequence[ChatTurn]) -> bytes:
         """Why each choice ended, what was ignored, the usage if it was asked for, and `[DONE]`."""
         results = [turn.result for turn in turns]
-        ends = [_end(choice, result) for choice, result in zip(self._choices, results, strict=True)]
-        tail = self._choices[0].usage(usage(summed(results))) if self._include_usage else b""
-        return b"".join((*ends, ignored_comment(ignored_by_daemon(results)), tail, DONE))
+        ignored = in_last_event(ignored_by_daemon(results))
+        last = None if self._include_usage else self._choices[-1]
+        ends = [
+            _end(choice, result, ignored if choice is last else {})
+            for choice, result in zip(self._choices, results, strict=True)
+        ]
+        if self._include_usage:
+            ends.append(self._choices[0].usage(usage(summed(results)), ignored))
+        return b"".join((*ends, DONE))
 
     def in_clients_words(self, error: RpcError) -> RpcError:
         """Under OpenAI's names."""
@@ -190,9 +199,9 @@ class ChatWriter:
         return error_event(error.error)
 
 
-def _end(writer: ChunkWriter, result: Mapping[str, Any]) -> bytes:
+def _end(writer: ChunkWriter, result: Mapping[str, Any], further: Mapping[str, Any]) -> bytes:
     refusal = writer.refusal(REFUSED) if result.get("stop_reason") == "refusal" else b""
-    return refusal + writer.finish(finish_reason(result, functions_form=writer.functions_form))
+    return refusal + writer.finish(finish_reason(result, functions_form=writer.functions_form), further)
 
 
 def _completion_id() -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta, Struct
 
-from ccd_gateway.surface.body import Effort, StreamOptions, decode_object, read_as
+from ccd_gateway.surface.body import Effort, StreamOptions, decode_object, read_as, unknown_names
 
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
@@ -30,8 +30,8 @@ class ChatRequest(Struct, kw_only=True):
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=1)] | None = None
     stop: str | list[str] | None = None
-    user: Annotated[str, Meta(max_length=256)] | None = None
-    safety_identifier: Annotated[str, Meta(max_length=256)] | None = None
+    user: Annotated[str, Meta(max_length=4096)] | None = None
+    safety_identifier: Annotated[str, Meta(max_length=4096)] | None = None
     metadata: dict[str, str] | None = None
 
     n: Annotated[int, Meta(ge=1, le=8)] | None = None
@@ -84,4 +84,4 @@ def decode_chat(body: bytes) -> Decoded:
     """
     fields = decode_object(body)
     request = read_as(fields, ChatRequest)
-    return Decoded(request, [name for name in fields if name not in FIELDS], fields)
+    return Decoded(request, unknown_names(fields, ChatRequest), fields)

@@ -12,11 +12,12 @@ from typing import Any
 
 import msgspec
 
-from ccd_gateway.answer.lines import CALL, TEXT, THINKING, Delta
+from ccd_gateway.answer.lines import CALL, END, TEXT, THINKING, Delta
 
 DONE = b"data: [DONE]\n\n"
 _json = msgspec.json.encode
 
+_NOTHING: Mapping[str, Any] = {}
 _END = b"}\n\n"
 _END_WITH_USAGE = b',"usage":null}\n\n'
 _OPEN = b',"logprobs":null,"finish_reason":null}]' + _END
@@ -26,6 +27,11 @@ _OPEN_WITH_USAGE = b',"logprobs":null,"finish_reason":null}]' + _END_WITH_USAGE
 def error_event(error: Mapping[str, Any]) -> bytes:
     """The event that ends a stream which fails after it began; every client reports its message."""
     return b"data: " + _json({"error": error}) + b"\n\n"
+
+
+def _keys(further: Mapping[str, Any]) -> bytes:
+    """Keys to go on with inside of an object."""
+    return b"," + _json(further)[1:-1] if further else b""
 
 
 class ChunkWriter:
@@ -95,20 +101,20 @@ class ChunkWriter:
             return b'%b{"content":%b}%b' % (self._delta, raw, self._open)
         if kind == THINKING:
             return b'%b{"reasoning_content":%b,"reasoning":%b}%b' % (self._delta, raw, raw, self._open)
-        return self._call(delta)
+        return b"" if kind == END else self._call(delta)
 
     def refusal(self, text: str) -> bytes:
         """The chunk that says that the model refuses."""
         return self._delta + b'{"refusal":' + _json(text) + b"}" + self._open
 
-    def finish(self, reason: str) -> bytes:
-        """The chunk that says why the answer ended."""
+    def finish(self, reason: str, further: Mapping[str, Any] = _NOTHING) -> bytes:
+        """The chunk that says why the answer ended, with further keys where there are some."""
         end = b'{},"logprobs":null,"finish_reason":"' + reason.encode() + b'"}]'
-        return self._delta + end + self._named + self._end
+        return self._delta + end + self._named + _keys(further) + self._end
 
-    def usage(self, usage: Mapping[str, Any]) -> bytes:
-        """The last chunk of a stream with `include_usage`."""
-        return self._delta[: self._start_bytes] + b'],"usage":' + _json(usage) + b"}\n\n"
+    def usage(self, usage: Mapping[str, Any], further: Mapping[str, Any] = _NOTHING) -> bytes:
+        """The last chunk of a stream with `include_usage`, with further keys where there are some."""
+        return self._delta[: self._start_bytes] + b'],"usage":' + _json(usage) + _keys(further) + b"}\n\n"
 
     def _call(self, delta: Delta) -> bytes:
         """The first fragment of a call has its id and name, the later ones neither: all clients take that."""

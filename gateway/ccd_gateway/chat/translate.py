@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,22 +14,29 @@ from ccd_client.tools import legacy_choice, legacy_tools
 from ccd_gateway.answer.lines import REFUSED
 from ccd_gateway.chat.schema import ChatRequest
 from ccd_gateway.errors import bad_request
-from ccd_gateway.surface.given import end_user, given, in_words_of
+from ccd_gateway.surface.given import end_user, given
+from ccd_gateway.surface.refusals import renamed
 from ccd_protocol.chat.parameters import Api, names_in
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatAnswer, Usage
 
 _MAX_STOPS = 64
 
+# The daemon's names for what is no parameter of a call of its own: the one that an OpenAI client used.
+_FURTHER_NAMES = {"output_config": "response_format", "prefill": "messages"}
 _CLIENTS_PATHS = [
-    (re.compile(r"tools\[(\d+)\]\.name"), r"tools[\1].function.name"),
     (re.compile(r"tools\[(\d+)\]\.input_schema"), r"tools[\1].function.parameters"),
-    (re.compile(r"format\.schema"), "response_format.json_schema.schema"),
+    (re.compile(r"tools\[(\d+)\]\.(?=\w)(?!function)"), r"tools[\1].function."),
+    (re.compile(r"format\.schema|output_config\.format\.schema"), "response_format.json_schema.schema"),
     (re.compile(r"metadata\b.*"), "user"),
-    *((re.compile(rf"{name}\b"), to) for name, to in names_in(Api.CHAT).items() if name != to),
+    *(
+        (re.compile(rf"{name}\b"), to)
+        for name, to in {**names_in(Api.CHAT), **_FURTHER_NAMES}.items()
+        if name != to
+    ),
 ]
 _FUNCTIONS_PATHS = [
-    (re.compile(r"tools\[(\d+)\](\.function)?\.(name|input_schema)"), r"functions[\1].\3"),
+    (re.compile(r"tools\[(\d+)\](?:\.function)?\.(name|parameters|input_schema)"), r"functions[\1].\2"),
     (re.compile(r"tools\b"), "functions"),
     (re.compile(r"tool_choice\b.*"), "function_call"),
     *_CLIENTS_PATHS,
@@ -85,16 +92,24 @@ def _stops(stop: str | list[str] | None) -> list[str] | None:
     return stops or None
 
 
-def in_clients_words(error: RpcError, *, functions_form: bool = False) -> RpcError:
-    """A refusal of the daemon's, with the parameter under the name that an OpenAI client used."""
-    param = error.data.get("param")
-    if not isinstance(param, str):
-        return error
+def in_clients_words(
+    error: RpcError, *, functions_form: bool = False, place: Callable[[str], str] = str
+) -> RpcError:
+    """A refusal of the daemon's, with the parameter under the name that an OpenAI client used.
+
+    Args:
+        error: its `param` is the daemon's name, and its message may begin with that, or with the model API's.
+        functions_form: the client used `functions`.
+        place: where the client finds what the daemon calls `messages[1]`.
+    """
+    return renamed(error, lambda param: _clients_name(place(param), functions_form=functions_form))
+
+
+def _clients_name(param: str, *, functions_form: bool = False) -> str:
     for pattern, name in _FUNCTIONS_PATHS if functions_form else _CLIENTS_PATHS:
         if (found := pattern.match(param)) is not None:
-            renamed = found.expand(name) + param[found.end() :]
-            return RpcError(error.code, error.message, {**error.data, "param": renamed})
-    return error
+            return found.expand(name) + param[found.end() :]
+    return param
 
 
 def finish_reason(result: Mapping[str, Any], *, functions_form: bool = False) -> str:
@@ -164,7 +179,7 @@ def completion(
 
 
 def _message(answer: ChatAnswer, *, functions_form: bool) -> dict[str, Any]:
-    text, calls = answer["text"], _tool_calls(answer["content"])
+    text, calls = answer["text"], _tool_calls(answer["content"], answer.get("tool_inputs", ()))
     refused = answer["stop_reason"] == "refusal"
     message: dict[str, Any] = {
         "role": "assistant",
@@ -184,14 +199,15 @@ def _message(answer: ChatAnswer, *, functions_form: bool) -> dict[str, Any]:
     return message
 
 
-def _tool_calls(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _tool_calls(content: Sequence[Mapping[str, Any]], inputs: Sequence[str]) -> list[dict[str, Any]]:
+    written = iter(inputs)
     return [
         {
             "id": block["id"],
             "type": "function",
             "function": {
                 "name": block["name"],
-                "arguments": msgspec.json.encode(block.get("input") or {}).decode(),
+                "arguments": next(written, None) or msgspec.json.encode(block.get("input") or {}).decode(),
             },
         }
         for block in content
@@ -201,4 +217,5 @@ def _tool_calls(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def ignored_by_daemon(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Parameters that the daemon could not honour, under the names that an OpenAI client used."""
-    return in_words_of(Api.CHAT, (name for result in results for name in result.get("ignored") or ()))
+    names = (name for result in results for name in result.get("ignored") or ())
+    return list(dict.fromkeys(map(_clients_name, names)))

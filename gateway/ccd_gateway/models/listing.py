@@ -17,6 +17,8 @@ from ccd_protocol.methods import Model, ModelsResult
 
 _DEFAULT_PROFILE = "chat"  # what a model without a profile is asked for
 _WILD = re.compile(r"[*?\[]")
+_LONG = "[1m]"  # asks for the long context of the same model
+_PINNED = re.compile(r"claude-[a-z0-9.-]{1,80}-\d{8}(\[1m\])?")
 _DATE = re.compile(r"-(\d{4})(\d{2})(\d{2})\b")
 
 
@@ -86,11 +88,19 @@ def find(found: ModelsResult, name: str, means: str | None = None) -> dict[str, 
     prefix, slash, model = meant.partition("/")
     if slash and prefix == _DEFAULT_PROFILE and prefix in found["profiles"]:
         meant = model
-    if meant in rows:
-        return {**rows[meant], "id": name}
+    for known in (meant, _stem(meant)):
+        if known in rows:
+            return {**rows[known], "id": name}
+    if _PINNED.fullmatch(meant):  # one that the CLI knows, or passes on, and does not list
+        return _row(name, {"id": meant, "alias": None, "display_name": meant})
     if meant != name and not slash:  # the settings may name models that the CLI knows and does not list
         return _row(name, {"id": meant, "alias": None, "display_name": meant})
     raise _unknown(name)
+
+
+def _stem(name: str) -> str:
+    """A model's name without the day that it is of, and without the size of its context."""
+    return _DATE.sub("", name.removesuffix(_LONG))
 
 
 def _unknown(name: str) -> ApiError:

@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import falcon.asgi
 import msgspec
 
-from ccd_client.messages import chat_request
+from ccd_client.messages import ChatRequest, chat_request
 from ccd_gateway.access.caller import tenant_of
 from ccd_gateway.edge.work import apart
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents
 from ccd_gateway.responses.items import (
-    Item,
     Messages,
+    OwnItems,
     in_words_of_items,
     missing_reference,
     own_items,
     to_messages,
 )
+from ccd_gateway.responses.parts import Item
 from ccd_gateway.responses.resource import Response, new_response
 from ccd_gateway.responses.schema import Decoded, ResponsesRequest
 from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import BrokenChainError, LongChainError, ResponseTable, StoredResponse
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.surface.address import addressed
-from ccd_gateway.surface.given import end_user, given, in_words_of
+from ccd_gateway.surface.given import end_user, given
 from ccd_gateway.surface.prompt import Prompt
+from ccd_gateway.surface.refusals import renamed
 from ccd_gateway.surface.tokens import estimate
+from ccd_protocol.chat.history import Turn, place
 from ccd_protocol.chat.parameters import Api, names_in
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 
+# The daemon's names for what is no parameter of a call of its own, and what this API has for it.
+_FURTHER_NAMES = {"output_config.format": "text.format", "metadata.user_id": "user", "prefill": "input"}
 # How the client's library and the daemon call a parameter, and how this API does.
 _PATHS = tuple(
     (re.compile(pattern), name)
@@ -45,7 +51,11 @@ _PATHS = tuple(
         (r"^(tools\[\d+\])\.function", r"\1"),
         (r"^(tools\[\d+\])\.input_schema", r"\1.parameters"),
         (r"^messages(\[.*)?$", "input"),
-        *((rf"^{name}\b", to) for name, to in names_in(Api.RESPONSES).items() if name != to),
+        *(
+            (rf"^{name}\b", to)
+            for name, to in {**_FURTHER_NAMES, **names_in(Api.RESPONSES)}.items()
+            if name != to
+        ),
     )
 )
 
@@ -60,6 +70,7 @@ class ResponseJob(NamedTuple):
         response: the response before its answer.
         items: the input items of its own.
         ignored: parameters without effect.
+        name_of: this API's name for a parameter of the daemon's.
     """
 
     tenant: str
@@ -68,6 +79,7 @@ class ResponseJob(NamedTuple):
     response: Response
     items: list[Item]
     ignored: list[str]
+    name_of: Callable[[str], str]
 
     @property
     def streamed(self) -> bool:
@@ -133,20 +145,21 @@ async def read_job(
     """
     request, ignored, fields = decoded
     tenant = tenant_of(req)
-    history = await _history(tenant, request.previous_response_id, store)
-    own = await apart(body, own_items, request.input or "")
-    items = await _resolved(tenant, own, store)
-    made = await apart(body, to_messages, history, items)
+    history = await _history(tenant, request, store)
+    given = await apart(body, own_items, request.input or "", ignored)
+    own = await _resolved(tenant, given, store)
+    made = await apart(body, to_messages, history, own)
     try:
         await images.inline(made.messages)
     except RpcError as error:
         raise in_words_of_items(error, made.origins) from None
-    given, more = await apart(body, call_of, request, made)
-    ignored = ignored + more
+    call, named = await apart(body, call_of, request, made)
+    ignored = ignored + named
     cached = None if request.stream or request.background else fields
-    params = await apart(body, addressed, req, settings, given, request.model, ignored, cached)
+    params = await apart(body, addressed, req, settings, call.params, request.model, ignored, cached)
     response = new_response(request, created_at=int(time.time()), store=request.store is not False)
-    return ResponseJob(tenant, request, params, response, items, ignored)
+    name_of = functools.partial(_clients_name, turns=call.turns, origins=made.origins)
+    return ResponseJob(tenant, request, params, response, own.items, ignored, name_of)
 
 
 async def history_of(tenant: str, response_id: str, store: ResponseStore) -> list[Item]:
@@ -155,6 +168,10 @@ async def history_of(tenant: str, response_id: str, store: ResponseStore) -> lis
     Raises:
         ApiError: 400 `previous_response_not_found`; also for one that has not answered.
     """
+    return _items_of(await _chain(tenant, response_id, store))
+
+
+async def _chain(tenant: str, response_id: str, store: ResponseStore) -> list[StoredResponse]:
     try:
         chain = await store.do(ResponseTable.chain, tenant, response_id, time.time())
     except BrokenChainError as missing:
@@ -177,24 +194,40 @@ async def history_of(tenant: str, response_id: str, store: ResponseStore) -> lis
             " answered can be continued.",
             "previous_response_id",
         )
+    return chain
+
+
+def _items_of(chain: Sequence[StoredResponse]) -> list[Item]:
     items: list[Item] = []
     for row in chain:
         items += [*msgspec.json.decode(row.input), *msgspec.json.decode(row.body)["output"]]
     return items
 
 
-async def _history(tenant: str, response_id: str | None, store: ResponseStore) -> list[Item]:
-    return [] if response_id is None else await history_of(tenant, response_id, store)
+async def _history(tenant: str, request: ResponsesRequest, store: ResponseStore) -> list[Item]:
+    """The items before the request's own; a request that names no model goes on with the one before."""
+    if request.previous_response_id is None:
+        return []
+    chain = await _chain(tenant, request.previous_response_id, store)
+    if not request.model:
+        request.model = msgspec.json.decode(chain[-1].body, type=_Answered).model
+    return _items_of(chain)
 
 
-async def _resolved(tenant: str, items: list[Item], store: ResponseStore) -> list[Item]:
+class _Answered(msgspec.Struct):
+    """Of a stored response: who made it."""
+
+    model: str
+
+
+async def _resolved(tenant: str, own: OwnItems, store: ResponseStore) -> OwnItems:
     """The items with those in place of the references that these name; the ids stay."""
     found: list[Item] = []
-    for index, item in enumerate(items):
+    for item, number in zip(*own, strict=True):
         if item["type"] == "item_reference":
-            item = await _referred(tenant, item["id"], f"input[{index}]", store)  # noqa: PLW2901
+            item = await _referred(tenant, item["id"], f"input[{number}]", store)  # noqa: PLW2901
         found.append(item)
-    return found
+    return OwnItems(found, own.numbers)
 
 
 async def _referred(tenant: str, item_id: str, path: str, store: ResponseStore) -> Item:
@@ -206,8 +239,8 @@ async def _referred(tenant: str, item_id: str, path: str, store: ResponseStore) 
     raise missing_reference(path, item_id)
 
 
-def call_of(request: ResponsesRequest, made: Messages) -> tuple[ChatParams, list[str]]:
-    """The parameters of the call, but for profile and model, and the names of what has no effect.
+def call_of(request: ResponsesRequest, made: Messages) -> tuple[ChatRequest, list[str]]:
+    """The call, but for profile and model, and the names of what has no effect.
 
     Raises:
         RpcError: BAD_PARAMS in this API's words.
@@ -219,7 +252,7 @@ def call_of(request: ResponsesRequest, made: Messages) -> tuple[ChatParams, list
         **end_user(request.user, request.safety_identifier, request.metadata),
     }
     try:
-        params, ignored = chat_request(
+        call = chat_request(
             messages,
             tools=[{"type": "function", "function": tool} for tool in request.tools or ()],
             tool_choice=request.tool_choice,
@@ -228,8 +261,8 @@ def call_of(request: ResponsesRequest, made: Messages) -> tuple[ChatParams, list
             **{**given(Api.RESPONSES, request), **fitted},
         )
     except RpcError as error:
-        raise in_clients_words(in_words_of_items(error, origins)) from error
-    return params, [_renamed(name, origins) for name in ignored]
+        raise renamed(error, functools.partial(_clients_name, origins=origins)) from error
+    return call, [_clients_name(name, origins=origins) for name in call.ignored]
 
 
 def _response_format(request: ResponsesRequest) -> dict[str, Any] | None:
@@ -239,27 +272,26 @@ def _response_format(request: ResponsesRequest) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": wanted}
 
 
-def in_clients_words(error: RpcError) -> RpcError:
-    """A refusal with the parameter under this API's name."""
-    param = error.data.get("param")
-    if not isinstance(param, str):
-        return error
+def _clients_name(param: str, *, turns: Sequence[Turn] = (), origins: Sequence[str] = ()) -> str:
+    """This API's name for a parameter of the daemon's, or of the client's library.
+
+    Args:
+        param: the name.
+        turns: the history that was sent, where `param` is the daemon's.
+        origins: the items that the messages were made of.
+    """
+    error = RpcError(0, "", {"param": place(turns, param) if turns else param})
+    param = str(in_words_of_items(error, origins).data["param"])
     for pattern, name in _PATHS:
-        renamed, count = pattern.subn(name, param, count=1)
+        found, count = pattern.subn(name, param, count=1)
         if count:
-            message = error.message.replace(param, renamed)
-            return RpcError(error.code, message, {**error.data, "param": renamed})
-    return error
-
-
-def _renamed(name: str, origins: list[str]) -> str:
-    shown = in_words_of_items(RpcError(0, name, {"param": name}), origins)
-    return str(shown.data["param"])
+            return found
+    return param
 
 
 def ignored_by_daemon(result: Mapping[str, Any]) -> list[str]:
     """Parameters that the daemon could not honour, under this API's names."""
-    return in_words_of(Api.RESPONSES, result.get("ignored") or ())
+    return list(dict.fromkeys(map(_clients_name, result.get("ignored") or ())))
 
 
 def not_found(response_id: str) -> ApiError:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ccd_gateway.responses.schema import ResponsesRequest
+from ccd_gateway.surface.ignored import IGNORED
 
 Response = dict[str, Any]
-IGNORED = "ccd_ignored"
 
 _ERROR_CODES = frozenset({"server_error", "rate_limit_exceeded", "invalid_prompt"})
 

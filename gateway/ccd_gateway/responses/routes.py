@@ -20,8 +20,8 @@ from ccd_gateway.errors import ApiError
 from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses import description
 from ccd_gateway.responses.events import complete
-from ccd_gateway.responses.job import ResponseJob, ignored_by_daemon, in_clients_words, read_job
-from ccd_gateway.responses.resource import Response, failed
+from ccd_gateway.responses.job import ResponseJob, ignored_by_daemon, read_job
+from ccd_gateway.responses.resource import Response, failed, note_ignored
 from ccd_gateway.responses.runs import BackgroundRuns, obituary
 from ccd_gateway.responses.schema import Decoded, decode
 from ccd_gateway.responses.store import ResponseStore
@@ -29,7 +29,7 @@ from ccd_gateway.responses.stored import StoredResponses
 from ccd_gateway.responses.table import Bounds, ResponseTable
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.surface.driver import KEEPALIVE, Surface, Whole, send
-from ccd_gateway.surface.ignored import ignored_comment
+from ccd_gateway.surface.refusals import renamed
 from ccd_protocol.errors import RpcError
 
 Keep = Callable[[Response], Awaitable[bool]]
@@ -104,7 +104,7 @@ class Responses(Surface[ResponseJob]):
 
     def in_clients_words(self, job: ResponseJob, error: RpcError) -> RpcError:
         """Under this API's names."""
-        return in_clients_words(error)
+        return renamed(error, job.name_of)
 
     async def _keep(self, job: ResponseJob, response: Response) -> bool:
         """Store a response that has ended; an answer is not withheld because that fails."""
@@ -136,6 +136,7 @@ class ResponseWriter:
     def __init__(self, job: ResponseJob, keep: Keep) -> None:
         self._events = job.events()
         self._keep = keep
+        self._name_of = job.name_of
 
     def begin(self, turns: Sequence[ChatTurn]) -> bytes:
         """The response as it is, and what has come of it so far."""
@@ -148,13 +149,14 @@ class ResponseWriter:
     async def end(self, turns: Sequence[ChatTurn]) -> bytes:
         """What was ignored, and the complete response."""
         result = turns[0].result
+        note_ignored(self._events.response, ignored_by_daemon(result))
         made = self._events.finish(result, int(time.time()))
         await self._keep(self._events.response)
-        return ignored_comment(ignored_by_daemon(result)) + made
+        return made
 
     def in_clients_words(self, error: RpcError) -> RpcError:
         """Under this API's names."""
-        return in_clients_words(error)
+        return renamed(error, self._name_of)
 
     async def fail(self, error: ApiError) -> bytes:
         """An `error` event in both forms; the response is stored as failed."""

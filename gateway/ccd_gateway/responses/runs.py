@@ -21,11 +21,12 @@ from ccd_gateway.answer.backend import Backend
 from ccd_gateway.answer.lines import Delta
 from ccd_gateway.errors import fault, from_rpc, overloaded
 from ccd_gateway.responses.events import ResponseEvents
-from ccd_gateway.responses.job import ResponseJob, ignored_by_daemon, in_clients_words
+from ccd_gateway.responses.job import ResponseJob, ignored_by_daemon
 from ccd_gateway.responses.resource import failed, note_ignored
 from ccd_gateway.responses.store import ResponseStore
 from ccd_gateway.responses.table import ResponseTable
 from ccd_gateway.surface.driver import KEEPALIVE
+from ccd_gateway.surface.refusals import renamed
 from ccd_protocol.errors import RpcError
 
 _BEAT_EVERY_S = 1.0
@@ -169,7 +170,7 @@ class BackgroundRuns:
             await asyncio.shield(self._fail(run, STOPPED))  # without effect if it was cancelled in the store
             raise
         except RpcError as error:
-            await self._fail(run, from_rpc(in_clients_words(error)).error)
+            await self._fail(run, from_rpc(renamed(error, run.job.name_of)).error)
         except Exception:
             _log.exception("a background response failed")
             await self._fail(run, fault().error)

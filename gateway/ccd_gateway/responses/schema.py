@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from msgspec import Meta, Struct
 
 from ccd_gateway.errors import ApiError, bad_request, unsupported
-from ccd_gateway.surface.body import Effort, StreamOptions, decode_object, read_as
+from ccd_gateway.surface.body import Effort, StreamOptions, decode_object, read_as, unknown_names
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 Summary = Literal["auto", "concise", "detailed"]
@@ -43,7 +43,7 @@ class Text(Struct):
 class ResponsesRequest(Struct, kw_only=True):
     """`POST /v1/responses`. Null and absent mean the same."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=512)]
+    model: Annotated[str, Meta(max_length=512)]  # empty: that of the response before
     input: str | list[dict[str, Any]] | None = None
     instructions: str | None = None
     previous_response_id: Id | None = None
@@ -62,8 +62,8 @@ class ResponsesRequest(Struct, kw_only=True):
     text: Text | None = None
     reasoning: Reasoning | None = None
     metadata: dict[str, Annotated[str, Meta(max_length=512)]] | None = None
-    user: Annotated[str, Meta(max_length=256)] | None = None
-    safety_identifier: Annotated[str, Meta(max_length=256)] | None = None
+    user: Annotated[str, Meta(max_length=4096)] | None = None
+    safety_identifier: Annotated[str, Meta(max_length=4096)] | None = None
 
     include: list[Annotated[str, Meta(max_length=256)]] | None = None
     truncation: Literal["auto", "disabled"] | None = None
@@ -105,15 +105,17 @@ def decode(body: bytes, *, model_needed: bool = True) -> Decoded:
         ApiError: 400, naming the field where there is one.
     """
     fields = decode_object(body)
-    if not model_needed and fields.get("model") is None:
-        fields["model"] = "default"
+    goes_on = fields.get("previous_response_id") is not None
+    if fields.get("model") is None and (goes_on or not model_needed):
+        fields = {**fields, "model": "" if goes_on else "default"}
     request = read_as(fields, ResponsesRequest)
     _refuse(request)
-    unknown = [name for name, value in fields.items() if name not in FIELDS and value is not None]
-    return Decoded(request, _ignored(request) + unknown, fields)
+    return Decoded(request, _ignored(request) + unknown_names(fields, ResponsesRequest), fields)
 
 
 def _refuse(request: ResponsesRequest) -> None:
+    if not request.model and request.previous_response_id is None:
+        raise bad_request("'model': expected a text that is not empty.", "model")
     for name in ("conversation", "prompt"):
         if getattr(request, name) is not None:
             raise unsupported(name, f"'{name}'")

@@ -12,8 +12,8 @@ import msgspec
 from ccd_gateway.access.caller import tenant_of
 from ccd_gateway.edge.outlet import Body, stream_events
 from ccd_gateway.errors import JSON, ApiError, bad_request
-from ccd_gateway.responses.items import Item
 from ccd_gateway.responses.job import history_of, not_found
+from ccd_gateway.responses.parts import Item
 from ccd_gateway.responses.resource import cancelled
 from ccd_gateway.responses.runs import BackgroundRuns
 from ccd_gateway.responses.store import ResponseStore

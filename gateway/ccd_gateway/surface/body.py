@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -47,9 +48,31 @@ def read_as(fields: dict[str, Any], kind: type[T]) -> T:
         ApiError: 400 in OpenAI's words, naming the field where there is one.
     """
     try:
-        return msgspec.convert(fields, kind)
+        return msgspec.convert(whole_numbers(fields), kind)
     except msgspec.ValidationError as error:
         raise wrong_field(violation(error)) from error
+
+
+def whole_numbers(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields with `1024.0` as 1024: some clients know only one kind of number."""
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in fields.items()
+    }
+
+
+def unknown_names(fields: Mapping[str, Any], kind: type[Struct], path: str = "") -> list[str]:
+    """Returns the names of what says something and is no field, in the typed parts of a request too."""
+    types = get_type_hints(kind)
+    found: list[str] = []
+    for name, value in fields.items():
+        if name not in types:
+            found += [] if value is None else [f"{path}{name}"]
+        elif isinstance(value, dict):
+            for inner in get_args(types[name]):
+                if isinstance(inner, type) and issubclass(inner, Struct):
+                    found += unknown_names(value, inner, f"{path}{name}.")
+    return found
 
 
 class WrongField(NamedTuple):

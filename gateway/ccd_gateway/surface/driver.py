@@ -27,11 +27,12 @@ from ccd_gateway.edge.body import read_body
 from ccd_gateway.edge.outlet import Body, Express, Outlet, outlet_of, stream_events
 from ccd_gateway.errors import JSON, ApiError, fault, from_rpc
 from ccd_gateway.settings import GatewaySettings
-from ccd_gateway.surface.ignored import name_ignored
+from ccd_gateway.surface.ignored import header_value, name_ignored
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
 
-KEEPALIVE = b": keep-alive\n\n"
+#: A comment, with one line end: after two some clients would read an event without data.
+KEEPALIVE = b": keep-alive\n"
 REFUSED = "The model refused to answer."
 _log = logging.getLogger(__name__)
 
@@ -143,12 +144,14 @@ class Surface(ABC, Generic[J]):
         body, results, ignored = await self.whole(job)
         name_ignored(resp, [*job.ignored, *ignored])
         name_cache(resp, results)
+        _name_model(resp, [str(result.get("model") or "") for result in results])
         send(resp, body)
 
     async def _stream(self, job: J, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Begin to answer once the model does, or after a silence, so that most failures have a status."""
         silence_s = self.settings.keepalive_s
         turns = await choices.start_all(self.backend, job.params, job.n, silence_s, self.reader)
+        _name_model(resp, [turn.reader.model for turn in turns])
         answer = _Streamed(turns, self.writer(job), outlet_of(req), silence_s)
         stream_events(req, resp, Body(answer.pieces(), answer.close))
 
@@ -197,6 +200,13 @@ class _Streamed:
             async for number, deltas in found:
                 if deltas is not None:
                     yield makers[number](deltas) if deltas else self._writer.silence
+
+
+def _name_model(resp: falcon.asgi.Response, models: Sequence[str]) -> None:
+    """Say in `X-CCD-Model` who answers, which may be the fallback model; nothing where it is not known yet."""
+    found = header_value(model for model in models if model)
+    if found:
+        resp.set_header("x-ccd-model", found)
 
 
 def send(resp: falcon.asgi.Response, body: object) -> None:

@@ -1,4 +1,4 @@
-"""Parameters without effect: named in a header or a comment, or refused where the client asked for that. Pure."""
+"""Parameters without effect: named in a header or in the answer, or refused where the client asked for that. Pure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ccd_gateway.errors import ApiError, bad_request
 _TOKEN = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 _MAX_NAMES = 32
 _MAX_LOOKED_AT = 1000
+IGNORED = "ccd_ignored"
 
 
 def is_strict(req: falcon.asgi.Request) -> bool:
@@ -45,10 +46,10 @@ def name_ignored(resp: falcon.asgi.Response, names: Iterable[str]) -> None:
         resp.set_header("x-ccd-ignored", found)
 
 
-def ignored_comment(names: Iterable[str]) -> bytes:
-    """The same for what is known only after the headers: a comment, which clients of streams skip."""
-    found = header_value(names)
-    return f": x-ccd-ignored: {found}\n\n".encode() if found else b""
+def in_last_event(names: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the same for what is known only after the headers: a key of the last event that has JSON in it."""
+    found = [safe_name(name) for name in dict.fromkeys(names)]
+    return {IGNORED: found[:_MAX_NAMES]} if found else {}
 
 
 def header_value(names: Iterable[str]) -> str:

@@ -6,6 +6,8 @@ forced tool is called, an output format is kept.
 
 from __future__ import annotations
 
+import contextlib
+import re
 import secrets
 from typing import Any, NamedTuple
 
@@ -19,6 +21,13 @@ from ccd_offline.rules.messages import as_blocks
 
 ECHO = "[ccd offline echo] No model was asked. You said: "
 _MARK = "<system-reminder>"
+#: The CLI's own, for answers with a schema.
+_ANSWER_TOOL = "StructuredOutput"
+#: How ccd words what a login has no parameter for.
+_MUST_CALL = re.compile(r"Your next answer must call the tool ([A-Za-z0-9_-]+)\.")
+_MUST_CALL_ONE = "Your next answer must call one of the tools."
+_ONE_CALL = "Call at most one tool in an answer."
+_JSON_BY_SCHEMA = re.compile(r"that is valid by this JSON schema: (\{.*\})", re.DOTALL)
 
 
 class ScriptedAnswer(NamedTuple):
@@ -69,7 +78,8 @@ def _result_text(block: dict[str, Any]) -> str:
 def compose(body: dict[str, Any], directive: Directive, text: str, split: Split = Split()) -> ScriptedAnswer:  # noqa: B008
     """The answer to a valid request; `text` is what the user said last, `split` what of it was cached."""
     calls = _calls(body, directive)
-    said = _said(body, directive, text) if not calls or directive.text is not None else ""
+    speaks = not calls or (directive.text is not None and calls[0]["name"] != _ANSWER_TOOL)
+    said = _said(body, directive, text) if speaks else ""
     said, stop, sequence, calls = _limited(body, said, calls)
     blocks = _thinking(body, directive) + ([{"type": "text", "text": said}] if said else []) + calls
     usage = {**_usage(body, blocks, directive, split), **directive.usage}
@@ -85,6 +95,7 @@ def _said(body: dict[str, Any], directive: Directive, text: str) -> str:
         return directive.text * min(directive.repeat, 64_000_000 // (len(directive.text) or 1) + 1)
     if directive.deltas:
         return " ".join(f"w{number}" for number in range(1, directive.deltas + 1))
+    wanted = wanted or _told_format(body)
     if wanted:
         return msgspec.json.encode(schemas.example(wanted["schema"])).decode()
     return ECHO + text
@@ -94,6 +105,10 @@ def _calls(body: dict[str, Any], directive: Directive) -> list[dict[str, Any]]:
     tools = {tool.get("name"): tool for tool in body.get("tools") or []}
     choice = body.get("tool_choice") or {}
     wanted = [] if choice.get("type") == "none" else directive.tool_calls
+    if _ANSWER_TOOL in tools and not wanted:
+        return _answer_calls(tools[_ANSWER_TOOL], directive)
+    if not choice:
+        choice = _told_choice(body, tools)
     forced = choice.get("type") in ("any", "tool")
     if choice.get("type") == "tool":
         wanted = [call for call in wanted if call.name == choice["name"]] or [ScriptedCall(choice["name"])]
@@ -102,6 +117,44 @@ def _calls(body: dict[str, Any], directive: Directive) -> list[dict[str, Any]]:
     if choice.get("disable_parallel_tool_use"):
         wanted = wanted[:1]
     return [_call(call, tools.get(call.name, {})) for call in wanted]
+
+
+def _answer_calls(tool: dict[str, Any], directive: Directive) -> list[dict[str, Any]]:
+    """What the CLI's own tool for answers is given: an example, or the scripted text, which else is said."""
+    given: Any = None
+    if directive.text is not None:
+        with contextlib.suppress(msgspec.DecodeError):
+            given = msgspec.json.decode(directive.text)
+        if not isinstance(given, dict):
+            return []
+    return [_call(ScriptedCall(_ANSWER_TOOL, given), tool)]
+
+
+def _system(body: dict[str, Any]) -> str:
+    system = body.get("system") or ""
+    return system if isinstance(system, str) else "\n".join(block["text"] for block in system)
+
+
+def _told_choice(body: dict[str, Any], tools: dict[Any, Any]) -> dict[str, Any]:
+    """A choice among tools that is put into words, which a model obeys as well."""
+    system, found = _system(body), {}
+    named = _MUST_CALL.search(system)
+    if named is not None and named[1] in tools:
+        found = {"type": "tool", "name": named[1]}
+    elif _MUST_CALL_ONE in system and tools:
+        found = {"type": "any"}
+    return {**found, "disable_parallel_tool_use": True} if _ONE_CALL in system else found
+
+
+def _told_format(body: dict[str, Any]) -> dict[str, Any] | None:
+    """A format that is put into words."""
+    found = _JSON_BY_SCHEMA.search(_system(body))
+    if found is None:
+        return None
+    try:
+        return {"schema": msgspec.json.decode(found[1])}
+    except msgspec.DecodeError:
+        return None
 
 
 def _call(call: ScriptedCall, tool: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ Block = dict[str, Any]
 OPENING = "(The assistant begins.)"
 MISSING_RESULT = "(The result of this call is not known.)"
 _UNSAFE_IN_ID = re.compile(r"[^A-Za-z0-9_-]")
+_WIRE_PATH = re.compile(r"messages\[(\d{1,9})\](?:\.content\[(\d{1,9})\])?")
 _REPEATED = re.compile(r"--\d+\Z")
 _FOREIGN = {"user": "tool_use", "assistant": "tool_result"}
 _THINKING = ("thinking", "redacted_thinking")
@@ -63,10 +64,16 @@ class Turn(NamedTuple):
 
 
 class Mended(NamedTuple):
-    """A history that the API takes."""
+    """A history that the API takes.
+
+    Attributes:
+        messages: it.
+        named: paths of what was left out, or of what something was made up for.
+    """
 
     messages: list[Message]
-    named: list[str]  # paths of what was left out, or of what something was made up for
+    named: list[str]
+    turns: Sequence[Turn] = ()  #: the messages with the paths that they and their blocks come from
 
 
 def turns_of(messages: Iterable[Message]) -> list[Turn]:
@@ -109,7 +116,18 @@ def mended(turns: Sequence[Turn], *, continued: bool = False) -> Mended:
         said.insert(0, Turn("user", [], said[0].path, OPENING))
     if not said:
         _refuse("messages", "must hold at least one user message")
-    return Mended([turn.message() for turn in said], named)
+    return Mended([turn.message() for turn in said], named, said)
+
+
+def place(turns: Sequence[Turn], param: str) -> str:
+    """Returns the caller's path of what is `messages[1].content[0]…` in the mended history; other names stay."""
+    found = _WIRE_PATH.match(param)
+    if found is None or int(found[1]) >= len(turns):
+        return param
+    turn = turns[int(found[1])]
+    if found[2] is None or int(found[2]) >= len(turn.pieces):
+        return turn.path
+    return turn.pieces[int(found[2])].path
 
 
 def original_id(call_id: str) -> str:

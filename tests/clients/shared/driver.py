@@ -29,7 +29,7 @@ ANTHROPIC_URL = os.environ["ANTHROPIC_BASE_URL"]
 KEY = os.environ["OPENAI_API_KEY"]
 AT_A_TIME = 5
 WAIT_S = 60.0
-PNG = "iVBORw0KGgo="
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 PNG_URL = f"data:image/png;base64,{PNG}"
 PDF = "JVBERi0xLjQ="
 PDF_URL = f"data:application/pdf;base64,{PDF}"

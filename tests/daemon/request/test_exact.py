@@ -144,8 +144,16 @@ def test_replay_honours_the_effort_and_names_or_refuses_the_rest() -> None:
     assert made.ignored == ("temperature", "betas", "context_management", "output_config.task_budget")
     script = replay.script(made, replay.talk(made), "r", replay.Standing())
     assert '"effortLevel":"low"' in script.first.decode().replace(" ", "")
-    assert refusal(CHAT, mode=Mode.REPLAY) == "messages[1].role"
+    assert asked(CHAT, mode=Mode.REPLAY).ignored == ("messages[1].role",)  # told by the user, and marked
     assert refusal(user | {"extra_body": {"mcp_servers": [{}]}}, mode=Mode.REPLAY) == "mcp_servers"
-    formatted = user | {"extra_body": {"output_config": {"format": {"type": "json_schema"}}}}
-    assert refusal(formatted, mode=Mode.REPLAY) == "output_config.format"
+    form = {
+        "type": "json_schema",
+        "schema": {"type": "object", "properties": {}, "additionalProperties": False},
+    }
+    formatted = user | {"extra_body": {"output_config": {"format": form}}}
+    assert json.loads(replay.talk(asked(formatted, mode=Mode.REPLAY)).binding)["jsonSchema"] == form["schema"]
+    tool = {"name": "t", "input_schema": {"type": "object"}}
+    assert refusal(formatted | {"tools": [tool]}, mode=Mode.REPLAY) == "output_config.format"
+    odd = user | {"extra_body": {"output_config": {"format": {"type": "json_schema"}}}}
+    assert refusal(odd, mode=Mode.REPLAY) == "output_config.format"
     assert refusal(user | {"tools": [SERVER_TOOL]}, mode=Mode.REPLAY) == "tools[0].type"

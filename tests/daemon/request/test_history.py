@@ -38,6 +38,16 @@ def test_what_is_missing_beside_other_results_is_said_to_be_missing() -> None:
     assert found[-1].blocks[-1] == {"type": "text", "text": "x"}
 
 
+def test_a_system_note_among_the_messages_is_told_by_the_user_and_marked() -> None:
+    note: Any = {"role": "system", "content": [{"type": "text", "text": "note"}]}
+    empty: Any = {"role": "system", "content": []}
+    found = history.turns([note, user("a"), empty, assistant("b"), note])  # type: ignore[list-item]
+    assert [turn.role for turn in found] == ["user", "assistant", "user"]
+    marked = "<system-reminder>\nnote\n</system-reminder>"
+    assert [block["text"] for block in found[0].blocks] == [marked, "a"]
+    assert [block["text"] for block in found[2].blocks] == [marked]
+
+
 @pytest.mark.parametrize(
     ("messages", "param"),
     [
@@ -49,7 +59,6 @@ def test_what_is_missing_beside_other_results_is_said_to_be_missing() -> None:
         ([user("a"), assistant(CALL), assistant(CALL), user(RESULT)], "messages[2].content"),
         ([user(CALL)], "messages[0].content"),
         ([user("a"), assistant(RESULT), user("b")], "messages[1].content"),
-        ([user("a"), {"role": "system", "content": "b"}], "messages[1].role"),
     ],
 )
 def test_a_history_that_contradicts_itself_is_refused(messages: Any, param: str) -> None:

@@ -1,3 +1,6 @@
+import json
+from typing import Any
+
 import pytest
 
 from ccd_daemon.request import structured
@@ -111,3 +114,50 @@ def test_the_repair_shows_the_bad_answer_and_says_why() -> None:
     again = structured.repair({"messages": [{"role": "user", "content": "q"}]}, "bad", "because")
     assert [message["role"] for message in again["messages"]] == ["user", "assistant", "user"]
     assert "because" in str(again["messages"][-1]["content"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "tools", "schema"),
+    [
+        (JSON_OBJECT, [], {"type": "object"}),
+        (JSON_SCHEMA, [], {**SCHEMA, "additionalProperties": False}),
+        (JSON_SCHEMA, [{"name": "t"}], None),
+        ({"type": "json_schema", "schema": {"type": "array", "items": {"type": "string"}}}, [], None),
+        ({"type": "json_schema", "schema": {"type": "object", "additionalProperties": {}}}, [], None),
+        ({"type": "json_schema"}, [], None),
+        ({}, [], None),
+    ],
+)
+def test_which_formats_the_clis_own_tool_is_for(wanted: Any, tools: Any, schema: Any) -> None:
+    assert structured.by_the_cli(wanted, {"messages": [], "tools": tools}) == schema
+
+
+GIVEN = {"type": "tool_use", "id": "toolu_1", "name": "StructuredOutput", "input": {"n": 1, "s": "ä"}}
+
+
+def line(**fields: Any) -> bytes:
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def test_what_the_tool_took_is_told_as_a_text() -> None:
+    text = {"type": "text", "text": '{"n": 1, "s": "ä"}'}
+    thought = {"type": "thinking", "thinking": "hm"}
+    assert structured.told([thought, {"type": "text", "text": "Here:"}, GIVEN]) == [thought, text]
+    said = [{"type": "text", "text": "no JSON"}]
+    assert structured.told(said) == said
+    tricky = 'a "stop_reason":"tool_use" "type":"input_json_delta","partial_json": in it'
+    start = {"type": "content_block_start", "index": 0, "content_block": {**GIVEN, "input": {}}}
+    piece = {"type": "input_json_delta", "partial_json": json.dumps({"s": tricky})}
+    end = {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None}}
+    lines = (
+        line(type="stream_event", event=start)
+        + line(type="stream_event", event={"type": "content_block_delta", "index": 0, "delta": piece})
+        + line(type="assistant", message={"id": "m", "content": [GIVEN]})
+        + line(type="stream_event", event=end)
+    )
+    begun, told, whole, stopped = (json.loads(found) for found in structured.told_lines(lines).splitlines())
+    assert begun["event"]["content_block"] == {"type": "text", "text": ""}
+    assert told["event"]["delta"]["type"] == "text_delta"
+    assert json.loads(told["event"]["delta"]["text"]) == {"s": tricky}
+    assert whole["message"]["content"] == [text]
+    assert stopped["event"]["delta"]["stop_reason"] == "end_turn"

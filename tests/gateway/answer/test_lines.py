@@ -22,6 +22,7 @@ def read(*payloads: bytes) -> list[tuple[Any, ...]]:
         if d.number < 0
         else (d.kind, d.number, json.loads(d.raw))
         for d in found
+        if d.kind != "end"
     ]
 
 
@@ -47,6 +48,50 @@ def test_parallel_tool_calls() -> None:
         ("call", 2, "toolu_c", "h"),
         ("arguments", 2, "{}"),  # the model sends nothing for no arguments, and nothing is no JSON
     ]
+
+
+def test_an_input_may_stand_in_the_beginning_of_its_block() -> None:
+    """The API never does so, but its protocol lets it; pieces that come after all count instead."""
+    begins = [
+        line(
+            {
+                "type": "content_block_start",
+                "index": index,
+                "content_block": {
+                    "type": "tool_use",
+                    "id": f"t{index}",
+                    "name": "f",
+                    "input": {"a": [1.5, index]},
+                },
+            }
+        )
+        for index in (0, 1)
+    ]
+    piece = {
+        "type": "content_block_delta",
+        "index": 1,
+        "delta": {"type": "input_json_delta", "partial_json": "{}"},
+    }
+    got = read(start(), *begins, line(piece), stop(0), stop(1))
+    assert got == [
+        ("call", 0, "t0", "f"),
+        ("call", 1, "t1", "f"),
+        ("arguments", 1, "{}"),
+        ("arguments", 0, '{"a": [1.5, 0]}'),
+    ]
+
+
+def test_blocks_end_where_they_are_said_to() -> None:
+    reader = LineReader()
+    found = reader.feed(start() + text("a") + stop(0) + whole("m9", {"type": "text", "text": "b"}))
+    assert [(delta.kind, delta.block) for delta in found] == [
+        ("text", 0),
+        ("end", 0),
+        ("text", 0),
+        ("end", 0),
+    ]
+    reader.feed(line({"type": "message_start", "message": {"id": "m2", "model": "claude-x"}}))
+    assert reader.model == "claude-x"
 
 
 def test_a_streamed_message_is_not_said_twice() -> None:

@@ -4,6 +4,7 @@ import itertools
 import json
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,7 +112,7 @@ def test_an_answer_that_was_not_streamed_is_made_into_events() -> None:
     assert types(found)[-2:] == ["message_delta", "message_stop"]
     collector = Collector("m")
     collector.add(found)
-    message = collector.message()
+    message = msgspec.json.decode(msgspec.json.encode(collector.message()))
     assert message["id"] == "msg_w"
     assert message["stop_reason"] == "tool_use"
     assert message["usage"]["output_tokens"] == 4

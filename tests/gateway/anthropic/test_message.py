@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
+
 from ccd_gateway.anthropic.events import Event, event
 from ccd_gateway.anthropic.message import Collector, opening, whole_usage
 from ccd_gateway.anthropic.sse import PING, EventWriter
@@ -59,7 +61,7 @@ def test_a_message_is_put_together_from_its_events() -> None:
     collector = Collector("asked")
     collector.add(ANSWER[:4])
     collector.add(ANSWER[4:])
-    message = collector.message()
+    message = json.loads(msgspec.json.encode(collector.message()))
     assert set(message) == MESSAGE_KEYS | {"context_management"}
     assert (message["id"], message["model"]) == ("msg_1", "asked")
     assert message["content"] == [
@@ -72,6 +74,19 @@ def test_a_message_is_put_together_from_its_events() -> None:
     usage = message["usage"]
     assert set(usage) == USAGE_KEYS
     assert (usage["input_tokens"], usage["output_tokens"], usage["cache_read_input_tokens"]) == (5, 7, 2)
+
+
+def test_inputs_stay_as_the_model_wrote_them_and_citations_are_a_list() -> None:
+    collector = Collector("asked")
+    text = '{"n": 18446744073709551617, "x": 1.50, "y": 1e400}'
+    collector.add([block(0, type="tool_use", id="t", name="n", input={})])
+    collector.add(
+        [delta(0, type="input_json_delta", partial_json=text[at : at + 5]) for at in range(0, 60, 5)]
+    )
+    collector.add([block(1, type="text", text="a")])
+    written = msgspec.json.encode(collector.message()).decode()
+    assert f'"input":{text}' in written
+    assert '"citations":[]' in written
 
 
 def test_usage_is_whole() -> None:

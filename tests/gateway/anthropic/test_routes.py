@@ -34,7 +34,7 @@ def test_whole_answer(gateway: Gateway, daemon: Daemon) -> None:
     answer = post(gateway, model="agent/opus")
     message = answer.json
     assert answer.status == 200
-    assert message["content"] == [{"type": "text", "text": "hello", "citations": None}]
+    assert message["content"] == [{"type": "text", "text": "hello", "citations": []}]
     assert (message["model"], message["stop_reason"]) == ("agent/opus", "end_turn")
     assert answer.headers["request-id"] == answer.headers["x-request-id"]
     method, params = daemon.calls[0]
@@ -61,7 +61,7 @@ def test_an_answer_that_the_cli_got_without_a_stream_is_not_lost(gateway: Gatewa
     whole = {"type": "assistant", "message": message, "parent_tool_use_id": None}
     daemon.chat(start(), json.dumps(whole).encode() + b"\n", stop_reason="max_tokens")
     answer = post(gateway).json
-    assert answer["content"] == [{"type": "text", "text": "whole", "citations": None}]
+    assert answer["content"] == [{"type": "text", "text": "whole", "citations": []}]
     assert (answer["stop_reason"], answer["usage"]["output_tokens"]) == ("max_tokens", 7)
     events = sent(post(gateway, stream=True))
     assert [event["delta"].get("text") for name, event in events if name == "content_block_delta"] == [
@@ -79,7 +79,10 @@ def test_whatever_was_ignored_is_named(gateway: Gateway, daemon: Daemon) -> None
     assert daemon.calls[0][1]["betas"] == ["a-1"]
     stream = post(gateway, betas, stream=True)
     assert stream.headers["x-ccd-ignored"] == "anthropic-beta.oauth-2025-04-20"
-    assert sent(stream)[-2][0] == ": x-ccd-ignored: anthropic-beta, temperature"
+    assert sent(stream)[-1] == (
+        "message_stop",
+        {"type": "message_stop", "ccd_ignored": ["anthropic-beta", "temperature"]},
+    )
     assert post(gateway, {**betas, "x-ccd-strict": "true"}).status == 400
     post(gateway, {"x-ccd-strict": "true"})
     assert daemon.calls[-1][1]["strict"] is True

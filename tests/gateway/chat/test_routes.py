@@ -133,7 +133,7 @@ def test_silence_is_filled_with_comments(gateway: Gateway, daemon: Daemon) -> No
 
     daemon.scripts["chat.stream"] = slow
     with gateway.open_chat(stream=True) as connection:
-        seen = read_until(connection, b": keep-alive\n\n")
+        seen = read_until(connection, b": keep-alive\n")
         assert b"200 OK" in seen and b'"role":"assistant"' in seen and b"late" not in seen
         gate.open()
         read_until(connection, b'"late"')
@@ -286,10 +286,13 @@ def test_a_message_that_comes_whole_is_streamed_too(gateway: Gateway, daemon: Da
     assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == "late"
 
 
-def test_what_the_daemon_ignores_ends_a_stream_as_a_comment(gateway: Gateway, daemon: Daemon) -> None:
+def test_what_the_daemon_ignores_is_in_the_last_chunk_of_a_stream(gateway: Gateway, daemon: Daemon) -> None:
+    daemon.chat(start(), text("a"), ignored=["temperature", "stop_sequences", "tools[0].input_schema"])
+    for options in ({}, {"stream_options": {"include_usage": True}}):
+        *chunks, last, done = events(gateway.chat(stream=True, **options).body)
+        assert done == "[DONE]" and not any("ccd_ignored" in chunk for chunk in chunks)
+        assert last["ccd_ignored"] == ["temperature", "stop", "tools[0].function.parameters"]
     daemon.chat(start(), text("a"), ignored=["temperature", "stop_sequences"])
-    *_, comment, done = events(gateway.chat(stream=True).body)
-    assert (comment, done) == (": x-ccd-ignored: temperature, stop", "[DONE]")
     assert gateway.chat().headers["x-ccd-ignored"] == "temperature, stop"
 
 

@@ -51,7 +51,7 @@ def test_good_and_unknown_fields() -> None:
         ("stop", 5),
         ("stream_options", True),
         ("user", 5),
-        ("user", "x" * 257),
+        ("user", "x" * 4097),
         ("metadata", {"a": 1}),
         ("metadata", []),
         ("n", 0),

@@ -6,7 +6,7 @@ from typing import Any
 from ccd_gateway.answer.lines import Delta
 from ccd_gateway.chat.sse import DONE, ChunkWriter, error_event
 from ccd_gateway.surface.driver import KEEPALIVE
-from ccd_gateway.surface.ignored import ignored_comment
+from ccd_gateway.surface.ignored import in_last_event
 
 
 def writer(include_usage: bool = False, **options: Any) -> ChunkWriter:
@@ -77,13 +77,18 @@ def test_usage_key_only_when_asked_for() -> None:
     assert data(w.usage({"total_tokens": 3})) == {**HEAD, "choices": [], "usage": {"total_tokens": 3}}
 
 
-def test_what_is_ignored_is_a_comment() -> None:
-    assert ignored_comment(["temperature", "stop"]) == b": x-ccd-ignored: temperature, stop\n\n"
-    assert ignored_comment([]) == b""
+def test_what_is_ignored_is_in_the_last_chunk() -> None:
+    further = in_last_event(["temperature", "stop", "a\nb"])
+    assert further == {"ccd_ignored": ["temperature", "stop", "a?b"]}
+    w = writer(include_usage=True)
+    for event in (w.finish("stop", further), w.usage({}, further)):
+        assert data(event)["ccd_ignored"] == further["ccd_ignored"]
+    assert in_last_event([]) == {}
+    assert "ccd_ignored" not in data(w.finish("stop", {}))
 
 
 def test_error_event_and_constants() -> None:
     error = {"message": "upstream died", "type": "server_error", "param": None, "code": "upstream_error"}
     assert data(error_event(error)) == {"error": error}
     assert DONE == b"data: [DONE]\n\n"
-    assert KEEPALIVE == b": keep-alive\n\n"
+    assert KEEPALIVE == b": keep-alive\n"  # a second line end would be an event without data

@@ -45,7 +45,7 @@ def test_client_gone_in_the_middle_of_a_stream(gateway: Gateway, daemon: Daemon)
 def test_client_gone_after_keepalive(gateway: Gateway, daemon: Daemon) -> None:
     daemon.hang()
     connection = gateway.open_chat(stream=True)
-    read_until(connection, b": keep-alive\n\n")
+    read_until(connection, b": keep-alive\n")
     connection.close()
     assert daemon.cancellations.acquire(timeout=20)
 

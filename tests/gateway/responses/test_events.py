@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
-from ccd_gateway.answer.lines import ARGUMENTS, CALL, REFUSED, TEXT, THINKING, Delta
+from ccd_gateway.answer.lines import ARGUMENTS, CALL, END, REFUSED, TEXT, THINKING, Delta
 from ccd_gateway.responses.events import ResponseEvents, complete
 from ccd_gateway.responses.resource import new_response
 from ccd_gateway.responses.schema import decode
@@ -60,7 +62,25 @@ def new_events(**fields: Any) -> ResponseEvents:
     return ResponseEvents(response, with_summary=bool(request.reasoning and request.reasoning.summary))
 
 
+def one_after_the_other(deltas: Sequence[Delta]) -> list[Delta]:
+    """The pieces as of blocks that follow each other: each has its number, and each but the last its end."""
+    found: list[Delta] = []
+    number = 0
+    for delta in deltas:
+        last = found[-1].kind if found else delta.kind
+        same = delta.kind == last != CALL or (delta.kind == ARGUMENTS and last == CALL)
+        if found and not same:
+            found.append(Delta(END, b"", number))
+            number += 1
+        found.append(delta._replace(block=number))
+    return found
+
+
 def run(*deltas: Delta, stop_reason: str = "end_turn", **fields: Any) -> list[dict[str, Any]]:
+    return played(one_after_the_other(deltas), stop_reason=stop_reason, **fields)
+
+
+def played(deltas: Sequence[Delta], *, stop_reason: str = "end_turn", **fields: Any) -> list[dict[str, Any]]:
     events = new_events(**fields)
     stream = events.begin() + b"".join(events.pieces([delta]) for delta in deltas)
     return parsed(stream + events.finish({**RESULT, "stop_reason": stop_reason}, 1001))  # type: ignore[typeddict-item]
@@ -113,6 +133,47 @@ def test_text() -> None:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": 17,
     }
+
+
+def test_blocks_may_take_turns() -> None:
+    """The Messages API numbers its blocks, so that they could."""
+    first, second = call("f", "a")._replace(block=1), call("g", "b")._replace(block=2, number=1)
+    deltas = [
+        text("he"),
+        first,
+        second,
+        arguments('{"a"')._replace(block=1),
+        text("llo"),
+        arguments('{"b"')._replace(block=2, number=1),
+        arguments(":1}")._replace(block=1),
+        Delta(END, b"", 1),
+        arguments(":2}")._replace(block=2, number=1),
+        Delta(END, b"", 0),
+        Delta(END, b"", 2),
+        Delta(END, b"", 7),
+    ]
+    *events, completed = played(deltas, stop_reason="tool_use")
+    message, one, two = completed["response"]["output"]
+    assert message["content"][0]["text"] == "hello"
+    assert [(item["name"], item["arguments"]) for item in (one, two)] == [("f", '{"a":1}'), ("g", '{"b":2}')]
+    said: dict[str, str] = {}
+    for event in events:
+        if "delta" in event:
+            said[event["item_id"]] = said.get(event["item_id"], "") + event["delta"]
+            assert completed["response"]["output"][event["output_index"]]["id"] == event["item_id"]
+    assert said == {message["id"]: "hello", one["id"]: '{"a":1}', two["id"]: '{"b":2}'}
+    done = [event["item"]["id"] for event in events if event["type"] == "response.output_item.done"]
+    assert sorted(done) == sorted(said)
+
+
+def test_inputs_of_calls_stay_as_the_model_wrote_them() -> None:
+    request = decode(json.dumps({"model": "m", "input": "hi"}).encode()).request
+    content = [{"type": "tool_use", "id": "a", "name": "f", "input": {"n": 1}}]
+    answer: Any = {**RESULT, "content": content, "text": "", "tool_inputs": ['{"n": 1.00}']}
+    made = complete(
+        new_response(request, created_at=1, store=True), answer, with_summary=False, completed_at=2
+    )
+    assert json.loads(msgspec.json.encode(made))["output"][0]["arguments"] == '{"n": 1.00}'
 
 
 def test_reasoning_text_and_two_calls() -> None:

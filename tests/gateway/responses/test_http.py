@@ -191,7 +191,7 @@ def test_ignored_parameters_are_named(gateway: Gateway, daemon: Daemon) -> None:
         ({"input": [{"type": "reasoning", "summary": []}]}, "input"),
         (
             {"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]},
-            "input[0].tool_call_id",
+            "input[0].call_id",
         ),
         ({"input": [{"type": "item_reference", "id": "msg_gone"}]}, "input[0].id"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
@@ -357,7 +357,8 @@ def test_item_references(gateway: Gateway, daemon: Daemon) -> None:
         {"role": "user", "content": "two"},
     ]
     assert ask(gateway, input=items).status == 200
-    assert sent(daemon)["messages"][1]["content"] == [{"type": "text", "text": "whole"}] * 2
+    said = {"role": "assistant", "content": [{"type": "text", "text": "whole"}]}
+    assert sent(daemon)["messages"][1:3] == [said, said]
 
 
 def test_get_and_delete(gateway: Gateway, daemon: Daemon) -> None:

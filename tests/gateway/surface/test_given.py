@@ -82,7 +82,7 @@ def call(surface: Api, *names: str) -> dict[str, Any]:
         return dict(to_call(decode_chat(sent).request).params)
     if surface is Api.RESPONSES:
         request = decode_response(sent).request
-        return dict(call_of(request, to_messages([], own_items(request.input or "")))[0])
+        return dict(call_of(request, to_messages([], own_items(request.input or "", [])))[0].params)
     return to_params(decode_message(sent, MessagesRequest), Betas([], []))
 
 

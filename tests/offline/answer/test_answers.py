@@ -321,3 +321,30 @@ def test_usage_shows_which_part_of_a_prompt_was_cached() -> None:
     usage = answers.compose(marked(long), Directive(), "x", first).usage
     assert usage["cache_creation_input_tokens"] == first.created
     assert usage["input_tokens"] < 10
+
+
+def test_the_clis_own_tool_for_answers_is_given_one() -> None:
+    tool = {**TOOL, "name": "StructuredOutput"}
+    (block,) = answer(request(tools=[tool])).blocks
+    assert (block["name"], block["input"]) == ("StructuredOutput", {"n": 3})
+    (block,) = answer(request(tools=[tool]), Directive(text='{"n": 4}')).blocks
+    assert block["input"] == {"n": 4}
+    (block,) = answer(request(tools=[tool]), Directive(text="no JSON")).blocks
+    assert block == {"type": "text", "text": "no JSON"}
+
+
+def test_words_in_the_system_prompt_are_obeyed_as_parameters_are() -> None:
+    def called(words: str, **more: Any) -> list[str]:
+        other = {**TOOL, "name": "g"}
+        found = answer(request(system=words, tools=[TOOL, other]), Directive(**more)).blocks
+        return [block["name"] for block in found if block["type"] == "tool_use"]
+
+    assert called("Your next answer must call the tool g.") == ["g"]
+    assert called("Your next answer must call the tool h.") == []
+    assert called("Be brief. Your next answer must call one of the tools.") == ["f"]
+    two = [ScriptedCall("f"), ScriptedCall("g")]
+    assert called("Call at most one tool in an answer.", tool_calls=two) == ["f"]
+    assert called("Be brief.", tool_calls=two) == ["f", "g"]
+    schema = json.dumps(TOOL["input_schema"])
+    (block,) = answer(request(system=f"JSON that is valid by this JSON schema: {schema}")).blocks
+    assert json.loads(block["text"]) == {"n": 3}

@@ -48,7 +48,7 @@ def mend(*messages: Message, continued: bool = False) -> tuple[list[Message], li
     before = copy.deepcopy(messages)
     found = mended(turns_of(messages), continued=continued)
     assert messages == before
-    return found
+    return found.messages, found.named
 
 
 GOOD: list[list[Message]] = [

@@ -15,10 +15,15 @@ from ccd_daemon.rpc.parameters import read
 from ccd_daemon.session.session import Session
 from ccd_daemon.session.sessions import Sessions
 from ccd_daemon.worker.worker import Worker
+from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.events import Called
 from ccd_protocol.methods import (
+    KillParams,
     NoResult,
     NoteParams,
+    RecycleParams,
+    RecycleResult,
+    ReloadResult,
     StatusResult,
     WorkerRow,
     WorkersResult,
@@ -27,6 +32,13 @@ from ccd_protocol.methods import (
 log = logging.getLogger("ccd")
 
 _MAX_NOTE = 200
+
+
+class Reloading(Protocol):
+    """Takes the settings again (see `ccd_daemon.reload`)."""
+
+    def reload(self) -> ReloadResult:
+        """All of them or none; raises RpcError."""
 
 
 class Facts(Protocol):
@@ -49,8 +61,34 @@ class Facts(Protocol):
 class AdminMethods:
     """The methods that report."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, reloading: Reloading) -> None:
         self._facts = facts
+        self._reloading = reloading
+
+    def reload(self, call: Called) -> ReloadResult:
+        """Read the settings again."""
+        return self._reloading.reload()
+
+    def recycle(self, call: Called) -> RecycleResult:
+        """Replace the processes of a profile, or all."""
+        profile = read(call.params, RecycleParams).get("profile")
+        pool = self._facts.pool
+        if profile is not None and profile not in pool.shelves:
+            raise RpcError(
+                Code.NOT_FOUND, f"there is no profile {profile!r}; there are: {', '.join(pool.shelves)}"
+            )
+        log.info("recycling the CLI processes of %s, as asked", profile or "every profile")
+        return RecycleResult(workers=pool.recycle(profile))
+
+    def kill(self, call: Called) -> NoResult:
+        """End one process."""
+        wanted = read(call.params, KillParams)["id"]
+        worker = next((worker for worker in self._facts.pool.workers if worker.id == wanted), None)
+        if worker is None:
+            raise RpcError(Code.NOT_FOUND, f"there is no worker {wanted!r}; `ccd ctl workers` lists them")
+        log.warning("killing worker %s, as asked", worker.id)
+        worker.tree.kill()
+        return NoResult()
 
     def note(self, call: Called) -> NoResult:
         """Leave a line in the log, so that what happened outside can be found beside what happened here."""

@@ -158,6 +158,8 @@ class ChatMethods:
         if why is not None:
             reason = f"the answer does not have the format asked for, nor has its correction: {why}"
             raise RpcError(Code.UPSTREAM_ERROR, reason, {"reason": "format", "output_started": True})
+        if turn.tool_inputs is not None:
+            result["tool_inputs"] = turn.tool_inputs
         return result, turn.content
 
     def _validated(self, call: Call) -> ChatParams:
