@@ -331,6 +331,28 @@ def _check_together(settings: Settings) -> None:
         )
 
 
+def check_places(settings: Settings) -> None:
+    """See that the directories that settings name are there, before anything is started.
+
+    Raises:
+        SettingsError: naming the key.
+    """
+    for root in settings.sessions.roots:
+        if not os.path.isdir(root):  # noqa: PTH112 - does not raise where a directory is closed
+            raise SettingsError(
+                f"sessions.roots: there is no directory {root} that ccd may see; make it first"
+            )
+    folder = settings.data_dir
+    if settings.data.dir is not None and not os.path.isdir(folder.parent):  # noqa: PTH112
+        raise SettingsError(f"data.dir: there is no directory {folder.parent} to make {folder.name} in")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SettingsError(f"data.dir: cannot make the directory {folder}: {error.strerror}") from None
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise SettingsError(f"data.dir: ccd may not read and write {folder}; change its owner, or data.dir")
+
+
 def default_data_dir(environ: Mapping[str, str]) -> Path:
     """Where ccd keeps files when no setting says so."""
     return data_dir(environ)

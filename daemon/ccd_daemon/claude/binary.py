@@ -187,7 +187,7 @@ def _runnable(path: Path) -> bool:
 def _ask(path: Path, env: Mapping[str, str]) -> str:
     home = tempfile.mkdtemp(prefix="ccd-cli-")
     try:
-        status, output = _run([str(path), "--version"], {"PATH": env.get("PATH", os.defpath), "HOME": home})
+        status, output = _run([str(path), "--version"], _probe_env(env, home))
     except OSError as error:
         raise CliBroken(f"{path} cannot be run: {error.strerror}. Is it made for this machine?") from error
     finally:
@@ -199,6 +199,11 @@ def _ask(path: Path, env: Mapping[str, str]) -> str:
             said = f"it did not come to an end within {_VERSION_TIMEOUT_S:g} s"
         raise CliBroken(f"{path} does not tell its version: {said}. Is it Claude Code?")
     return match[1]
+
+
+def _probe_env(env: Mapping[str, str], home: str) -> dict[str, str]:
+    """What it leaves goes with its home directory."""
+    return {"PATH": env.get("PATH", os.defpath), "HOME": home, "TMPDIR": home, "CLAUDE_CODE_TMPDIR": home}
 
 
 def _run(command: list[str], env: dict[str, str]) -> tuple[int, str]:
