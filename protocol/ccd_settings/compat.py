@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 from ccd_settings.compat_files import LOGIN_NAMES, Found, Given, find
 from ccd_settings.settings import SettingsError
 
-_TRUE = frozenset({"true", "1", "yes", "on"})
-_FALSE = frozenset({"false", "0", "no", "off"})
+_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 _RUST_TURN_MARGIN_S = 60
 _RUST_PORT, _FLASK_PORT = 8080, 5000
 

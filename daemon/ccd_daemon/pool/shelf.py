@@ -9,6 +9,7 @@ system prompt, a spare that already has this prompt, a spare that has none. LIFO
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import RpcError
 
 K = TypeVar("K", bound=Hashable)
+log = logging.getLogger("ccd.pool")
+
 _MAX_SEEN = 256
 _FAVOURITES = 2
 _RECURS = 2  # a system prompt that came so often is worth a spare of its own
@@ -137,6 +140,16 @@ class Shelf:
     def generic_spares(self) -> int:
         """Spares that could serve anybody."""
         return sum(worker.binding is None for worker in self.spares)
+
+    def died_unready(self, worker: Worker, now: float) -> None:
+        """A worker has ended before it was ready; who waits is refused when there is nothing to wait for."""
+        self.last_words = worker.stderr_tail[-300:]
+        reason = self.last_words or worker.death or "it ended at once"
+        self.breaker.died(now, reason)
+        log.warning("worker %s ended before it was ready: %s", worker.id, reason)
+        wait_s = self.breaker.wait_s(now)
+        if wait_s and not self.workers:
+            self.refuse_waiting(lambda: self.cannot_spawn(wait_s))
 
     def cannot_spawn(self, wait_s: float) -> RpcError:
         """Returns what callers are told while processes end before they are ready."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from ccd_daemon.request.history import Block, Turn, blocks_of
+from ccd_daemon.request.history import Block, Speech, blocks_of
 
 _DIGEST_BYTES = 16
 _UNSAID = ("thinking", "redacted_thinking")
@@ -32,7 +32,7 @@ def digest(*parts: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def links(turns: Sequence[Turn]) -> list[str]:
+def links(turns: Sequence[Speech]) -> list[str]:
     """One link for each turn. Raises as `digest` does."""
     found: list[str] = []
     for at, turn in enumerate(turns):
@@ -43,10 +43,10 @@ def links(turns: Sequence[Turn]) -> list[str]:
 
 def after(link: str, answer: Sequence[Block]) -> str:
     """The link that follows when this is answered."""
-    return digest(link, "assistant", canonical(Turn("assistant", list(answer)), []))
+    return digest(link, "assistant", canonical(Speech("assistant", list(answer)), []))
 
 
-def canonical(turn: Turn, calls: Sequence[str]) -> object:
+def canonical(turn: Speech, calls: Sequence[str]) -> object:
     """What was said, whatever form it has.
 
     Args:
@@ -70,7 +70,7 @@ def _result(block: Block, calls: Sequence[str]) -> list[Any]:
     call = str(block.get("tool_use_id"))
     place = calls.index(call) if call in calls else len(calls)
     content = blocks_of(block.get("content") or [])
-    return [place, bool(block.get("is_error")), digest(canonical(Turn("user", content), []))]
+    return [place, bool(block.get("is_error")), digest(canonical(Speech("user", content), []))]
 
 
 def _other(block: Block) -> Block:

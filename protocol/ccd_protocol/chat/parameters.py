@@ -204,7 +204,7 @@ class ChatParams(TypedDict, total=False):
     top_k: Annotated[
         int,
         Parameter(
-            "so many of the likeliest tokens",
+            "how many of the likeliest tokens may be chosen",
             *(Fate.BODY, None, Fate.IGNORED),
             low=0,
             chat=True,

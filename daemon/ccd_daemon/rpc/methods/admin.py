@@ -34,7 +34,7 @@ log = logging.getLogger("ccd")
 _MAX_NOTE = 200
 
 
-class Reloading(Protocol):
+class Reloader(Protocol):
     """Takes the settings again (see `ccd_daemon.reload`)."""
 
     def reload(self) -> ReloadResult:
@@ -61,7 +61,7 @@ class Facts(Protocol):
 class AdminMethods:
     """The methods that report."""
 
-    def __init__(self, facts: Facts, reloading: Reloading) -> None:
+    def __init__(self, facts: Facts, reloading: Reloader) -> None:
         self._facts = facts
         self._reloading = reloading
 

@@ -13,7 +13,7 @@ from ccd_daemon.pool.pool import Pool
 from ccd_daemon.pool.shelf import LeaseWish
 from ccd_daemon.request import body, exact, replay, structured, wish
 from ccd_daemon.request.body import Script, Wish
-from ccd_daemon.request.replay import Standing, Talk
+from ccd_daemon.request.replay import ReplayTalk, Standing
 from ccd_daemon.request.thoughts import Recalled, Signer, Thoughts, thinks_in_its_past, without_thinking
 from ccd_daemon.rpc.call import Call
 from ccd_daemon.rpc.methods import remembered
@@ -278,7 +278,7 @@ class ChatMethods:
         )
 
     @staticmethod
-    def _checked(mode: Mode, asked: Wish, tenant: str, profile: str) -> Talk | None:
+    def _checked(mode: Mode, asked: Wish, tenant: str, profile: str) -> ReplayTalk | None:
         """Check that it can be sent, before it costs a lease; in mode `replay` what it is recognised by."""
         if mode == Mode.REPLAY:
             return replay.talk(asked, tenant, profile)
@@ -371,14 +371,14 @@ class _NeverTaken(_NeverSent):
     tries = 2
 
 
-def _lease_wish(tenant: str, mode: Mode, asked: Wish, talk: Talk | None, *, again: bool) -> LeaseWish:
+def _lease_wish(tenant: str, mode: Mode, asked: Wish, talk: ReplayTalk | None, *, again: bool) -> LeaseWish:
     if talk is None:
         return LeaseWish(tenant, body.binding_of(mode, asked.chat), surely_alive=again)
     places = tuple(talk.places)
     return LeaseWish(tenant, places=places, parked_place=talk.parked_place, surely_alive=again)
 
 
-def _script(worker: Worker, asked: Wish, talk: Talk | None) -> Script:
+def _script(worker: Worker, asked: Wish, talk: ReplayTalk | None) -> Script:
     if (talk is None) == (worker.mode == Mode.REPLAY):
         why = f"meanwhile the backend has refused the mode that this was made for; in force is {worker.mode}"
         raise _NeverSent(RpcError(Code.BUSY, why, {"retry_after_ms": 1000}))
