@@ -10,7 +10,7 @@ import pytest
 
 from ccd_daemon.process.cgroup import Group
 from ccd_daemon.process.process import WORKER_MARKER
-from ccd_daemon.process.tree import ProcessTree, temporary_of
+from ccd_daemon.process.tree import ProcessTree, clear_temporary, temporary_of
 from fakes.in_loop import in_loop
 
 ECHO = "import sys\nfor line in sys.stdin: print(line, end='', flush=True)\n"
