@@ -152,7 +152,7 @@ class LogSettings:
     """`[log]`: to stderr. Never contains what was asked or answered."""
 
     level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe level shown")
-    format: Literal["text", "json"] = setting("text", "text for people, json for machines")
+    format: Literal["text", "json"] = setting("text", "text to read, json for machines")
 
 
 @dataclass(frozen=True)
@@ -365,5 +365,5 @@ def check_places(settings: Settings) -> None:
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
-    """Where ccd keeps files when no setting says so."""
+    """Returns where ccd keeps files when no setting says so."""
     return data_dir(environ)

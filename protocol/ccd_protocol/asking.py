@@ -79,7 +79,7 @@ class Asking(Wire):
             self._out.append(self._pack((f.CANCEL, call_id, sendable(reason))))
 
     def consumed(self, call_id: int, nbytes: int) -> None:
-        """The application has used so many bytes of a payload; credit is returned in halves of the window."""
+        """The application has used some bytes of a payload; credit is returned in halves of the window."""
         call = self._asked.get(call_id)
         if call is None or call.state is not _OPEN or not call.window:
             return

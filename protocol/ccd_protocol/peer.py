@@ -92,7 +92,7 @@ class Peer(Asking, Serving):
         return len(self._asked) + len(self._served)
 
     def receive(self, data: bytes) -> list[PeerEvent]:
-        """What bytes from the socket mean. Never raises: bad input yields `Closed` as the last event."""
+        """Returns what bytes from the socket mean. Never raises: bad input yields `Closed` as the last event."""
         events: list[PeerEvent] = []
         if self._closed:
             return events
@@ -124,7 +124,7 @@ class Peer(Asking, Serving):
             self._farewell(code, message)
 
     def lost(self, message: str = "") -> list[PeerEvent]:
-        """The connection is gone: every call of ours fails LOST and every served one is cancelled."""
+        """The connection is gone. Returns the events: every call of ours fails LOST, every served one is cancelled."""
         text = message or self._goodbye or "the connection was lost"
         self._close(text)
         self._out = []

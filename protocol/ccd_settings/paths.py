@@ -10,7 +10,7 @@ SYSTEM_SOCKET = Path("/run/ccd/ccd.sock")
 
 
 def socket_path(environ: Mapping[str, str] | None = None, *, serving: bool = False) -> Path:
-    """The socket to use when none is named.
+    """Returns the socket to use when none is named.
 
     `$CCD_SOCKET`, else one in the directory that a service manager made for ccd (`$RUNTIME_DIRECTORY`), else the system
     service's socket where it exists, else one in `$XDG_RUNTIME_DIR`, else one in a directory of this user's own under
@@ -39,12 +39,12 @@ def _is_of_ccd(folder: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file that this process may see: one in a directory that is closed to it is none."""
+    """Returns whether there is a file that this process may see: one in a directory that is closed to it is none."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises there
 
 
 def data_dir(environ: Mapping[str, str]) -> Path:
-    """Where ccd keeps files when no setting says so; a service manager says it by `$STATE_DIRECTORY`."""
+    """Returns where ccd keeps files when no setting says so; a service manager says it by `$STATE_DIRECTORY`."""
     managed = environ.get("STATE_DIRECTORY", "").partition(":")[0]
     if managed.startswith("/"):
         return Path(managed)
@@ -58,5 +58,5 @@ def data_dir(environ: Mapping[str, str]) -> Path:
 
 
 def tasks_socket(daemon_socket: Path) -> Path:
-    """The socket of `ccd worker`, beside the daemon's: `ccd-tasks.sock` for `ccd.sock`."""
+    """Returns the socket of `ccd worker`, beside the daemon's: `ccd-tasks.sock` for `ccd.sock`."""
     return daemon_socket.with_name(f"{daemon_socket.stem}-tasks{daemon_socket.suffix}")

@@ -23,7 +23,7 @@ START = ""
 
 
 def digest(*parts: object) -> str:
-    """A digest of values that have a JSON form.
+    """Returns a digest of values that have a JSON form.
 
     Raises:
         ValueError, TypeError, RecursionError: one of them has none (NaN, a lone surrogate, bytes).
@@ -33,7 +33,7 @@ def digest(*parts: object) -> str:
 
 
 def links(turns: Sequence[Speech]) -> list[str]:
-    """One link for each turn. Raises as `digest` does."""
+    """Returns one link for each turn. Raises as `digest` does."""
     found: list[str] = []
     for at, turn in enumerate(turns):
         calls = turns[at - 1].calls if at else []
@@ -42,12 +42,12 @@ def links(turns: Sequence[Speech]) -> list[str]:
 
 
 def after(link: str, answer: Sequence[Block]) -> str:
-    """The link that follows when this is answered."""
+    """Returns the link that follows when this is answered."""
     return digest(link, "assistant", canonical(Speech("assistant", list(answer)), []))
 
 
 def canonical(turn: Speech, calls: Sequence[str]) -> object:
-    """What was said, whatever form it has.
+    """Returns what was said, whatever form it has.
 
     Args:
         calls: the ids of the calls of the turn before, whose places stand for them.

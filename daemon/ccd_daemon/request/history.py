@@ -62,7 +62,7 @@ def turns(messages: Sequence[Message]) -> list[Speech]:
 
 
 def _as_said(message: Message) -> tuple[str, list[Block]]:
-    """A system note among the messages as the CLI itself tells it to older models: by the user, and marked."""
+    """Returns a system note among the messages as the CLI itself tells it to older models: by the user, and marked."""
     blocks = blocks_of(message["content"])
     if message["role"] != "system":
         return message["role"], blocks
@@ -98,7 +98,7 @@ def _check_results(index: int, found: Sequence[Speech]) -> None:
 
 
 def _completed(found: Sequence[Speech], at: int) -> Speech:
-    """A turn of results with a word for each that is missing, so that every call has one."""
+    """Returns a turn of results with a word for each that is missing, so that every call has one."""
     turn = found[at]
     calls = found[at - 1].calls if at and turn.role == "user" else []
     if not calls:

@@ -59,7 +59,7 @@ class ReplayTalk:
         return None if self.results is None else self.root + self.links[-2]
 
     def heard(self, place: str | None) -> int:
-        """How many of the turns a process knows that stands there."""
+        """Returns how many of the turns a process knows that stands there."""
         if place is None or not place.startswith(self.root):
             return 0
         return self.links.index(place.removeprefix(self.root)) + 1
@@ -90,7 +90,7 @@ class Standing:
 
 
 def talk(wish: Wish, *scope: str) -> ReplayTalk:
-    """What a wish is recognised by, checked to be writable.
+    """Returns what a wish is recognised by, checked to be writable.
 
     Args:
         scope: whose it is; nobody else's conversation has the same root.
@@ -127,7 +127,7 @@ def _results(said: Sequence[Speech]) -> tuple[client_tools.Result, ...] | None:
 
 
 def script(wish: Wish, conversation: ReplayTalk, request_id: str, standing: Standing) -> Script:
-    """What is written to a process for its next turn."""
+    """Returns what is written to a process for its next turn."""
     ids = (request_id, f"{request_id}s", f"{request_id}t")
     heard = conversation.heard(standing.place)
     knobs = _knobs(wish)
@@ -164,7 +164,7 @@ def _knobs(wish: Wish) -> Knobs:
 
 
 def _turned(ids: Sequence[str], to: Knobs, now: Knobs, model: str | msgspec.UnsetType | None) -> bytes:
-    """The lines that turn the knobs; what has been set stays so until it is set anew."""
+    """Returns the lines that turn the knobs; what has been set stays so until it is set anew."""
     env = {
         "CLAUDE_CODE_DISABLE_THINKING": "" if to.thinks else "1",
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "" if to.max_tokens is None else str(to.max_tokens),
@@ -194,7 +194,7 @@ def _chunks(said: Sequence[Speech]) -> list[bytes]:
 
 
 def _content(turn: Speech) -> str | list[dict[str, Any]]:
-    """A text alone as a text: it is what the CLI makes fewest words of."""
+    """Returns a text alone as a text: it is what the CLI makes fewest words of."""
     if len(turn.blocks) == 1 and set(turn.blocks[0]) == {"type", "text"}:
         return str(turn.blocks[0]["text"])
     return turn.blocks

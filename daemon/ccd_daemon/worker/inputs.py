@@ -93,6 +93,6 @@ def _integer(digits: str) -> float | None:
 
 
 def _number(digits: str) -> float | None:
-    """The number, or what JSON says where there is none so large."""
+    """Returns the number, or what JSON says where there is none so large."""
     found = float(digits)
     return None if found in (float("inf"), float("-inf")) else found

@@ -139,7 +139,7 @@ def original_id(call_id: str) -> str:
 
 
 def _spoken(turns: Sequence[HistoryMessage], named: list[str]) -> list[HistoryMessage]:
-    """The turns that say something; of the others the question that is to be answered now is refused."""
+    """Returns the turns that say something; of the others the question that is to be answered now is refused."""
     found: list[HistoryMessage] = []
     for turn in turns:
         for piece in turn.pieces:
@@ -300,7 +300,7 @@ def _joined(group: list[HistoryMessage]) -> list[HistoryMessage]:
 
 
 def _without_results(turn: HistoryMessage, calls: _Calls) -> HistoryMessage | None:
-    """A user's turn without the results that have gone to their calls; None where nothing is left of it."""
+    """Returns a user's turn without the results that have gone to their calls; None where nothing is left of it."""
     left = [piece for piece in turn.pieces if not _is_result(piece) or calls.is_foreign(piece)]
     if len(left) == len(turn.pieces):
         return turn
@@ -321,7 +321,7 @@ def _with_results_in_place(said: Sequence[HistoryMessage]) -> list[HistoryMessag
 
 
 def _fit_id(piece: Piece) -> str:
-    """A call's id as the API takes it; other providers' ids may hold more kinds of characters."""
+    """Returns a call's id as the API takes it; other providers' ids may hold more kinds of characters."""
     value = piece.block.get("id")
     if not isinstance(value, str) or not value:
         _refuse(f"{piece.path}.id", "must be the id of a tool call")
@@ -329,7 +329,7 @@ def _fit_id(piece: Piece) -> str:
 
 
 def _id_path(piece: Piece) -> str:
-    """Where a caller finds the id of a result: a message of its own has another word for it than a block."""
+    """Returns where a caller finds the id of a result: a message of its own has another word for it than a block."""
     inside = piece.path.endswith("]") and ".content[" in piece.path
     return f"{piece.path}.tool_use_id" if inside else f"{piece.path}.tool_call_id"
 

@@ -82,12 +82,12 @@ class ChatMethods:
         self._refused: dict[str | None, set[str]] = {}  # model: sampling parameters that it refuses
 
     async def stream(self, call: Call) -> ChatResult:
-        """The answer as ITEMs of CLI lines; the END carries what is known at the end."""
+        """Returns the answer as ITEMs of CLI lines; the END carries what is known at the end."""
         result, _ = await self._in_conversation(call, self._streamed)
         return result
 
     async def complete(self, call: Call) -> ChatAnswer:
-        """The whole answer at once; one that has the wrong format is sent back once to be corrected."""
+        """Returns the whole answer at once; one that has the wrong format is sent back once to be corrected."""
         result, content = await self._in_conversation(call, self._recalled)
         return _answer(result, content)
 
@@ -192,7 +192,7 @@ class ChatMethods:
         return await self._checker.problem(self._tenant(call, chat), text, chat["format"])
 
     async def _ask(self, call: Call, chat: ChatParams, *, streaming: bool) -> tuple[ChatResult, Turn]:
-        """One answer; asked again only while nothing of it has been passed on."""
+        """Returns one answer, which is asked for again only while nothing of it has been passed on."""
         profile, model = self._resolve(chat)
         tenant = self._tenant(call, chat)
         chat, named = wish.understood(chat, tenant)
@@ -252,7 +252,7 @@ class ChatMethods:
 
     @staticmethod
     def _may_strip(chat: ChatParams, *, bare: bool) -> bool:
-        """Whether a refused signature is the client's, and the client may be answered without it."""
+        """Returns whether a refused signature is the client's, and the client may be answered without it."""
         return not (bare or chat.get("exact") or chat.get("strict")) and thinks_in_its_past(chat)
 
     def _wish(
@@ -264,7 +264,7 @@ class ChatMethods:
         thoughtless: bool,
         loose: bool = False,
     ) -> Wish:
-        """What to ask."""
+        """Returns what to ask."""
         able = wish.abilities(self._pool.models, model)
         return wish.make(
             chat,
