@@ -156,6 +156,15 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
+class UpSettings:
+    """`[up]`: `ccd up`, which starts daemon and gateway and looks after them."""
+
+    watchdog_s: float = setting(
+        30.0, "a part that misses three pings in a row over this time is killed and started again", min=0.3
+    )
+
+
+@dataclass(frozen=True)
 class DataSettings:
     """`[data]`: where ccd keeps files."""
 
@@ -231,6 +240,7 @@ SECTIONS: Mapping[str, Any] = {
     "deadlines": DeadlineSettings,
     "breaker": BreakerSettings,
     "log": LogSettings,
+    "up": UpSettings,
     "data": DataSettings,
     "conversations": ConversationSettings,
     "sessions": SessionSettings,
@@ -254,6 +264,7 @@ class Settings:
     deadlines: DeadlineSettings
     breaker: BreakerSettings
     log: LogSettings
+    up: UpSettings
     data: DataSettings
     conversations: ConversationSettings
     sessions: SessionSettings

@@ -15,11 +15,11 @@ from pathlib import Path
 import uvloop
 
 from ccd_client import AsyncClient
-from ccd_daemon import logs
 from ccd_daemon.rpc.call import Call, Handler
 from ccd_daemon.rpc.rights import Rights
 from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind
 from ccd_protocol.errors import RpcError
+from ccd_settings import logs
 from ccd_tasks.engine import durable
 from ccd_tasks.engine.dbos_process import DbosProcess
 from ccd_tasks.engine.engine import Engine

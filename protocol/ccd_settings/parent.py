@@ -19,6 +19,11 @@ def starter(environ: Mapping[str, str]) -> int:
     return int(told) if told.isascii() and told.isdigit() else os.getppid()
 
 
+def is_supervised(environ: Mapping[str, str]) -> bool:
+    """Whether somebody starts again what has ended: `ccd up`, or a service manager that started this very process."""
+    return STARTED_BY in environ or environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
+
+
 def die_with_parent(expected_parent: int, signum: signal.Signals) -> None:
     """Have the kernel send `signum` to this process when its parent ends.
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from ccd_daemon import errors
 from ccd_daemon.claude import control
-from ccd_daemon.claude.inputs import ToolInputs, value_of
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import structured
 from ccd_daemon.request.body import Script
+from ccd_daemon.worker.inputs import ToolInputs, value_of
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatResult, Usage
 

@@ -2,7 +2,7 @@
 
 A daemon that restarts is waited for: a call that was lost or refused by a daemon that goes away is sent
 once more, as long as nothing of its answer was used. A daemon that is not there is reported within a
-second.
+second, unless somebody is known to start it again.
 
 Not here: queueing and choosing a process, which are the daemon's. A connection for each request would be simpler, but a
 thousand streams would be a thousand sockets with a handshake each; the protocol carries 256 calls on one.
@@ -42,6 +42,7 @@ class Backend:
         max_calls: calls that may be open at a time.
         timeout_s: deadline of a chat.
         reconnect_wait_s: how long to wait for a daemon that goes away to come back.
+        supervised: it does come back, so it is waited for also while nobody listens.
         books: where calls of callers with a key are admitted and booked.
     """
 
@@ -52,6 +53,7 @@ class Backend:
         max_calls: int,
         timeout_s: float,
         reconnect_wait_s: float,
+        supervised: bool = False,
         books: Books,
     ) -> None:
         self._socket = socket
@@ -59,6 +61,7 @@ class Backend:
         self._max_links = max(1, -(-max_calls // _CALLS_PER_CONNECTION))
         self._timeout_s = timeout_s
         self._reconnect_wait_s = reconnect_wait_s
+        self._refused_s = reconnect_wait_s if supervised else min(reconnect_wait_s, _REFUSED_S)
         self._books = books
         self._known: Known | None = None
         self._known_until_s = 0.0
@@ -193,7 +196,7 @@ class Backend:
             now = loop.time()
             if state is not Code.LOST:
                 refused_since = now
-            elif now - refused_since >= _REFUSED_S:
+            elif now - refused_since >= self._refused_s:
                 break
             await asyncio.sleep(_PROBE_EVERY_S)
             now = loop.time()

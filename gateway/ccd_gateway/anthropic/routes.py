@@ -14,7 +14,7 @@ from ccd_gateway.answer.turn import ChatTurn
 from ccd_gateway.anthropic.events import EventReader, MessageEvent
 from ccd_gateway.anthropic.message import Collector
 from ccd_gateway.anthropic.request import IGNORED_HEADERS, ignored_by_daemon, read_betas, to_params
-from ccd_gateway.anthropic.schema import MessagesRequest, decode
+from ccd_gateway.anthropic.schema import MessagesRequest, decode, decode_message
 from ccd_gateway.anthropic.sse import PING, EventWriter, framed
 from ccd_gateway.edge.absent import unknown_route
 from ccd_gateway.edge.body import read_body
@@ -69,9 +69,11 @@ class Messages(Surface[MessageJob]):
 
     async def read(self, req: falcon.asgi.Request, body: bytes) -> MessageJob:
         """Read a request and the headers that belong to it."""
-        request = await apart(body, decode, body, MessagesRequest)
+        request, values = await apart(body, decode_message, body)
         betas = read_betas(req.get_header("anthropic-beta"))
-        ignored = betas.ignored + [name for name in IGNORED_HEADERS if req.get_header(name) is not None]
+        ignored = (
+            betas.ignored + [name for name in IGNORED_HEADERS if req.get_header(name) is not None] + values
+        )
         params = addressed(req, self.settings, to_params(request, betas), request.model, ignored)
         return MessageJob(request.model, bool(request.stream), params, ignored, caller_of(req).request_id)
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple
 from msgspec import Meta, Struct
 
 from ccd_gateway.surface.body import Effort, StreamOptions, decode_object, read_as, unknown_names
+from ccd_gateway.surface.values import changed
 
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
@@ -84,4 +85,4 @@ def decode_chat(body: bytes) -> Decoded:
     """
     fields = decode_object(body)
     request = read_as(fields, ChatRequest)
-    return Decoded(request, unknown_names(fields, ChatRequest), fields)
+    return Decoded(request, unknown_names(fields, ChatRequest) + changed(body, fields), fields)

@@ -38,6 +38,13 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _VISIBLE = re.compile(rb"[!-~]{1,200}")
 _STREAM = re.compile(rb"(?:^|&)stream=")
+#: Headers by which something is decided; two keys are 401 like a wrong one.
+_ONCE = frozenset(
+    {
+        *(b"host", b"origin", b"content-type", b"content-encoding", b"content-length", b"transfer-encoding"),
+        *(b"x-ccd-profile", b"x-ccd-strict", b"sec-fetch-site"),
+    }
+)
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -119,6 +126,7 @@ class Envelope:
     async def _answered(self, scope: Scope, exchange: HttpExchange) -> None:
         """Answer, but for a body that is streamed."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        _check_unambiguous(scope)
         self._rules.check(scope["method"], headers)
         preflight = self._rules.preflight(scope["method"], headers)
         if preflight is not None:
@@ -143,6 +151,7 @@ class Envelope:
         self._observer.began()
         started_s, status, counted = time.perf_counter(), 101, 0
         try:
+            _check_unambiguous(scope)
             self._rules.check("GET", headers)
             given = [*scope["headers"], *offered(scope["subprotocols"])]
             caller.key = self._door.key_of(found.route.scopes, scope["query_string"], given, _peer(scope))
@@ -235,6 +244,22 @@ def _no_socket(route: str, path: str) -> ApiError:
     if not route:
         return unknown_route("GET", path)
     return ApiError(426, "This route speaks HTTP, not WebSocket: ask without the Upgrade header.")
+
+
+def _check_unambiguous(scope: Scope) -> None:
+    """See that a request has one meaning for everybody on its way: HTTP wants a Host, and what is decided by once only.
+
+    Raises:
+        ApiError: 400.
+    """
+    names = [name for name, _ in scope["headers"] if name in _ONCE]
+    if len(names) != len(set(names)):
+        shown = ", ".join(sorted({name.decode() for name in names if names.count(name) > 1}))
+        raise ApiError(
+            400, f"The request has more than one of these headers: {shown}.", code="malformed_request"
+        )
+    if b"host" not in names and scope.get("http_version") not in ("0.9", "1.0"):
+        raise ApiError(400, "The request has no Host header.", code="malformed_request")
 
 
 def _lasts(scope: Scope) -> bool:

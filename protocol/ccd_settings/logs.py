@@ -39,6 +39,16 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
+def say(program: str, text: str, *, as_json: bool) -> None:
+    """One line on stderr of a program that has not configured its log, or has none."""
+    if as_json:
+        record = logging.LogRecord(program, logging.WARNING, "", 0, text, None, None)
+        text = JsonFormatter().format(record)
+    else:
+        text = f"{program}: {text}"
+    print(text, file=sys.stderr)
+
+
 def configure(level: str, style: Literal["text", "json"]) -> None:
     """Send all logging to stderr in the chosen form."""
     handler = logging.StreamHandler(sys.stderr)
