@@ -40,18 +40,28 @@ class Command(_Explained):
     """One command, in a file of its own."""
 
 
-class Group(_Explained, click.Group):
+class CommandGroup(_Explained, click.Group):
     """A word with further words behind it."""
 
 
-def command(name: str, *examples: str, **more: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Declare a command; its docstring is its help, which the examples follow."""
-    return click.command(name, cls=Command, examples=examples, context_settings=CONTEXT, **more)
+def command(
+    name: str, *examples: str, pass_on: bool = False, **more: Any
+) -> Callable[[Callable[..., Any]], Command]:
+    """Declare a command; its docstring is its help, which the examples follow.
+
+    Args:
+        name: as it is typed.
+        examples: see `Command`.
+        pass_on: unknown options are another program's.
+        more: of `click.command`.
+    """
+    context = {**CONTEXT, "ignore_unknown_options": True} if pass_on else CONTEXT
+    return click.command(name, cls=Command, examples=examples, context_settings=context, **more)
 
 
-def group(name: str, *examples: str, **more: Any) -> Callable[[Callable[..., Any]], Group]:
+def group(name: str, *examples: str, **more: Any) -> Callable[[Callable[..., Any]], CommandGroup]:
     """Declare a group of commands."""
-    return click.group(name, cls=Group, examples=examples, context_settings=CONTEXT, **more)
+    return click.group(name, cls=CommandGroup, examples=examples, context_settings=CONTEXT, **more)
 
 
 def seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:

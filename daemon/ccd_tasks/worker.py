@@ -56,7 +56,7 @@ class Outside:
         self.outputs = outputs
 
 
-class Worker:
+class WorkerProcess:
     """One process of `ccd worker`."""
 
     def __init__(self, settings: WorkerSettings, outside: Outside) -> None:
@@ -204,7 +204,7 @@ def serve(settings: WorkerSettings, outside: Outside, *, ready: Callable[[], Non
     logging.getLogger("dbos").setLevel(logging.ERROR)
 
     async def main() -> int:
-        return await Worker(settings, outside).run(ready)
+        return await WorkerProcess(settings, outside).run(ready)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())

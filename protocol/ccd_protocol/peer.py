@@ -9,6 +9,10 @@ typed `Closed` and a GOAWAY, never with an exception.
 The peer reads no clock, starts nothing and waits for nothing. HELLO in time, deadlines of calls and the
 number of buffered outgoing bytes are the business of the program around it. It is not safe to use from two
 threads at once.
+
+Not here: what a method means (`methods`), what an ITEM's payload is, and waiting for credit, which is the source's. A
+queue of items for a slow reader would be the obvious place for backpressure, and would hold a whole answer of everybody
+who does not read; instead the caller's window holds back the CLI itself (DECISIONS, "CCDP/1 is a bare stream").
 """
 
 from __future__ import annotations
@@ -22,11 +26,11 @@ from ccd_protocol.calls import CallState
 from ccd_protocol.errors import Code
 from ccd_protocol.events import (
     Called,
+    CallFailed,
     Cancelled,
     Closed,
     Credited,
     Ended,
-    Failed,
     GoingAway,
     Greeted,
     Item,
@@ -37,12 +41,12 @@ from ccd_protocol.serving import Serving
 from ccd_protocol.wire import fields, sendable
 
 __all__ = [
+    "CallFailed",
     "Called",
     "Cancelled",
     "Closed",
     "Credited",
     "Ended",
-    "Failed",
     "GoingAway",
     "Greeted",
     "Item",
@@ -92,7 +96,7 @@ class Peer(Asking, Serving):
         return len(self._asked) + len(self._served)
 
     def receive(self, data: bytes) -> list[PeerEvent]:
-        """What bytes from the socket mean. Never raises: bad input yields `Closed` as the last event."""
+        """Returns what bytes from the socket mean. Never raises: bad input yields `Closed` as the last event."""
         events: list[PeerEvent] = []
         if self._closed:
             return events
@@ -124,11 +128,11 @@ class Peer(Asking, Serving):
             self._farewell(code, message)
 
     def lost(self, message: str = "") -> list[PeerEvent]:
-        """The connection is gone: every call of ours fails LOST and every served one is cancelled."""
+        """The connection is gone. Returns the events: every call of ours fails LOST, every served one is cancelled."""
         text = message or self._goodbye or "the connection was lost"
         self._close(text)
         self._out = []
-        events: list[PeerEvent] = [Failed(call_id, Code.LOST, text, {}) for call_id in self._asked]
+        events: list[PeerEvent] = [CallFailed(call_id, Code.LOST, text, {}) for call_id in self._asked]
         served = [call_id for call_id, call in self._served.items() if call.state is CallState.OPEN]
         events += [Cancelled(call_id, text) for call_id in served]
         self._asked.clear()
@@ -189,7 +193,7 @@ class Peer(Asking, Serving):
         ]
         for call_id, call in ours:
             self._finish_asked(call_id, call, events)
-            events.append(Failed(call_id, code, message, {}))
+            events.append(CallFailed(call_id, code, message, {}))
 
 
 _Receiver: TypeAlias = Callable[[Peer, list[Any], list[PeerEvent]], None]

@@ -14,7 +14,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def starter(environ: Mapping[str, str]) -> int:
-    """The pid of the process that started this one, as that one said, else as it is now."""
+    """Returns the pid of the process that started this one, as that one said, else as it is now."""
     told = environ.get(STARTED_BY, "")
     return int(told) if told.isascii() and told.isdigit() else os.getppid()
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
+from ccd_settings.paths import is_file
+
 _PROVIDERS = ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY")
 
 
@@ -48,30 +50,30 @@ class Mode(StrEnum):
 
 
 def login_kind(environ: Mapping[str, str]) -> LoginKind:
-    """Which login the CLI will use with this environment; looks whether there is a credentials file."""
+    """Returns which login the CLI will use with this environment; looks whether there is a credentials file."""
     if any(environ.get(name) not in (None, "", "0", "false") for name in _PROVIDERS):
         return LoginKind.PROVIDER
     if environ.get("ANTHROPIC_AUTH_TOKEN"):
         return LoginKind.TOKEN
     if environ.get("ANTHROPIC_API_KEY"):
         return LoginKind.API_KEY
-    if environ.get("CLAUDE_CODE_OAUTH_TOKEN") or credentials_file(environ).is_file():
+    if environ.get("CLAUDE_CODE_OAUTH_TOKEN") or is_file(credentials_file(environ)):
         return LoginKind.OAUTH
     return LoginKind.NONE
 
 
 def config_folder(environ: Mapping[str, str]) -> Path:
-    """Where the CLI keeps a login."""
+    """Returns where the CLI keeps a login."""
     return Path(environ.get("CLAUDE_CONFIG_DIR") or f"{environ.get('HOME') or '/nonexistent'}/.claude")
 
 
 def credentials_file(environ: Mapping[str, str]) -> Path:
-    """The CLI's credentials: looked at, never opened."""
+    """Returns the CLI's credentials: looked at, never opened."""
     return config_folder(environ) / ".credentials.json"
 
 
 def mode_for(setting: str, login: LoginKind) -> Mode:
-    """The mode for `engine.body`. By default an OAuth login gets only the documented knobs."""
+    """Returns the mode for `engine.body`. By default an OAuth login gets only the documented knobs."""
     if setting != "auto":
         return Mode(setting)
     return Mode.FULL if login.is_private else Mode.REPLAY

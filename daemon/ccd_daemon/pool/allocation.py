@@ -14,11 +14,10 @@ from collections.abc import Callable, Collection, Iterable
 
 from ccd_daemon.pool.room import Room
 from ccd_daemon.pool.shelf import LeaseWish, Shelf
-from ccd_daemon.worker.lifecycle import State
+from ccd_daemon.worker.lifecycle import ENDING, State
 from ccd_daemon.worker.worker import Worker
 
-_ENDING = (State.DRAINING, State.KILLING)
-_PASSING = (State.RESETTING, *_ENDING)
+_PASSING = (State.RESETTING, *ENDING)
 _PROMPT_S = 1.0  # to end, or to forget; a process that was idle needs a tenth
 _GRAIN_S = 0.01
 _PATIENCE_S = 2.0  # of a caller whose profile has no process at all, while those of others come and go
@@ -56,7 +55,7 @@ class Allocation:
         self._again: asyncio.TimerHandle | None = None
 
     def take(self, shelf: Shelf, wish: LeaseWish) -> Worker | None:
-        """An idle worker of a shelf, now the caller's; None when there is none that could serve at once."""
+        """Returns an idle worker of a shelf, now the caller's; None when there is none that could serve at once."""
         while (worker := shelf.take(wish)) is not None:
             if worker.is_alive if wish.surely_alive else worker.seems_alive:
                 self._lease(shelf, worker, wish)
@@ -83,7 +82,7 @@ class Allocation:
         self._look_again_when_late()
 
     def _by_age(self) -> list[Shelf]:
-        """The shelves with callers, the one whose first caller came first before the others."""
+        """Returns the shelves with callers, the one whose first caller came first before the others."""
         waiting = [shelf for shelf in self._shelves if shelf.first_came() is not None]
         return sorted(waiting, key=lambda shelf: shelf.first_came() or 0.0)
 
@@ -134,7 +133,7 @@ class Allocation:
                 self._passing[worker] = (worker.state, since if state is worker.state else now)
 
     def _promptly(self, workers: Iterable[Worker], *states: State) -> list[Worker]:
-        """Those that do so, and not for too long."""
+        """Returns those that do so, and not for too long."""
         since = self._loop.time() - _PROMPT_S
         found = ((worker, self._passing.get(worker, (None, 0.0))) for worker in workers)
         return [worker for worker, (state, begun) in found if state in states and begun > since]
@@ -143,7 +142,7 @@ class Allocation:
         """Processes that may be started now, or as soon as those that end have ended."""
         self._note_passing()
         workers = [worker for shelf in self._shelves for worker in shelf.workers]
-        return max(0, self.max_workers - len(workers)) + len(self._promptly(workers, *_ENDING))
+        return max(0, self.max_workers - len(workers)) + len(self._promptly(workers, *ENDING))
 
     def _starves(self, shelf: Shelf, shelves: list[Shelf]) -> bool:
         """Whether others, who came later, would take every worker that becomes idle from a caller without any."""

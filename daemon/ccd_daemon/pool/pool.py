@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from random import Random
 
+from ccd_daemon.claude.account import LoginWatch
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Settings
 from ccd_daemon.pool import refusal
@@ -39,6 +40,7 @@ class Pool:
         launch: starts a worker's process.
         ended: is told when it has ended.
         private_login: the login is a key, so spares may rehearse with it.
+        login_watch: the login in force; None where it cannot change.
     """
 
     def __init__(
@@ -49,7 +51,10 @@ class Pool:
         ended: Callable[[Worker], None],
         *,
         private_login: bool = False,
+        login_watch: LoginWatch | None = None,
     ) -> None:
+        self._login_watch = login_watch
+        self._login_seen = 0
         self.mode = self.first_mode = mode
         self.draining = False
         self._hurried = False
@@ -99,10 +104,23 @@ class Pool:
         return sum(len(shelf.queue) for shelf in self.shelves.values())
 
     def broken(self) -> Shelf | None:
-        """A profile whose processes cannot be started."""
+        """Returns a profile whose processes cannot be started."""
         return next((shelf for shelf in self.shelves.values() if shelf.breaker.is_open), None)
 
     # --- what calls find ---
+
+    def look_at_login(self) -> None:
+        """Before a worker is handed out: one that began with another login serves nobody any more."""
+        watch = self._login_watch
+        if watch is None:
+            return
+        watch.look()
+        if watch.generation != self._login_seen:
+            self._login_seen = watch.generation
+            log.warning("the login has changed (%s now): rolling the CLI processes over to it", watch.kind)
+            self.login.worked()  # as far as anybody knows
+            self.roll()
+            self.spawner.refill()
 
     def login_refused(self, why: str) -> None:
         """The API does not accept the login: start no spares, and let only one caller at a time find out again."""
@@ -177,7 +195,8 @@ class Pool:
         self.last_death = f"{worker.id}: {worker.death}"
         log.info("worker %s ended: %s (turns %d)", worker.id, worker.death, worker.wear.turns)
         if not worker.was_ready and not worker.stale and not self.draining:
-            self._died_unready(shelf, worker)
+            self.counters["died_unready"] += 1
+            shelf.died_unready(worker, self._loop.time())
         if worker in self._rehearsing:
             self._rehearsing.discard(worker)
             self.rehearsals.lost(f"a spare ended in its rehearsal: {worker.death}")
@@ -185,16 +204,6 @@ class Pool:
             self._all_gone.set()
         self._ended(worker)
         self.leases.serve()
-
-    def _died_unready(self, shelf: Shelf, worker: Worker) -> None:
-        self.counters["died_unready"] += 1
-        shelf.last_words = worker.stderr_tail[-300:]
-        reason = shelf.last_words or worker.death or "it ended at once"
-        shelf.breaker.died(self._loop.time(), reason)
-        log.warning("worker %s ended before it was ready: %s", worker.id, reason)
-        wait_s = shelf.breaker.wait_s(self._loop.time())
-        if wait_s and not shelf.workers:
-            shelf.refuse_waiting(lambda: shelf.cannot_spawn(wait_s))
 
     # --- starting processes ---
 

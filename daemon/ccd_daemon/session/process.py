@@ -2,7 +2,7 @@
 
 Theory of operation. It lives by the table of `lifecycle`, like an engine worker. It is never leased to anybody else: as
 soon as it is warm it is HELD, by its session; it is BUSY from a message until the CLI's `result`, and CANCELLING after
-an interrupt. A turn also begins by itself, when messages were queued in the CLI meanwhile.
+an interrupt. A turn also begins unasked, when messages were queued in the CLI meanwhile.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ class SessionWish:
     model: str | None = None
     permission_mode: str = "default"
     allowed_tools: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None  # the CLI holds itself and its subagents to these; None: to any
 
 
 class SessionProcessListener(Protocol):
     """Whose process it is: the session."""
 
     def patience_s(self, state: State) -> float | None:
-        """How long it may stay HELD or BUSY; None for as long as it likes."""
+        """Returns how long it may stay HELD or BUSY; None for as long as it likes."""
 
     def on_lines(self, lines: bytes) -> None:
         """The CLI has said something: whole lines."""
@@ -67,7 +68,7 @@ class SessionProcess:
 
     Attributes:
         state: where it is in its life.
-        death: why it ended, or is about to, for people.
+        death: why it ended or is about to, in words.
         launched: it has been told to start, so its end will be told.
         rss_bytes: its resident memory when it was last looked at, with its descendants'.
     """
@@ -138,6 +139,8 @@ class SessionProcess:
         settings: dict[str, Any] = {} if wish.model is None else {"model": wish.model}
         if wish.allowed_tools:
             settings["permissions"] = {"allow": list(wish.allowed_tools)}
+        if wish.models is not None:
+            settings["availableModels"] = list(wish.models)
         if self.state is not State.WARMING:
             return
         asked = [

@@ -2,6 +2,9 @@
 
 What the CLI says goes to every follower as `reader` shows it. The process and its life are `process`'s; who may open a
 session, and how many there may be, is `sessions`'s.
+
+Not here: turns in the sense of `worker`, which have one caller each. A session speaks to whoever is attached, so
+nothing of it may wait for one of them: a follower that does not read is cut off (DECISIONS, "Who is slow").
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ class Session:
         self.closed: str | None = None
         self.ended: RpcError | None = None
         model = wish.model or ""
+        self._models = wish.models
         self.view = View(session_id, model=model, cwd=cwd, permission_mode=wish.permission_mode)
         self.permissions = Permissions(
             self._deny_late, lambda: self._rearm_if(State.BUSY), settings.sessions.permission_s
@@ -82,7 +86,7 @@ class Session:
         await asyncio.shield(self._ready)
 
     def info(self) -> SessionInfo:
-        """What clients are told of it."""
+        """Returns what clients are told of it."""
         return SessionInfo(
             session_id=self.id,
             state=self.view.state,
@@ -149,7 +153,7 @@ class Session:
             self.process.say(line)
 
     def interrupt(self) -> bool:
-        """End the running turn; whether there was one.
+        """End the running turn. Returns whether there was one.
 
         Raises:
             RpcError: CONFLICT, the session has ended.
@@ -165,8 +169,14 @@ class Session:
         """Use another model from the next request on; None is the CLI's default.
 
         Raises:
-            RpcError: BAD_PARAMS, the CLI says no; CONFLICT, the session has ended.
+            RpcError: BAD_PARAMS, the CLI says no; CONFLICT, the session has ended; MODEL_NOT_FOUND, it was opened for
+                others.
         """
+        if self._models is not None and (model or "default") not in self._models:
+            text = (
+                f"this session may not use the model {(model or 'default')!r}; it was opened for certain ones"
+            )
+            raise RpcError(Code.MODEL_NOT_FOUND, text, {"param": "model"})
         # Not by the request of that name: with a pinned id it makes a hidden, billed call.
         await self._request("apply_flag_settings", settings={"model": model})
         self.view.state["model"] = model or ""
@@ -216,7 +226,7 @@ class Session:
     # --- what the process tells (see `process.SessionProcessListener`) ---
 
     def patience_s(self, state: State) -> float | None:
-        """How long it may be idle, or have a turn; waiting for people takes as long as it takes."""
+        """Returns how long it may be idle, or have a turn; waiting for a reply takes as long as it takes."""
         if state is State.HELD:
             return None if self._followers else self._limits.idle_s
         return None if self.permissions else self._limits.turn_s

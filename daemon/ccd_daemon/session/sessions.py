@@ -1,7 +1,7 @@
 """All sessions of the daemon: who has which, how many there may be, and their end.
 
 A session lives from `open` until it is closed, has been idle for too long, or the daemon stops. One whose process died
-by itself is kept for a while without it, so that its clients can see what became of it; it no longer counts.
+unasked is kept for a while without it, so that its clients can see what became of it; it no longer counts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+from ccd_daemon.claude.account import LoginWatch
 from ccd_daemon.config import Settings
 from ccd_daemon.session.process import SessionProcess, SessionWish
 from ccd_daemon.session.session import Session
@@ -47,13 +48,16 @@ class Sessions:
         launch: Launch,
         ended: Callable[[SessionProcess], None],
         alone: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
+        login_watch: LoginWatch | None = None,
     ) -> None:
+        self._login_watch = login_watch
+        self._account_seen = 0
         self._ended = ended
         self.counters = dict.fromkeys(("opened", "refused", "crashed", "idle"), 0)
         self._settings = settings
         self._launch = launch
         self._alone = alone
-        self._known: dict[tuple[str, str], Session] = {}  # also those whose process died by itself
+        self._known: dict[tuple[str, str], Session] = {}  # also those whose process died unasked
         self.running: set[Session] = set()
         self._loop = asyncio.get_running_loop()
         self._starting = asyncio.Semaphore(settings.spawn_concurrency)
@@ -67,30 +71,43 @@ class Sessions:
         """Every process that is not dead."""
         return [session.process for session in self.running]
 
+    def look_at_login(self) -> None:
+        """A session that began with another account's login ends: two are never mixed in one conversation."""
+        watch = self._login_watch
+        if watch is None:
+            return
+        watch.look()
+        if watch.account_generation != self._account_seen:
+            self._account_seen = watch.account_generation
+            for session in list(self.running):
+                self._forget(session.tenant, session.id)
+                session.close("another login is in force")
+
     def find(self, tenant: str, session_id: str) -> Session:
-        """One of the tenant's sessions.
+        """Returns one of the tenant's sessions.
 
         Raises:
             RpcError: NOT_FOUND, also for a session of another tenant.
         """
+        self.look_at_login()
         session = self._known.get((tenant, session_id))
         if session is None:
             raise RpcError(Code.NOT_FOUND, "there is no such session", {"param": "session_id"})
         return session
 
     def all_of(self, tenant: str) -> list[Session]:
-        """The tenant's sessions, the oldest first."""
+        """Returns the tenant's sessions, the oldest first."""
         return [session for (owner, _), session in self._known.items() if owner == tenant]
 
     async def open(
         self, tenant: str, wish: SessionWish, cwd: str, folder: Callable[[], int | None]
     ) -> Session:
-        """A new session, once its CLI takes messages.
+        """Returns a new session, once its CLI takes messages.
 
         Args:
             tenant: whose it is.
             wish: what it begins with.
-            cwd: the directory's name, for people.
+            cwd: the directory's name, to show.
             folder: opens the directory; called in a thread.
 
         Raises:

@@ -4,6 +4,9 @@ Theory of operation. `on_stdout` is the hot path: one read of the pipe becomes o
 nothing decoded unless a message starts or ends in it. A read in which there is anything else takes the slow path:
 its lines are sorted one by one, and those that are passed on still go out together. What concerns the answer is
 decided here; what concerns the process and its life is told to the listener.
+
+Not here: decoding tokens. The obvious way, reading line by line and decoding each, costs 7 µs of CPU per line instead
+of 0.2 to 0.6, and a queue between stdout and socket would hide a slow client from the CLI.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ class ReaderListener(Protocol):
         """The turn has come to its next stage: the first output, or the end of the message."""
 
     def stop_message(self) -> None:
-        """The message has ended in a way after which the CLI would go on by itself."""
+        """The message has ended in a way after which the CLI would go on."""
 
     def end_early(self, turn: Turn, error: RpcError) -> None:
         """The turn cannot be completed."""
@@ -107,7 +110,7 @@ class StdoutReader:
             turn.sink(data)
 
     def _cut(self, data: bytes) -> bytes:
-        """The whole lines of a read, and of those before it."""
+        """Returns the whole lines of a read, and of those before it."""
         if not self._listener.heard:
             return b""
         try:

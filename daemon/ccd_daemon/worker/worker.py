@@ -3,6 +3,9 @@
 The worker feeds events to `lifecycle` and carries out the actions it gets back. What it is made of: the process and
 all that is its own (`process.tree`), its turns (`turns`, which listens to `reader`), what is asked of the CLI beside
 turns (`controller`), the clock of its state (`clocks`), what it has been through (`wear`) and its last steps (`story`).
+
+Not here: who gets it (`pool`), and what an answer is (`turns`, `reader`). Nothing sets `state` but `feed`: a shortcut
+past the table is how a process in an unknown state gets to answer somebody (DECISIONS, "A worker of parts").
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ class WorkerListener(Protocol):
         """The worker is no longer READY or PARKED."""
 
     def may_rehearse(self, worker: Worker) -> bool:
-        """Whether there is time and leave for a rehearsal, now that the worker has answered."""
+        """Returns whether there is time and leave for a rehearsal, now that the worker has answered."""
 
     def rehearsed(self, worker: Worker, fault: str | None) -> None:
         """A rehearsal was of use, or what was wrong with it."""

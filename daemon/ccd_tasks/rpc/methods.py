@@ -301,7 +301,7 @@ class _News:
     def __init__(self, engine: Engine, task_id: str) -> None:
         self._engine, self._task_id = engine, task_id
         self._rung = asyncio.Event()
-        engine.listen(task_id, self._rung.set)
+        engine.bells.listen(task_id, self._rung.set)
 
     async def within(self, wait_s: float) -> None:
         """Return at news, or when the time is over."""
@@ -313,7 +313,7 @@ class _News:
         self._rung.clear()
 
     def close(self) -> None:
-        self._engine.ignore(self._task_id, self._rung.set)
+        self._engine.bells.ignore(self._task_id, self._rung.set)
 
 
 class _Gate:

@@ -132,7 +132,7 @@ class Books:
             ) from error
 
 
-class Run:
+class MeteredAnswer:
     """One answer that was admitted. `end` or `cut` it once; more does no harm."""
 
     def __init__(self, books: Books, caller: Caller, key: Key, params: ChatParams, spent_usd: float) -> None:
@@ -253,21 +253,21 @@ class Run:
             self._look = asyncio.ensure_future(self._books.spent(self._key))
 
 
-async def begin(books: Books, caller: Caller, key: Key, params: ChatParams) -> Run:
+async def begin(books: Books, caller: Caller, key: Key, params: ChatParams) -> MeteredAnswer:
     """Admit one answer.
 
     Raises:
         RpcError: UPSTREAM_LIMIT or BUDGET, with `retry_after_ms` where waiting helps; STORAGE.
     """
     if not key.limited:
-        return Run(books, caller, key, params, 0.0)
+        return MeteredAnswer(books, caller, key, params, 0.0)
     verdict = await books.begin(key)
     caller.headers[:] = verdict.headers
     if verdict.refused is not None:
         code, message = _REFUSED[verdict.refused]
         data = {"retry_after_ms": max(1, round(verdict.wait_s * 1000))} if code is not Code.BUDGET else None
         raise RpcError(code, f"{message}.", data)
-    return Run(books, caller, key, params, verdict.spent_usd)
+    return MeteredAnswer(books, caller, key, params, verdict.spent_usd)
 
 
 def _over_budget() -> RpcError:

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from ccd_client import AsyncClient, AsyncStream
 from ccd_gateway.access.caller import Caller, current_caller
-from ccd_gateway.access.metering import Books, Run, begin
+from ccd_gateway.access.metering import Books, MeteredAnswer, begin
 from ccd_gateway.access.permission import Known, permitted
 from ccd_gateway.answer.lines import LineReader
 from ccd_gateway.answer.turn import ChatTurn, DaemonLink, PieceReader
@@ -114,7 +114,7 @@ class Backend:
             async with link.client.call_stream(method, params, window_bytes=_WINDOW_BYTES) as stream:
                 yield stream
 
-    async def admit(self, caller: Caller, params: ChatParams) -> Run | None:
+    async def admit(self, caller: Caller, params: ChatParams) -> MeteredAnswer | None:
         """Admit an answer that is not asked for by `chat.*`; None without a key.
 
         Raises:
@@ -150,7 +150,7 @@ class Backend:
             await link.client.close()
         self._books.close()
 
-    async def _admitted(self, params: ChatParams) -> tuple[ChatParams, Run | None]:
+    async def _admitted(self, params: ChatParams) -> tuple[ChatParams, MeteredAnswer | None]:
         """The call as its caller may make it, and the run that it is booked on; None without a key."""
         caller = current_caller()
         if caller.key is None:

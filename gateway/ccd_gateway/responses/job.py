@@ -27,7 +27,7 @@ from ccd_gateway.responses.items import (
 )
 from ccd_gateway.responses.parts import Item
 from ccd_gateway.responses.resource import Response, new_response
-from ccd_gateway.responses.schema import Decoded, ResponsesRequest
+from ccd_gateway.responses.schema import DecodedResponse, ResponsesRequest
 from ccd_gateway.responses.storage.store import ResponseStore
 from ccd_gateway.responses.storage.table import (
     BrokenChainError,
@@ -41,7 +41,7 @@ from ccd_gateway.surface.given import end_user, given
 from ccd_gateway.surface.prompt import Prompt
 from ccd_gateway.surface.refusals import renamed
 from ccd_gateway.surface.tokens import estimate
-from ccd_protocol.chat.history import Turn, place
+from ccd_protocol.chat.history import HistoryMessage, place
 from ccd_protocol.chat.parameters import Api, names_in
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
@@ -136,7 +136,7 @@ class ResponseJob(NamedTuple):
 
 async def read_job(
     req: falcon.asgi.Request,
-    decoded: Decoded,
+    decoded: DecodedResponse,
     body: bytes,
     store: ResponseStore,
     images: RemoteImages,
@@ -277,7 +277,7 @@ def _response_format(request: ResponsesRequest) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": wanted}
 
 
-def _clients_name(param: str, *, turns: Sequence[Turn] = (), origins: Sequence[str] = ()) -> str:
+def _clients_name(param: str, *, turns: Sequence[HistoryMessage] = (), origins: Sequence[str] = ()) -> str:
     """This API's name for a parameter of the daemon's, or of the client's library.
 
     Args:

@@ -87,7 +87,7 @@ class ResponsesRequest(Struct, kw_only=True):
 FIELDS = frozenset(ResponsesRequest.__struct_fields__)
 
 
-class Decoded(NamedTuple):
+class DecodedResponse(NamedTuple):
     """A request, the parameters in it that have no effect, and all fields as they came."""
 
     request: ResponsesRequest
@@ -95,7 +95,7 @@ class Decoded(NamedTuple):
     fields: dict[str, Any]
 
 
-def decode(body: bytes, *, model_needed: bool = True) -> Decoded:
+def decode(body: bytes, *, model_needed: bool = True) -> DecodedResponse:
     """The request in a body.
 
     Args:
@@ -112,7 +112,7 @@ def decode(body: bytes, *, model_needed: bool = True) -> Decoded:
     request = read_as(fields, ResponsesRequest)
     _refuse(request)
     without_effect = _ignored(request) + unknown_names(fields, ResponsesRequest)
-    return Decoded(request, without_effect + changed(body, fields), fields)
+    return DecodedResponse(request, without_effect + changed(body, fields), fields)
 
 
 def _refuse(request: ResponsesRequest) -> None:

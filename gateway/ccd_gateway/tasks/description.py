@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ccd_gateway.compat.task import TaskOptions
+from ccd_gateway.compat.task import CompatTaskOptions
 from ccd_gateway.edge.description import (
     COUNT,
     TEXT,
@@ -132,7 +132,7 @@ def flask() -> dict[str, Described]:
     }
     workflow = _object({"workflow": steps}, {**_whole(), "async": _FLAG})
     page = [in_query("status", {"enum": _STATES}), _LIMIT, in_query("offset", COUNT)]
-    options = typed(TaskOptions)
+    options = typed(CompatTaskOptions)
 
     def post(name: str, body: Json, status: int = 200, also: int | None = None) -> Described:
         return described(

@@ -12,11 +12,11 @@ from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.shapes import FLASK, MESSAGES
 from ccd_gateway.tasks import description
 from ccd_gateway.tasks.batches.anthropic import MessageBatches
-from ccd_gateway.tasks.batches.files import Files
-from ccd_gateway.tasks.batches.lines import Lines
+from ccd_gateway.tasks.batches.files import BatchFiles
+from ccd_gateway.tasks.batches.lines import BatchLines
 from ccd_gateway.tasks.batches.openai import Batches
 from ccd_gateway.tasks.flask import FlaskTasks
-from ccd_gateway.tasks.native import Tasks
+from ccd_gateway.tasks.native import NativeTasks
 from ccd_gateway.tasks.worker import TaskWorker
 
 TASKS = ("tasks",)
@@ -28,17 +28,17 @@ def routes(
 ) -> list[Route]:
     """All of them. They stand before those of the surfaces, which refuse what is not there below their paths."""
     chat, messages = ChatCompletions(backend, settings), Messages(backend, settings)
-    lines = Lines(worker, chat, answers, messages)
-    files = Files(worker)
+    lines = BatchLines(worker, chat, answers, messages)
+    files = BatchFiles(worker)
     return [
         *_flask(FlaskTasks(worker, settings, limit)),
-        *_native(Tasks(worker, settings)),
+        *_native(NativeTasks(worker, settings)),
         *_openai(files, Batches(worker, settings, lines, files)),
         *_anthropic(MessageBatches(worker, settings, lines)),
     ]
 
 
-def _openai(files: Files, batches: Batches) -> list[Route]:
+def _openai(files: BatchFiles, batches: Batches) -> list[Route]:
     told = description.openai()
     paths = {
         "/v1/files": (files, None),
@@ -85,7 +85,7 @@ def _flask(flask: FlaskTasks) -> list[Route]:
     ]
 
 
-def _native(tasks: Tasks) -> list[Route]:
+def _native(tasks: NativeTasks) -> list[Route]:
     told = description.native()
     words = [word for word in told if word not in ("", "one")]
     return [

@@ -22,7 +22,7 @@ class DaemonMethods:
         return self._pong
 
     def health(self, call: Called) -> HealthResult:
-        """Whether a chat sent now would be answered as fast as any."""
+        """Returns whether a chat sent now would be answered as fast as any."""
         pool = self._pool
         state, reason = pool_state(pool)
         answer = HealthResult(
@@ -38,7 +38,7 @@ class DaemonMethods:
 
 
 def pool_state(pool: Pool) -> tuple[str, str | None]:
-    """The daemon's state in a word, and why."""
+    """Returns the daemon's state in a word, and why."""
     if pool.draining:
         return "draining", "ccd is shutting down"
     if pool.login.refusal is not None:

@@ -38,6 +38,10 @@ T = TypeVar("T")
 _MODES = ("default", "acceptEdits", "plan", "dontAsk", "auto", "bypassPermissions")
 _BLOCKS = ("text", "image", "document")
 _MAX_MODEL_CHARS = 512
+_SETTING_COMMAND = (
+    "/config"  # writes to the configuration, which a login shares with its user and all sessions
+)
+_MAX_MODELS = 200
 _MAX_TOOLS = 200
 _MAX_TOOL_CHARS = 1000
 _MAX_ID_CHARS = 200
@@ -52,12 +56,13 @@ class SessionMethods:
         self._settings = settings
 
     async def open(self, call: Call) -> SessionInfo:
-        """A new session, once its CLI takes messages; a caller that goes away meanwhile takes it along."""
+        """Returns a new session, once its CLI takes messages; a caller that goes away meanwhile takes it along."""
         params, tenant = self._read(call, SessionOpenParams)
         wish = SessionWish(
             _model(params.get("model")),
             self._mode(params.get("permission_mode") or "default"),
             _tools(params.get("allowed_tools") or []),
+            _models(params.get("models")),
         )
         asked, cwd = params.get("cwd"), ""
         folder: Callable[[], int | None] = _no_folder
@@ -68,12 +73,12 @@ class SessionMethods:
         return (await self._sessions.open(tenant, wish, cwd, folder)).info()
 
     async def list(self, call: Call) -> SessionsResult:
-        """The caller's sessions, the oldest first."""
+        """Returns the caller's sessions, the oldest first."""
         _, tenant = self._read(call, SessionsParams)
         return SessionsResult(sessions=[session.info() for session in self._sessions.all_of(tenant)])
 
     async def get(self, call: Call) -> SessionInfo:
-        """One session."""
+        """Returns one session."""
         return self._one(call, SessionParams)[1].info()
 
     async def close(self, call: Call) -> NoResult:
@@ -162,13 +167,22 @@ def _id(params: Any) -> str:
 
 
 def _model(model: str | None) -> str | None:
-    """A model's name or alias; None, like `default`, is the CLI's own default."""
+    """Returns a model's name or alias; None, like `default`, is the CLI's own default."""
     if model in (None, "", "default"):
         return None
     assert model is not None
     if len(model) > _MAX_MODEL_CHARS or not model.isprintable():
         raise bad("model", f"model: expected at most {_MAX_MODEL_CHARS} printable characters")
     return model
+
+
+def _models(models: list[str] | None) -> tuple[str, ...] | None:
+    if models is None:
+        return None
+    if len(models) > _MAX_MODELS or not all(0 < len(name) <= _MAX_MODEL_CHARS for name in models):
+        text = f"models: expected at most {_MAX_MODELS} names of 1 to {_MAX_MODEL_CHARS} characters"
+        raise bad("models", text)
+    return tuple(models)
 
 
 def _tools(tools: list[str]) -> tuple[str, ...]:
@@ -183,4 +197,10 @@ def _content(content: Any) -> str | list[dict[str, Any]]:
         raise bad("content", "content: expected a text, or a list of content blocks")
     if not isinstance(content, str) and not all(block.get("type") in _BLOCKS for block in content):
         raise bad("content", f"content: expected blocks of the types {', '.join(_BLOCKS)}")
+    for text in (content,) if isinstance(content, str) else (block.get("text") for block in content):
+        if isinstance(text, str) and text.lstrip().partition(" ")[0].rstrip() == _SETTING_COMMAND:
+            why = (
+                "it may change more than this session's settings; there are set_model and set_permission_mode"
+            )
+            raise bad("content", f"content: {_SETTING_COMMAND} is refused: {why}")
     return content  # type: ignore[no-any-return]

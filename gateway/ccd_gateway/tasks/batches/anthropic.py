@@ -17,7 +17,7 @@ from ccd_gateway.shapes import MESSAGES
 from ccd_gateway.surface.body import decode_object
 from ccd_gateway.surface.driver import send
 from ccd_gateway.tasks.batches.files import stream_bytes
-from ccd_gateway.tasks.batches.lines import Lines, message_body
+from ccd_gateway.tasks.batches.lines import BatchLines, message_body
 from ccd_gateway.tasks.batches.names import renamed, rfc3339, task_of
 from ccd_gateway.tasks.batches.openai import WINDOW_S, fill
 from ccd_gateway.tasks.options import idempotency_key, refuse_unknown, whole, whole_number
@@ -31,7 +31,7 @@ _KNOWN = ("requests", "webhook", "budget_usd", "priority", "metadata")
 class MessageBatches:
     """The resource; one instance per worker process."""
 
-    def __init__(self, worker: TaskWorker, settings: GatewaySettings, lines: Lines) -> None:
+    def __init__(self, worker: TaskWorker, settings: GatewaySettings, lines: BatchLines) -> None:
         self._worker = worker
         self._settings = settings
         self._lines = lines

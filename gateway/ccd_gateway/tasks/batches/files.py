@@ -25,7 +25,7 @@ _ANCHOR = "created_at"
 _MAX_FIELD_BYTES = 1024
 
 
-class Files:
+class BatchFiles:
     """The resource; one instance per worker process."""
 
     def __init__(self, worker: TaskWorker) -> None:

@@ -28,7 +28,7 @@ CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 _TURN_S = 900.0
 
 
-class Lines:
+class BatchLines:
     """Reads lines for one gateway process."""
 
     def __init__(

@@ -15,8 +15,8 @@ from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.surface.body import decode_object
 from ccd_gateway.surface.driver import send
-from ccd_gateway.tasks.batches.files import Files, listed, made_files, refuse_anthropic
-from ccd_gateway.tasks.batches.lines import CHAT, RESPONSES, Lines
+from ccd_gateway.tasks.batches.files import BatchFiles, listed, made_files, refuse_anthropic
+from ccd_gateway.tasks.batches.lines import CHAT, RESPONSES, BatchLines
 from ccd_gateway.tasks.batches.names import output_file, renamed, seconds, task_of
 from ccd_gateway.tasks.options import error_of, idempotency_key, refuse_unknown, whole, whole_number
 from ccd_gateway.tasks.worker import Task, TaskWorker
@@ -34,7 +34,9 @@ _STATES = {"open": "validating", "pending": "in_progress", "running": "in_progre
 class Batches:
     """The resource; one instance per worker process."""
 
-    def __init__(self, worker: TaskWorker, settings: GatewaySettings, lines: Lines, files: Files) -> None:
+    def __init__(
+        self, worker: TaskWorker, settings: GatewaySettings, lines: BatchLines, files: BatchFiles
+    ) -> None:
         self._worker = worker
         self._settings = settings
         self._lines = lines
