@@ -12,6 +12,7 @@ from ccd_protocol.methods import METHODS
 
 GIVEN: dict[str, Any] = {
     "conversation_id": "c",
+    "id": "w1",
     "session_id": "s",
     "text": "t",
     "content": "hello",
