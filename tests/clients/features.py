@@ -47,6 +47,7 @@ _ELSEWHERE = {
 
 #: What the mode `replay` cannot do as these tests want it, and what it does instead; in all APIs, or in those named.
 REPLAY: dict[str, tuple[tuple[str, ...], str]] = {
+    "system": (("messages",), "notes among the messages are told by the user, marked as reminders"),
     "tool": (
         ("chat", "responses"),
         "`strict` of a tool has no knob; everything else of it reaches the model unchanged",

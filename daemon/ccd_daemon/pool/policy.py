@@ -57,13 +57,13 @@ class Breaker:
         return max(0.0, self._open_until - now) if self.is_open else 0.0
 
 
-_REFUSALS_BELIEVED = 2
+_REFUSALS_BELIEVED = 3
 
 
 class Login:
     """Whether the API accepts the login; while it does not, one caller at a time finds out again.
 
-    One refusal may be an accident, and is not held against whoever comes next.
+    A refusal or two may be an accident, and are not held against whoever comes next.
     """
 
     def __init__(self, probe_s: float) -> None:

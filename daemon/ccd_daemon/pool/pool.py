@@ -103,6 +103,13 @@ class Pool:
             log.warning("the login is refused; no spares are started until it works again")
         self.login.refused(self._loop.time(), why)
 
+    def forget(self, tenant: str, name: str) -> None:
+        """A named conversation is deleted: the process that has heard it ends, also when it waits for tool results."""
+        for shelf in self.shelves.values():
+            for worker in [worker for bound in shelf.bound.values() for worker in bound]:
+                if (worker.tenant, worker.parking.name) == (tenant, name):
+                    worker.feed(Event.CANCEL if worker.state is State.PARKED else Event.STOP)
+
     # --- what workers tell (see `worker.WorkerListener`) ---
 
     def may_rehearse(self, worker: Worker) -> bool:

@@ -112,12 +112,18 @@ def _the_clients(body: dict[str, Any]) -> dict[str, Any]:
     own = [message for message in body["messages"] if message["role"] != "system"]
     found: dict[str, Any] = _unmarked({**body, "messages": own})
     for message in found["messages"]:
-        (*others, last) = message["content"] if isinstance(message["content"], list) else (None, None)
-        if not others and last is not None and set(last) == {"type", "text"}:
-            message["content"] = last["text"]
+        blocks = message["content"] if isinstance(message["content"], list) else []
+        for part in [message, *(block for block in blocks if block["type"] == "tool_result")]:
+            part["content"] = _short(part["content"])
     if isinstance(found.get("system"), list):
         found["system"] = found["system"][1:]
     return found
+
+
+def _short(content: Any) -> Any:
+    """A single text as a text."""
+    alone = isinstance(content, list) and len(content) == 1 and set(content[0]) == {"type", "text"}
+    return content[0]["text"] if alone else content
 
 
 def _unmarked(value: Any) -> Any:

@@ -43,6 +43,7 @@ def test_a_refused_login_is_tried_once_in_a_while_until_it_works() -> None:
     assert login.may_try(0.0), "one refusal may be an accident"
     login.worked()
     login.refused(0.0, "revoked")
+    login.refused(0.0, "revoked")
     assert login.may_try(0.0)
     login.refused(0.0, "revoked")
     assert not login.may_try(4.9)

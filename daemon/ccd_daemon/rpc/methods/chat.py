@@ -212,6 +212,7 @@ class ChatMethods:
             )
             try:
                 script = _script(worker, asked, talk)
+                worker.parking.name = chat.get("conversation_id")
                 result, turn = await self._turn(call, worker, asked, script, streaming=streaming)
                 result["ignored"] = sorted(dropped)
                 if fell_back:
