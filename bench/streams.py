@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.feeder import Feeder
 from bench.stage import Stack
 from ccd_client import Client
-from ccd_protocol.peer import Ended, Failed, Item, Peer
+from ccd_protocol.peer import CallFailed, Ended, Item, Peer
 
 CALLS_PER_CONNECTION = 250
 _WINDOW_BYTES = 262_144
@@ -52,7 +52,7 @@ class Consumer:
                 self.peer.consumed(event.id, len(event.payload))
             elif isinstance(event, Ended):
                 self.ended += 1
-            elif isinstance(event, Failed):
+            elif isinstance(event, CallFailed):
                 raise RuntimeError(f"the daemon failed a stream: {event}")
         self.flush()
         return count

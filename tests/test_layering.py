@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,7 @@ FLOORS: dict[str, dict[str, int]] = {
         "daemon": 10,
         "report": 9,
         "housekeeping": 8,
+        "reload": 8,
         "launcher": 8,
         "sweeper": 7,
         "watchdog": 7,
@@ -246,3 +248,74 @@ def test_rooms(room: Path) -> None:
     tree = ast.parse((room / "__init__.py").read_text())
     assert ast.get_docstring(tree), room
     assert len([file for file in room.glob("*.py") if file.stem not in ("__init__", "__main__")]) <= 12, room
+
+
+# --- sizes, circles and names: what keeps a room known ---
+
+MOST_LINES = 400
+MOST_METHODS = 22
+#: Percent of functions that fit a screen; those that do not are straight lines of many steps.
+FIT, FIT_LINES = 99, 50
+
+
+def classes(file: Path) -> list[ast.ClassDef]:
+    return [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ClassDef)]
+
+
+@ALL
+def test_modules_and_classes_stay_small(package: str, file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= MOST_LINES
+    for found in classes(file):
+        methods = [node for node in found.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        assert len(methods) <= MOST_METHODS, f"{found.name} has {len(methods)} methods"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_functions_fit_a_screen(package: str) -> None:
+    lengths = sorted(
+        (node.end_lineno or node.lineno) - node.lineno + 1
+        for name, file in files()
+        if name == package
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    assert lengths[len(lengths) * FIT // 100] <= FIT_LINES
+    assert lengths[len(lengths) // 2] <= 8
+
+
+def named(file: Path, modules: Mapping[str, Path]) -> set[str]:
+    """The modules of ours that a file imports: `from room import module` means the module, not the room."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in modules else node.module for name in names.values()}
+    return {name for name in found if modules.get(name, file) != file}
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    """What is only imported for types, or inside of a function, counts too."""
+    modules = {module_name(package, file): file for package, file in files()}
+    below = {module: named(file, modules) for module, file in modules.items()}
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " imports ".join((*way[way.index(module) :], module))
+        if module not in done:
+            for name in sorted(below[module] - {module}):
+                visit(name, (*way, module))
+            done.add(module)
+
+    for module in modules:
+        visit(module, ())
+
+
+def test_names_of_classes_are_unique_in_the_tree() -> None:
+    """One word for each thing: whoever searches for a class finds one."""
+    places: dict[str, list[str]] = {}
+    for package, file in files():
+        for found in classes(file):
+            places.setdefault(found.name, []).append(module_name(package, file))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

@@ -37,11 +37,14 @@ if TYPE_CHECKING:
     from ccd_client._async import AsyncStream
     from ccd_client._asyncio import AsyncClient
     from ccd_client._trio import TrioClient
+    from ccd_client.tasks.asynchronous import AsyncTasks
+    from ccd_client.tasks.blocking import Tasks
 
 __all__ = [
     "Answer",
     "AsyncClient",
     "AsyncStream",
+    "AsyncTasks",
     "BatchItem",
     "BudgetExceeded",
     "Busy",
@@ -59,6 +62,7 @@ __all__ = [
     "RateLimited",
     "RpcError",
     "Stream",
+    "Tasks",
     "TimedOut",
     "TrioClient",
     "Unavailable",
@@ -69,6 +73,8 @@ __all__ = [
 _LAZY = {
     "AsyncClient": "ccd_client._asyncio",
     "AsyncStream": "ccd_client._async",
+    "AsyncTasks": "ccd_client.tasks.asynchronous",
+    "Tasks": "ccd_client.tasks.blocking",
     "TrioClient": "ccd_client._trio",
 }
 

@@ -16,7 +16,7 @@ from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.peer import Called
 
 
-class _Connection(asyncio.Protocol):
+class _LoopConnection(asyncio.Protocol):
     """One connection: bytes between the transport and the link, and the tasks of callbacks."""
 
     def __init__(self, path: str, loop: asyncio.AbstractEventLoop) -> None:
@@ -136,8 +136,8 @@ class AsyncClient(AsyncCalls):
 
     _loop: asyncio.AbstractEventLoop | None = None
     _pid = 0
-    _connection: _Connection | None = None
-    _connecting: asyncio.Future[_Connection] | None = None
+    _connection: _LoopConnection | None = None
+    _connecting: asyncio.Future[_LoopConnection] | None = None
 
     async def close(self) -> None:
         """Close the client for good; calls in progress fail LOST, later ones raise RuntimeError."""
@@ -162,7 +162,7 @@ class AsyncClient(AsyncCalls):
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    async def _connected(self) -> _Connection:
+    async def _connected(self) -> _LoopConnection:
         """A connection that takes new calls and has room for their bytes; callers share one attempt."""
         _core.check_open(self)
         self._settle_in()
@@ -189,7 +189,7 @@ class AsyncClient(AsyncCalls):
         self._connection, self._connecting = None, None
         self._loop, self._pid = loop, os.getpid()
 
-    async def _shared(self, attempt: asyncio.Future[_Connection]) -> _Connection:
+    async def _shared(self, attempt: asyncio.Future[_LoopConnection]) -> _LoopConnection:
         """Wait for an attempt that other callers wait for, too, so that being cancelled does not end it."""
         try:
             return await asyncio.shield(attempt)
@@ -198,19 +198,19 @@ class AsyncClient(AsyncCalls):
                 raise
             raise RpcError(Code.LOST, "the client was closed while it connected") from None
 
-    def _connect_ended(self, attempt: asyncio.Future[_Connection]) -> None:
+    def _connect_ended(self, attempt: asyncio.Future[_LoopConnection]) -> None:
         self._connecting = None
         failed = attempt.cancelled() or attempt.exception() is not None
         self._connection = None if failed else attempt.result()
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> _LoopConnection:
         loop = asyncio.get_running_loop()
         patience_s = 0.0 if self._connection is None else self._reconnect_wait_s
         plan = _core.ConnectPlan(self.path, loop.time(), patience_s)
         return await persistently(plan, lambda: self._attempt(loop), loop.time, asyncio.sleep)
 
-    async def _attempt(self, loop: asyncio.AbstractEventLoop) -> _Connection:
-        connection = _Connection(self.path, loop)
+    async def _attempt(self, loop: asyncio.AbstractEventLoop) -> _LoopConnection:
+        connection = _LoopConnection(self.path, loop)
         self._live.add(connection)
         connection.closed.add_done_callback(lambda _: self._live.discard(connection))
         try:
@@ -226,7 +226,7 @@ class AsyncClient(AsyncCalls):
         return connection
 
 
-async def _open(loop: asyncio.AbstractEventLoop, connection: _Connection, path: str) -> None:
+async def _open(loop: asyncio.AbstractEventLoop, connection: _LoopConnection, path: str) -> None:
     """Connect, by the way that is right for the loop.
 
     asyncio's own connecting takes EAGAIN of a full backlog for success, so there a connected socket is handed

@@ -18,10 +18,10 @@ from ccd_protocol import frames
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.peer import (
     Called,
+    CallFailed,
     Cancelled,
     Closed,
     Ended,
-    Failed,
     GoingAway,
     Greeted,
     Item,
@@ -223,7 +223,7 @@ class Link:
 
     def _rare(self, event: PeerEvent) -> None:
         match event:
-            case Failed():
+            case CallFailed():
                 self._settle(event.id, None, RpcError(event.code, event.message, event.data))
             case Called():
                 self._called(event)

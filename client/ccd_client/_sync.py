@@ -12,7 +12,7 @@ from typing import Any, Self
 from ccd_client import _core
 from ccd_client._calls.api import BlockingApi
 from ccd_client._core import DEFAULT_WINDOW_BYTES, Exchange, Handlers
-from ccd_client._turns import Connection
+from ccd_client._turns import TurnsConnection
 from ccd_protocol.errors import Code, RpcError
 
 
@@ -24,7 +24,7 @@ class Stream(Iterator[bytes]):
     """
 
     def __init__(
-        self, client: Client, connection: Connection, exchange: Exchange, timeout_s: float | None
+        self, client: Client, connection: TurnsConnection, exchange: Exchange, timeout_s: float | None
     ) -> None:
         self._client = client
         self._connection = connection
@@ -102,8 +102,8 @@ class Client(BlockingApi):
         self._reconnect_wait_s = reconnect_wait_s
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._connection: Connection | None = None
-        self._leaving: list[Connection] = []  # they finish their calls and take no new ones
+        self._connection: TurnsConnection | None = None
+        self._leaving: list[TurnsConnection] = []  # they finish their calls and take no new ones
         self._connecting = False
         self._failure = RpcError(Code.LOST)
         _clients.add(self)
@@ -184,7 +184,7 @@ class Client(BlockingApi):
 
     def _start(
         self, exchange: Exchange, method: str, params: Any, timeout_s: float | None, window: int
-    ) -> Connection:
+    ) -> TurnsConnection:
         connection = self._connected()
         connection.link.start(exchange, method, params, timeout_s, window)
         connection.flush()
@@ -192,7 +192,7 @@ class Client(BlockingApi):
 
     def _wait(
         self,
-        connection: Connection,
+        connection: TurnsConnection,
         exchange: Exchange,
         timeout_s: float | None,
         deadline_s: float | None,
@@ -207,13 +207,13 @@ class Client(BlockingApi):
             self._abandon(connection, exchange, "deadline", _core.deadline_error(timeout_s))
 
     def _abandon(
-        self, connection: Connection, exchange: Exchange, reason: str, error: RpcError | None = None
+        self, connection: TurnsConnection, exchange: Exchange, reason: str, error: RpcError | None = None
     ) -> None:
         connection.link.abandon(exchange, reason, error)
         connection.wake(exchange)
         connection.flush()
 
-    def _run_callback(self, connection: Connection, exchange: Exchange) -> None:
+    def _run_callback(self, connection: TurnsConnection, exchange: Exchange) -> None:
         called = exchange.callbacks.pop(0)
         self._lock.release()
         try:
@@ -230,7 +230,7 @@ class Client(BlockingApi):
             connection.link.answer(called, result)
         connection.flush()
 
-    def _connected(self) -> Connection:
+    def _connected(self) -> TurnsConnection:
         """A connection that takes new calls; threads share one attempt and its failure."""
         _core.check_open(self)
         while self._connecting:
@@ -252,7 +252,7 @@ class Client(BlockingApi):
                 _core.check_open(self)
         return self._connection
 
-    def _connect(self, old: Connection | None) -> Connection:
+    def _connect(self, old: TurnsConnection | None) -> TurnsConnection:
         if old is not None and not old.link.open:
             old.close("the connection took no new calls")
         elif old is not None:
@@ -260,7 +260,7 @@ class Client(BlockingApi):
         plan = _core.ConnectPlan(self.path, time.monotonic(), self._reconnect_wait_s if old else 0.0)
         while True:
             try:
-                connection = Connection(self.path, self._lock, self._changed)
+                connection = TurnsConnection(self.path, self._lock, self._changed)
                 connection.greet(time.monotonic() + _core.HELLO_TIMEOUT_S)
             except (OSError, EOFError) as error:
                 self._changed.wait(plan.after(error, time.monotonic()))

@@ -16,7 +16,7 @@ from ccd_client._core import Exchange, Link
 from ccd_protocol.peer import Called
 
 
-class _Connection:
+class _TrioConnection:
     """One connection: bytes between the socket and the link, and the tasks of callbacks."""
 
     def __init__(self, path: str, sock: socket.socket, nursery: trio.Nursery, live: set[Any]) -> None:
@@ -122,7 +122,7 @@ class _Connection:
 class TrioClient(AsyncCalls):
     """The trio client; use it in `async with`. One connection carries any number of concurrent calls."""
 
-    _connection: _Connection | None = None
+    _connection: _TrioConnection | None = None
     _nursery: trio.Nursery | None = None
 
     async def __aenter__(self) -> TrioClient:
@@ -157,7 +157,7 @@ class TrioClient(AsyncCalls):
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    async def _connected(self) -> _Connection:
+    async def _connected(self) -> _TrioConnection:
         """A connection that takes new calls."""
         _core.check_open(self)
         connection = self._connection
@@ -170,14 +170,14 @@ class TrioClient(AsyncCalls):
                 self._connection = await self._connect(self._nursery)
             return self._connection
 
-    async def _connect(self, nursery: trio.Nursery) -> _Connection:
+    async def _connect(self, nursery: trio.Nursery) -> _TrioConnection:
         patience_s = 0.0 if self._connection is None else self._reconnect_wait_s
         self._connection = None
         plan = _core.ConnectPlan(self.path, trio.current_time(), patience_s)
         return await persistently(plan, lambda: self._attempt(nursery), trio.current_time, trio.sleep)
 
-    async def _attempt(self, nursery: trio.Nursery) -> _Connection:
-        connection = _Connection(self.path, _core.connected_socket(self.path), nursery, self._live)
+    async def _attempt(self, nursery: trio.Nursery) -> _TrioConnection:
+        connection = _TrioConnection(self.path, _core.connected_socket(self.path), nursery, self._live)
         try:
             with trio.fail_after(_core.HELLO_TIMEOUT_S):
                 await connection.greeting.wait()

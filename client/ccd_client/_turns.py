@@ -28,7 +28,7 @@ from ccd_client._core import Exchange, Link
 _RECHECK_S: Final = 0.05  # how long a blocked writer trusts that somebody else is reading
 
 
-class Connection:
+class TurnsConnection:
     """One socket and its link. Every method needs the client's lock to be held.
 
     Args:

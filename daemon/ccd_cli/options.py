@@ -40,7 +40,7 @@ class Command(_Explained):
     """One command, in a file of its own."""
 
 
-class Group(_Explained, click.Group):
+class CommandGroup(_Explained, click.Group):
     """A word with further words behind it."""
 
 
@@ -49,9 +49,9 @@ def command(name: str, *examples: str, **more: Any) -> Callable[[Callable[..., A
     return click.command(name, cls=Command, examples=examples, context_settings=CONTEXT, **more)
 
 
-def group(name: str, *examples: str, **more: Any) -> Callable[[Callable[..., Any]], Group]:
+def group(name: str, *examples: str, **more: Any) -> Callable[[Callable[..., Any]], CommandGroup]:
     """Declare a group of commands."""
-    return click.group(name, cls=Group, examples=examples, context_settings=CONTEXT, **more)
+    return click.group(name, cls=CommandGroup, examples=examples, context_settings=CONTEXT, **more)
 
 
 def seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:

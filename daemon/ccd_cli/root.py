@@ -6,6 +6,7 @@ import click
 
 from ccd_cli.ask.ask import ask
 from ccd_cli.ask.chat import chat
+from ccd_cli.batch.batch import batch
 from ccd_cli.cli.cli import cli
 from ccd_cli.config.config import config
 from ccd_cli.ctl.ctl import ctl
@@ -17,6 +18,7 @@ from ccd_cli.serve.gateway import gateway
 from ccd_cli.serve.up import up
 from ccd_cli.serve.worker import worker
 from ccd_cli.service.service import service
+from ccd_cli.task.task import task
 
 
 @group(
@@ -30,5 +32,7 @@ def main() -> None:
     """Claude Code as a host service: a warm pool of CLI processes behind a Unix socket and an OpenAI gateway."""
 
 
-for _command in (up, daemon, gateway, worker, ask, chat, ctl, cli, service, config, doctor, bugreport):
+for _command in (up, daemon, gateway, worker, ask, chat, task, batch):
+    main.add_command(_command)
+for _command in (ctl, cli, service, config, doctor, bugreport):
     main.add_command(_command)

@@ -18,7 +18,6 @@ from importlib import metadata
 
 import uvloop
 
-from ccd_daemon import logs
 from ccd_daemon.claude import argv, program
 from ccd_daemon.claude.login import login_kind, mode_for
 from ccd_daemon.claude.tuning import Tuning
@@ -48,6 +47,7 @@ from ccd_daemon.session.sessions import Sessions
 from ccd_daemon.store.answer_cache import AnswerCache
 from ccd_daemon.store.conversations import ConversationStore
 from ccd_daemon.sweeper import Sweeper
+from ccd_settings import logs
 from ccd_settings.service_manager import Notifier, credentials, take_socket
 
 log = logging.getLogger("ccd")
@@ -137,7 +137,7 @@ def raise_fd_limit() -> int:
 
 
 def file_room(settings: Settings, limit: int) -> int:
-    """How many of the open files are left for connections; says so when they are few."""
+    """Returns how many of the open files are left for connections; says so when they are few."""
     room = limit - _FDS_PER_WORKER * (settings.max_workers + settings.sessions.max_count) - _FDS_SPARE
     if room < 2 * settings.server.max_connections_per_uid:
         log.warning(

@@ -152,7 +152,16 @@ class LogSettings:
     """`[log]`: to stderr. Never contains what was asked or answered."""
 
     level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe level shown")
-    format: Literal["text", "json"] = setting("text", "text for people, json for machines")
+    format: Literal["text", "json"] = setting("text", "text to read, json for machines")
+
+
+@dataclass(frozen=True)
+class UpSettings:
+    """`[up]`: `ccd up`, which starts daemon and gateway and looks after them."""
+
+    watchdog_s: float = setting(
+        30.0, "a part that misses three pings in a row over this time is killed and started again", min=0.3
+    )
 
 
 @dataclass(frozen=True)
@@ -231,6 +240,7 @@ SECTIONS: Mapping[str, Any] = {
     "deadlines": DeadlineSettings,
     "breaker": BreakerSettings,
     "log": LogSettings,
+    "up": UpSettings,
     "data": DataSettings,
     "conversations": ConversationSettings,
     "sessions": SessionSettings,
@@ -254,6 +264,7 @@ class Settings:
     deadlines: DeadlineSettings
     breaker: BreakerSettings
     log: LogSettings
+    up: UpSettings
     data: DataSettings
     conversations: ConversationSettings
     sessions: SessionSettings
@@ -320,5 +331,5 @@ def _check_together(settings: Settings) -> None:
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
-    """Where ccd keeps files when no setting says so."""
+    """Returns where ccd keeps files when no setting says so."""
     return data_dir(environ)

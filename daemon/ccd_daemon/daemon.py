@@ -98,9 +98,8 @@ class Daemon:
             lock.release()
 
     async def _announce(self, ready: Callable[[], None], watchdog: Watchdog) -> None:
-        while not any(shelf.spares for shelf in self.pool.shelves.values()):
-            no_spares = not any(shelf.spare_target for shelf in self.pool.shelves.values())
-            if self.pool.broken() or self.pool.pressed or no_spares:
+        while not self.pool.warm:
+            if self.pool.broken():
                 break  # up, though degraded: what is wrong is said to whoever asks
             await asyncio.sleep(_LOOK_S)
         await self.checker.connected()

@@ -48,7 +48,7 @@ def from_status(
     kind: str | None = None,
     retry_after_ms: int | None = None,
 ) -> RpcError:
-    """The failure for an HTTP status of the model API, or for the CLI's own words when there is none.
+    """Returns the failure for an HTTP status of the model API, or for the CLI's own words when there is none.
 
     Args:
         status: the API's, where the CLI tells it.
@@ -91,7 +91,7 @@ def _code(status: int | None, text: str) -> Code:
 
 
 def param_in(text: str) -> str | None:
-    """The parameter that a refusal of the model API's begins with, in the daemon's words.
+    """Returns the parameter that a refusal of the model API's begins with, in the daemon's words.
 
     `messages.1.content.0: …` is about `messages[1].content[0]`, `tools.0.custom.input_schema: …` about
     `tools[0].input_schema`.
@@ -104,14 +104,14 @@ def param_in(text: str) -> str | None:
 
 
 def broke_off() -> RpcError:
-    """The API ended the answer in the middle; what came of it cannot be completed."""
+    """Returns what to say when the API ended the answer in the middle: what came of it cannot be completed."""
     return RpcError(
         Code.UPSTREAM_ERROR, "the model API broke off in the middle of the answer", {"retry_after_ms": 1000}
     )
 
 
 def crashed(exit_status: str, stderr_tail: str) -> RpcError:
-    """The CLI process ended before its result."""
+    """Returns what to say when the CLI process ended before its result."""
     data = {"exit_status": exit_status, "stderr_tail": stderr_tail}
     return RpcError(
         Code.WORKER_CRASHED, f"the CLI process ended before the answer was complete ({exit_status})", data

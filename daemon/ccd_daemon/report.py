@@ -48,11 +48,11 @@ class Report:
         self._born = self._loop.time()
 
     def uptime_s(self) -> float:
-        """Seconds since start."""
+        """Returns the seconds since start."""
         return self._loop.time() - self._born
 
     def status(self) -> dict[str, object]:
-        """The parts of the status that belong to no other object."""
+        """Returns the parts of the status that belong to no other object."""
         settings, pool, program = self._settings, self.pool, self._program
         version = pool.cli_version or program.version
         return {
@@ -77,7 +77,7 @@ class Report:
         }
 
     def memory(self) -> dict[str, object]:
-        """What bounds the workers' memory and ends their trees, and how short of memory the host is."""
+        """Returns what bounds the workers' memory and ends their trees, and how short of memory the host is."""
         return {
             "caps": self._groups.caps,
             "trees": self._groups.trees,

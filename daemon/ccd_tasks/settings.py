@@ -77,14 +77,14 @@ class TasksSettings:
 
 
 @dataclass(frozen=True)
-class _Data:
+class _WorkerData:
     """The `[data]` section, which is the daemon's."""
 
     dir: Path | None = None
 
 
 @dataclass(frozen=True)
-class _Log:
+class _LogSection:
     """The `[log]` section, which is the daemon's."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -126,7 +126,7 @@ def read(
     """
     source = config_path(environ)
     loaded = load(
-        {"tasks": TasksSettings, "data": _Data, "log": _Log, "server": ServerSettings},
+        {"tasks": TasksSettings, "data": _WorkerData, "log": _LogSection, "server": ServerSettings},
         toml_path=source,
         environ=environ,
         overrides=overrides,

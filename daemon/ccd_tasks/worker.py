@@ -15,11 +15,11 @@ from pathlib import Path
 import uvloop
 
 from ccd_client import AsyncClient
-from ccd_daemon import logs
 from ccd_daemon.rpc.call import Call, Handler
 from ccd_daemon.rpc.rights import Rights
 from ccd_daemon.rpc.server import Server, SocketError, SocketLock, bind
 from ccd_protocol.errors import RpcError
+from ccd_settings import logs
 from ccd_tasks.engine import durable
 from ccd_tasks.engine.dbos_process import DbosProcess
 from ccd_tasks.engine.engine import Engine
@@ -56,7 +56,7 @@ class Outside:
         self.outputs = outputs
 
 
-class Worker:
+class WorkerProcess:
     """One process of `ccd worker`."""
 
     def __init__(self, settings: WorkerSettings, outside: Outside) -> None:
@@ -204,7 +204,7 @@ def serve(settings: WorkerSettings, outside: Outside, *, ready: Callable[[], Non
     logging.getLogger("dbos").setLevel(logging.ERROR)
 
     async def main() -> int:
-        return await Worker(settings, outside).run(ready)
+        return await WorkerProcess(settings, outside).run(ready)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())

@@ -1,4 +1,4 @@
-"""`python -m ccd_gateway`: run the gateway by itself."""
+"""`python -m ccd_gateway`: run the gateway alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from ccd_gateway.server.server import run
-from ccd_gateway.settings import load_settings
-from ccd_settings import compat
+from ccd_gateway.settings import json_log, load_settings
+from ccd_settings import compat, logs
 from ccd_settings.settings import SettingsError
 
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ccd gateway: {error}", file=sys.stderr)
         return 2
     for note in compat.read(os.environ).notes_for("gateway"):
-        print(f"ccd gateway: {note.text}", file=sys.stderr)
+        logs.say("ccd gateway", note.text, as_json=json_log(os.environ))
     return run(settings, lambda url: print(f"ccd gateway: {url}", file=sys.stderr, flush=True))
 
 

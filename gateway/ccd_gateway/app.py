@@ -21,7 +21,7 @@ from ccd_gateway.chat import routes as chat
 from ccd_gateway.compat import routes as compat
 from ccd_gateway.compat.rate import SharedLimit
 from ccd_gateway.conversations import routes as conversations
-from ccd_gateway.edge.absent import absent
+from ccd_gateway.edge.absent import absent, misplaced
 from ccd_gateway.edge.access_log import AccessLog, Observer, Observers
 from ccd_gateway.edge.browser import BrowserRules
 from ccd_gateway.edge.envelope import App as AsgiApp
@@ -37,6 +37,7 @@ from ccd_gateway.settings import GatewaySettings, max_items
 from ccd_gateway.tasks import routes as tasks
 from ccd_gateway.tasks.worker import TaskWorker
 from ccd_protocol.errors import RpcError
+from ccd_settings.parent import is_supervised
 from ccd_settings.paths import tasks_socket
 
 App: TypeAlias = falcon.asgi.App[falcon.asgi.Request, falcon.asgi.Response]
@@ -61,6 +62,7 @@ def create_app(
         max_calls=settings.max_streams,
         timeout_s=settings.request_timeout_s,
         reconnect_wait_s=settings.reconnect_wait_s,
+        supervised=is_supervised(environ),
         books=Books(settings.usage_path(environ)),
     )
     store = KeyStore(settings.keys_path(environ))
@@ -70,7 +72,7 @@ def create_app(
     worker = TaskWorker(_worker_backend(settings, environ), backend)
     listed = all_routes(backend, worker, settings, store, answers)
     observers: list[Observer] = [log]
-    routes: Router = Routes(listed, absent(listed))
+    routes: Router = Routes(listed, absent(listed), misplaced(listed))
     if admin_address is not None:
         admin, meters = _admin(backend, admin_address)
         observers.append(meters)
@@ -113,7 +115,7 @@ def all_routes(
     """Every route that there is."""
     limit = SharedLimit(settings.flask_requests_per_minute)  # of all processes that are forked after this
     listed = [
-        *tasks.routes(worker, settings, limit),
+        *tasks.routes(worker, settings, limit, backend, answers),
         *health.routes(backend, settings),
         *models.routes(backend, settings),
         *chat.routes(backend, settings),
@@ -133,7 +135,7 @@ def _admin(backend: Backend, address: Address) -> tuple[Routes, Observer]:
 
     meters = Meters()
     listed = metrics.routes(backend, meters, scopes=None if is_local(address) else ADMIN)
-    return Routes(listed, absent(listed)), meters
+    return Routes(listed, absent(listed), misplaced(listed)), meters
 
 
 class _Lifespan:

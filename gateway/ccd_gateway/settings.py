@@ -171,21 +171,31 @@ class _DataSection:
     dir: Path | None = None
 
 
+def json_log(environ: Mapping[str, str]) -> bool:
+    """Whether every line on stderr is to be a JSON object: `log.format` of the daemon's settings."""
+    return _of_daemon(environ, "log").get("format") == "json"
+
+
 def max_items(environ: Mapping[str, str]) -> int:
     """`server.max_items`: how many values one list of a request may have. The section is the daemon's.
 
     Raises:
         SettingsError: naming the file or variable.
     """
-    path = config_path(environ)
-    found = load({"server": dict[str, Any]}, toml_path=path, environ=environ, others_allowed=True)["server"]
-    where = Where(str(path or "env"), ("server", "max_items"))
-    given = (found or {}).get("max_items", DEFAULT_MAX_ITEMS)
+    given = _of_daemon(environ, "server").get("max_items", DEFAULT_MAX_ITEMS)
+    where = Where(str(config_path(environ) or "env"), ("server", "max_items"))
     return int(convert(int, given, where, {"min": 1, "max": MOST_ITEMS}))
 
 
+def _of_daemon(environ: Mapping[str, str], section: str) -> dict[str, Any]:
+    """A section of the daemon's settings as it stands there; the daemon says what is wrong with the rest of it."""
+    path = config_path(environ)
+    found = load({section: dict[str, Any]}, toml_path=path, environ=environ, others_allowed=True)
+    return found[section] or {}
+
+
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -> GatewaySettings:
-    """The settings in force for a gateway that is started by itself.
+    """The settings in force for a gateway that is started without the daemon's command.
 
     Args:
         environ: `CCD_CONFIG` names the file, `CCD_GATEWAY__KEY` sets a key; other sections are left alone.

@@ -26,7 +26,7 @@ class PretendedModel(NamedTuple):
 
     @property
     def display_name(self) -> str:
-        """The name for people, derived from the id."""
+        """The name to show, derived from the id."""
         words = self.id.removeprefix("claude-").split("-")
         names = [word.capitalize() for word in words if not word[0].isdigit()]
         return " ".join(["Claude", *names, ".".join(word for word in words if word[0].isdigit())])

@@ -10,7 +10,7 @@ _OVERHEAD_TOKENS = 4  # what the wrapping of one message costs
 
 
 def of_chars(count: int) -> int:
-    """Tokens of so many characters, rounded up."""
+    """Tokens of a number of characters, rounded up."""
     return -(-count // CHARS_PER_TOKEN)
 
 

@@ -29,7 +29,7 @@ _ACCEPTED = {method: frozenset(get_type_hints(METHODS[method].params)) for metho
 
 
 def acting(method: str, given: Mapping[str, Any], *, set_here: Collection[str] = ()) -> dict[str, Any]:
-    """The parameters of a method that acts, under their own names and without what changes nothing.
+    """Returns the parameters of a method that acts, under their own names and without what changes nothing.
 
     Args:
         method: one of `ACTING`.

@@ -9,7 +9,7 @@ from ccd_protocol import frames as f
 from ccd_protocol.calls import ASKED, PLAIN_ASKED, Act, AskedCall, CallState
 from ccd_protocol.calls import CallEvent as On
 from ccd_protocol.errors import Code, RpcError
-from ccd_protocol.events import Ended, Failed, Item, PeerEvent
+from ccd_protocol.events import CallFailed, Ended, Item, PeerEvent
 from ccd_protocol.frames import MAX_U32, Violation
 from ccd_protocol.wire import UNPACKABLE, Wire, fields, is_method, sendable
 
@@ -70,7 +70,7 @@ class Asking(Wire):
         return call_id
 
     def cancel(self, call_id: int, reason: str = "") -> None:
-        """Stop wanting a call of ours. Its `Failed` or `Ended` still comes; its late ITEMs do not."""
+        """Stop wanting a call of ours. Its `CallFailed` or `Ended` still comes; its late ITEMs do not."""
         if call_id not in self._asked:
             return
         call = self._own_asked(call_id)
@@ -79,7 +79,7 @@ class Asking(Wire):
             self._out.append(self._pack((f.CANCEL, call_id, sendable(reason))))
 
     def consumed(self, call_id: int, nbytes: int) -> None:
-        """The application has used so many bytes of a payload; credit is returned in halves of the window."""
+        """The application has used some bytes of a payload; credit is returned in halves of the window."""
         call = self._asked.get(call_id)
         if call is None or call.state is not _OPEN or not call.window:
             return
@@ -142,4 +142,4 @@ class Asking(Wire):
         if not (f.is_u32(code) and type(message) is str and (data is None or type(data) is dict)):
             raise Violation(Code.PROTOCOL, "FAIL has a field of the wrong type")
         self._finish_asked(call_id, call, events)
-        events.append(Failed(call_id, code, message, data or {}))
+        events.append(CallFailed(call_id, code, message, data or {}))

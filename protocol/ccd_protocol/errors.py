@@ -203,7 +203,7 @@ class Failed(RpcError):
 
 
 def known(code: int) -> Code:
-    """The code for a number off the wire; numbers of a later minor version count as INTERNAL."""
+    """Returns the code for a number off the wire; numbers of a later minor version count as INTERNAL."""
     try:
         return Code(code)
     except ValueError:

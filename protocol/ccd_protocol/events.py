@@ -41,7 +41,7 @@ class Ended(NamedTuple):
     result: Any
 
 
-class Failed(NamedTuple):
+class CallFailed(NamedTuple):
     """A call of ours failed. Nothing more comes for it. `code` may be unknown to this version."""
 
     id: int
@@ -79,4 +79,6 @@ class Closed(NamedTuple):
     message: str
 
 
-PeerEvent: TypeAlias = Greeted | Called | Item | Ended | Failed | Cancelled | Credited | GoingAway | Closed
+PeerEvent: TypeAlias = (
+    Greeted | Called | Item | Ended | CallFailed | Cancelled | Credited | GoingAway | Closed
+)

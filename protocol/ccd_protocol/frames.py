@@ -83,12 +83,12 @@ class Limits:
             raise ValueError("max_open_calls must be at least 1")
 
     def caps(self) -> dict[str, int]:
-        """The part that HELLO announces."""
+        """Returns the part that HELLO announces."""
         return {"max_frame_bytes": self.max_frame_bytes, "max_open_calls": self.max_open_calls}
 
 
 def announced(caps: Mapping[str, Any]) -> Limits:
-    """The other side's limits, read from its HELLO; keys that are absent mean the defaults.
+    """Returns the other side's limits, read from its HELLO; keys that are absent mean the defaults.
 
     Raises:
         Violation: a limit is not a number in range.
@@ -104,23 +104,23 @@ def announced(caps: Mapping[str, Any]) -> Limits:
 
 
 def is_u32(value: object) -> bool:
-    """Whether a decoded value is an unsigned 32-bit number; `True` is not."""
+    """Returns whether a decoded value is an unsigned 32-bit number; `True` is not."""
     return type(value) is int and 0 <= value <= MAX_U32
 
 
 def new_packer() -> Any:
-    """A packer to keep and reuse: making one costs more than packing a frame."""
+    """Returns a packer to keep and reuse: making one costs more than packing a frame."""
     return msgpack.Packer(use_bin_type=True, autoreset=True)
 
 
 def item_prefix(call_id: int) -> bytes:
-    """The part of an ITEM frame that is the same for every ITEM of a call."""
+    """Returns the part of an ITEM frame that is the same for every ITEM of a call."""
     packed: bytes = new_packer().pack(call_id)
     return b"\x93\x02" + packed
 
 
 def item_buffers(prefix: bytes, payload: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
-    """An ITEM frame as buffers for `writelines`; a large payload is passed on and never copied."""
+    """Returns an ITEM frame as buffers for `writelines`; a large payload is passed on and never copied."""
     size = len(payload)
     if size <= 0xFF:
         head = prefix + b"\xc4" + size.to_bytes(1, "big")
@@ -175,7 +175,7 @@ class FrameReader:
         self._unpacker = None
 
     def read(self, data: bytes) -> list[Any]:
-        """Every value that is complete with this read, oldest first; each may still be of any shape.
+        """Returns every value that is complete with this read, oldest first; each may still be of any shape.
 
         When the bytes are not msgpack, or a value is larger than the limits allow, `violation` says so
         afterwards and nothing more may be read.
@@ -222,7 +222,7 @@ class FrameReader:
 
 
 def unacceptable(frame: bytes, *, strict: bool) -> Violation | None:
-    """Why the other side would refuse a frame that this side has packed, whatever its size; None: it takes it.
+    """Returns why the other side would refuse a frame that this side has packed, whatever its size; None: it takes it.
 
     Args:
         frame: one packed frame.

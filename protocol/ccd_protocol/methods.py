@@ -212,7 +212,7 @@ class PingResult(TypedDict):
 class HealthResult(TypedDict):
     """Result of `daemon.health`, which any peer may ask."""
 
-    ready: bool  # a chat sent now would be accepted
+    ready: bool  # a chat sent now would be accepted, and finds a process that is warm
     state: str  # starting, ready, degraded, draining
     reason: str | None
     version: str

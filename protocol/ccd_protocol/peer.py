@@ -22,11 +22,11 @@ from ccd_protocol.calls import CallState
 from ccd_protocol.errors import Code
 from ccd_protocol.events import (
     Called,
+    CallFailed,
     Cancelled,
     Closed,
     Credited,
     Ended,
-    Failed,
     GoingAway,
     Greeted,
     Item,
@@ -37,12 +37,12 @@ from ccd_protocol.serving import Serving
 from ccd_protocol.wire import fields, sendable
 
 __all__ = [
+    "CallFailed",
     "Called",
     "Cancelled",
     "Closed",
     "Credited",
     "Ended",
-    "Failed",
     "GoingAway",
     "Greeted",
     "Item",
@@ -92,7 +92,7 @@ class Peer(Asking, Serving):
         return len(self._asked) + len(self._served)
 
     def receive(self, data: bytes) -> list[PeerEvent]:
-        """What bytes from the socket mean. Never raises: bad input yields `Closed` as the last event."""
+        """Returns what bytes from the socket mean. Never raises: bad input yields `Closed` as the last event."""
         events: list[PeerEvent] = []
         if self._closed:
             return events
@@ -124,11 +124,11 @@ class Peer(Asking, Serving):
             self._farewell(code, message)
 
     def lost(self, message: str = "") -> list[PeerEvent]:
-        """The connection is gone: every call of ours fails LOST and every served one is cancelled."""
+        """The connection is gone. Returns the events: every call of ours fails LOST, every served one is cancelled."""
         text = message or self._goodbye or "the connection was lost"
         self._close(text)
         self._out = []
-        events: list[PeerEvent] = [Failed(call_id, Code.LOST, text, {}) for call_id in self._asked]
+        events: list[PeerEvent] = [CallFailed(call_id, Code.LOST, text, {}) for call_id in self._asked]
         served = [call_id for call_id, call in self._served.items() if call.state is CallState.OPEN]
         events += [Cancelled(call_id, text) for call_id in served]
         self._asked.clear()
@@ -189,7 +189,7 @@ class Peer(Asking, Serving):
         ]
         for call_id, call in ours:
             self._finish_asked(call_id, call, events)
-            events.append(Failed(call_id, code, message, {}))
+            events.append(CallFailed(call_id, code, message, {}))
 
 
 _Receiver: TypeAlias = Callable[[Peer, list[Any], list[PeerEvent]], None]

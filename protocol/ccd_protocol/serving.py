@@ -154,7 +154,7 @@ class Serving(Wire):
         return 0 < call_id <= self._seen_id and call_id & 1 != self._parity & 1
 
     def _find_served(self, call_id: Any, kind: str) -> ServedCall | None:
-        """The served call, or None for one that is over; CREDIT and CANCEL may cross an answer."""
+        """Returns the served call, or None for one that is over; CREDIT and CANCEL may cross an answer."""
         if not f.is_u32(call_id) or not self._was_opened(call_id):
             raise Violation(Code.PROTOCOL, f"{kind} for a call that was never opened")
         return self._served.get(call_id)
@@ -189,7 +189,7 @@ class Serving(Wire):
         events.append(_tuple(Called, (call_id, method, params, timeout_ms, window, parent)))
 
     def _refused_child(self, call_id: int, parent: int) -> bool:
-        """Whether a callback came for a call of ours that we have cancelled, and was answered so."""
+        """Returns whether a callback came for a call of ours that we have cancelled, and was answered so."""
         asked = self._asked.get(parent)
         if asked is None:
             raise Violation(Code.PROTOCOL, "CALL on behalf of a call that is not open")

@@ -42,13 +42,13 @@ class Wire(ABC):
         self._out: list[bytes | memoryview] = []
 
     def _own_asked(self, call_id: int) -> AskedCall:
-        """The record of an open call of ours, to be changed."""
+        """Returns the record of an open call of ours, to be changed."""
         if self._asked[call_id] is PLAIN_ASKED:
             self._asked[call_id] = AskedCall(0, 0)
         return self._asked[call_id]
 
     def _own_served(self, call_id: int) -> ServedCall:
-        """The record of a served call, to be changed."""
+        """Returns the record of a served call, to be changed."""
         if self._served[call_id] is PLAIN_SERVED:
             self._served[call_id] = ServedCall(0, 0, b"")
         return self._served[call_id]
@@ -63,11 +63,11 @@ class Wire(ABC):
 
     @abstractmethod
     def _unusable(self) -> tuple[Code, str]:
-        """Why this side may not open calls; the peer's."""
+        """Returns why this side may not open calls; the peer's."""
 
 
 def fields(frame: list[Any], count: int) -> list[Any]:
-    """The fields of a frame; those that a later minor version appended are left out."""
+    """Returns the fields of a frame; those that a later minor version appended are left out."""
     if len(frame) == count:
         return frame
     if len(frame) < count:
@@ -76,10 +76,10 @@ def fields(frame: list[Any], count: int) -> list[Any]:
 
 
 def sendable(message: str) -> str:
-    """A text that certainly can be packed: bounded, and without lone surrogates."""
+    """Returns a text that certainly can be packed: bounded, and without lone surrogates."""
     return message[:MAX_MESSAGE_CHARS].encode("utf-8", "replace").decode()
 
 
 def is_method(value: object) -> bool:
-    """Whether a value can name a method."""
+    """Returns whether a value can name a method."""
     return type(value) is str and 0 < len(value) <= f.MAX_METHOD_CHARS

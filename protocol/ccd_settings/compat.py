@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 from ccd_settings.compat_files import LOGIN_NAMES, Found, Given, find
 from ccd_settings.settings import SettingsError
 
-_TRUE = frozenset({"true", "1", "yes", "on"})
-_FALSE = frozenset({"false", "0", "no", "off"})
+_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 _RUST_TURN_MARGIN_S = 60
 _RUST_PORT, _FLASK_PORT = 8080, 5000
 
@@ -45,12 +44,12 @@ class CompatSettings(NamedTuple):
     notes: tuple[Note, ...]
 
     def notes_for(self, program: str) -> list[Note]:
-        """The lines that a program should show: the gateway its own section's, the daemon all others."""
+        """Returns the lines that a program should show: the gateway its own section's, the daemon all others."""
         return [note for note in self.notes if (note.section == "gateway") == (program == "gateway")]
 
 
 def read(environ: Mapping[str, str], folder: Path | None = None) -> CompatSettings:
-    """The older projects' settings in the variables and the working directory (or `folder`).
+    """Returns the older projects' settings in the variables and the working directory (or `folder`).
 
     Raises:
         SettingsError: one that matters has a value that cannot be used.
@@ -109,7 +108,7 @@ _Rule = Callable[[_Translation, Given], None]
 
 
 def _to(key: str, why: str = "") -> _Rule:
-    """The same value under ccd's name; the loader checks it."""
+    """Returns the same value under ccd's name; the loader checks it."""
     return lambda work, given: work.set(given, key, _scalar(given), why=why)
 
 
@@ -385,7 +384,7 @@ def _boolean(given: Given) -> bool:
 
 
 def _paths(given: Given) -> list[str]:
-    """A list, or text: a JSON array, or paths between `:` or `,`."""
+    """Returns a list, or text: a JSON array, or paths between `:` or `,`."""
     value = given.value
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:

@@ -191,7 +191,7 @@ def _unquoted(value: str) -> str:
 
 
 def _text(path: Path) -> str:
-    """The file, if it is this user's or root's: a stranger's must not decide which program runs."""
+    """Returns the file, if it is this user's or root's: a stranger's must not decide which program runs."""
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())

@@ -14,9 +14,14 @@ _PR_SET_PDEATHSIG = 1
 
 
 def starter(environ: Mapping[str, str]) -> int:
-    """The pid of the process that started this one, as that one said, else as it is now."""
+    """Returns the pid of the process that started this one, as that one said, else as it is now."""
     told = environ.get(STARTED_BY, "")
     return int(told) if told.isascii() and told.isdigit() else os.getppid()
+
+
+def is_supervised(environ: Mapping[str, str]) -> bool:
+    """Whether somebody starts again what has ended: `ccd up`, or a service manager that started this very process."""
+    return STARTED_BY in environ or environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
 
 
 def die_with_parent(expected_parent: int, signum: signal.Signals) -> None:

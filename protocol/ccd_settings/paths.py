@@ -10,7 +10,7 @@ SYSTEM_SOCKET = Path("/run/ccd/ccd.sock")
 
 
 def socket_path(environ: Mapping[str, str] | None = None) -> Path:
-    """The socket to use when none is named.
+    """Returns the socket to use when none is named.
 
     `$CCD_SOCKET`, else the system service's socket where it exists, else one in `$XDG_RUNTIME_DIR`, else one in a
     directory of this user's own under `/tmp`.
@@ -27,7 +27,7 @@ def socket_path(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def data_dir(environ: Mapping[str, str]) -> Path:
-    """Where ccd keeps files when no setting says so."""
+    """Returns where ccd keeps files when no setting says so."""
     system = Path("/var/lib/ccd")
     if os.access(system, os.W_OK):
         return system
@@ -38,5 +38,5 @@ def data_dir(environ: Mapping[str, str]) -> Path:
 
 
 def tasks_socket(daemon_socket: Path) -> Path:
-    """The socket of `ccd worker`, beside the daemon's: `ccd-tasks.sock` for `ccd.sock`."""
+    """Returns the socket of `ccd worker`, beside the daemon's: `ccd-tasks.sock` for `ccd.sock`."""
     return daemon_socket.with_name(f"{daemon_socket.stem}-tasks{daemon_socket.suffix}")

@@ -68,7 +68,7 @@ class _Table(dict[str, Any]):
 
 
 def config_path(environ: Mapping[str, str]) -> Path | None:
-    """The settings file when no flag names one: `$CCD_CONFIG`, else the user's, else the system's, else none.
+    """Returns the settings file when no flag names one: `$CCD_CONFIG`, else the user's, else the system's, else none.
 
     A file named by `$CCD_CONFIG` is returned whether or not it exists, so that a typing mistake is an error.
     """
@@ -98,7 +98,7 @@ def socket_in_force(environ: Mapping[str, str], toml_path: Path | None) -> Path:
 
 
 def setting(default: Any, help: str, **bounds: Any) -> Any:
-    """A field of a section: its default, a help text for the documents, and `min`, `max` or `secret`."""
+    """Returns a field of a section: its default, a help text for the documents, and `min`, `max` or `secret`."""
     metadata = {"help": help, **bounds}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -319,7 +319,7 @@ def _unknown(what: str, name: str, known: Iterable[str], where: Where) -> str:
 
 
 def _entry_dataclass(kind: Any) -> Any:
-    """The dataclass of a `dict[str, SomeDataclass]`, or None for every other type."""
+    """Returns the dataclass of a `dict[str, SomeDataclass]`, or None for every other type."""
     if get_origin(kind) is dict and dataclasses.is_dataclass(get_args(kind)[1]):
         return get_args(kind)[1]
     return None

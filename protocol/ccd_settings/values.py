@@ -40,7 +40,7 @@ class Where(NamedTuple):
     lines: Mapping[tuple[str, ...], int] = {}  # of a file: where each table and key stands
 
     def child(self, name: str) -> Where:
-        """The place of an entry of the table that is here."""
+        """Returns the place of an entry of the table that is here."""
         return self._replace(path=(*self.path, name))
 
     def __str__(self) -> str:
@@ -152,7 +152,7 @@ def _plain(value: str) -> str:
 
 
 def from_json(text: str) -> Any:
-    """What JSON text stands for; text that is not JSON stands for itself."""
+    """Returns what JSON text stands for; text that is not JSON stands for itself."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -194,7 +194,7 @@ def _range(meta: Mapping[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a message: at most 80 characters."""
+    """Returns a value in a message: at most 80 characters."""
     text = repr(_plain(value)) if isinstance(value, str) else repr(value)
     return text if len(text) <= 80 else text[:77] + "…"
 

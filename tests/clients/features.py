@@ -52,6 +52,10 @@ REPLAY: dict[str, tuple[tuple[str, ...], str]] = {
         ("chat", "responses"),
         "`strict` of a tool has no knob; everything else of it reaches the model unchanged",
     ),
+    "tool_loop": (
+        ("messages",),
+        "`caller` of a call is left out; everything else of the loop is as it was sent",
+    ),
     "tools_parallel": (("chat", "responses"), "`parallel_tool_calls: false` is told to the model in words"),
     "tool_choice": (
         tuple(APIS),

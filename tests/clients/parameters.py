@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from ccd_gateway.anthropic.schema import MessagesRequest
-from ccd_gateway.chat.schema import ChatRequest
+from ccd_gateway.chat.schema import ChatBody
 from ccd_gateway.responses.schema import ResponsesRequest
 from fakes.stack import Stack
 
@@ -296,5 +296,5 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
 
 def known_fields(api: str) -> set[str]:
     """The parameters that the gateway has a type for."""
-    kind = {"chat": ChatRequest, "responses": ResponsesRequest, "messages": MessagesRequest}[api]
+    kind = {"chat": ChatBody, "responses": ResponsesRequest, "messages": MessagesRequest}[api]
     return set(kind.__struct_fields__)

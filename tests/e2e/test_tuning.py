@@ -15,7 +15,7 @@ import pytest
 
 from ccd_daemon.claude import argv, control
 from ccd_daemon.claude.login import LoginKind, Mode
-from ccd_daemon.claude.probe import traces_in
+from ccd_daemon.claude.program import traces_in
 from ccd_daemon.claude.tuning import TRACES, Tuning, sparing, speeding
 from fakes.stack import Api, clean_environ
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,14 +23,18 @@ from fakes.stack import Running, alive, clean_environ, free_port, marked_process
 class Up:
     """A running `ccd up --offline`."""
 
-    def __init__(self, folder: Path, cli: Path) -> None:
+    def __init__(self, folder: Path, cli: Path, **settings: str) -> None:
         self.socket = folder / "run" / "ccd.sock"
         self.bind = f"127.0.0.1:{free_port()}"
         self.mark = f"CCD_TEST_UNIT={folder}"
         name, value = self.mark.split("=", 1)
         # A real key in the environment must not be used offline.
         environ = clean_environ(
-            folder / "home", CCD_CLI__COMMAND=str(cli), ANTHROPIC_API_KEY="real-key-canary", **{name: value}
+            folder / "home",
+            CCD_CLI__COMMAND=str(cli),
+            ANTHROPIC_API_KEY="real-key-canary",
+            **{name: value},
+            **settings,
         )
         arguments = ["-m", "ccd_cli", "up", "--offline", "--bind", self.bind, "--socket", str(self.socket)]
         self.running: Running = start(arguments, environ, folder / "up.log")
@@ -45,6 +52,30 @@ class Up:
         """All its processes but itself; workers do not inherit the mark, so theirs is looked for too."""
         found = {*marked_processes(self.mark), *marked_processes(f"CCD_OWNER={self.socket}")}
         return [pid for pid in found if pid != self.running.pid]
+
+
+def parts_of(mark: str) -> dict[str, int]:
+    """The pids of a unit's daemon and gateway, as far as they run."""
+    names = {"daemon", "gateway"}
+    found = {}
+    for pid in marked_processes(mark):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if words[1:3] == ["-m", "ccd_cli"] and words[3] in names and os.getsid(pid) == pid:
+            found[words[3]] = pid
+    return found
+
+
+@contextlib.contextmanager
+def running_up(tmp_path: Path, cli: Path, **settings: str) -> Iterator[Up]:
+    """A unit for the length of a with block; nothing of it is left."""
+    unit = Up(tmp_path, cli, **settings)
+    yield unit
+    if unit.running.process.poll() is None:
+        unit.running.stop()
+    wait_until(lambda: not unit.processes(), timeout_s=5, what="every process of the unit to be gone")
 
 
 @pytest.fixture
@@ -76,6 +107,56 @@ def test_a_killed_daemon_is_started_again(up: Up) -> None:
     wait_until(lambda: _answers(up), timeout_s=20, what="the unit to answer again")
     with Client(up.socket) as client:
         assert client.ping()["pid"] != pid
+
+
+def test_a_request_waits_for_a_daemon_that_comes_back(up: Up) -> None:
+    """Nobody listens meanwhile for longer than a daemon takes that is down for good."""
+    up.ask("before")
+    for _ in range(2):
+        os.kill(parts_of(up.mark)["daemon"], signal.SIGKILL)
+        assert "after" in up.ask("after")
+
+
+def test_parts_that_are_killed_before_they_are_ready_are_started_again(tmp_path: Path, cli: Path) -> None:
+    left = {"daemon", "gateway"}
+    mark = f"CCD_TEST_UNIT={tmp_path}"
+
+    def kill_each_once() -> None:
+        until_s = time.monotonic() + 60
+        while left and time.monotonic() < until_s:
+            for name, pid in parts_of(mark).items():
+                if name in left:
+                    left.remove(name)
+                    os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_each_once)
+    killer.start()
+    with running_up(tmp_path, cli) as up:
+        killer.join()
+        assert not left and "hello" in up.ask("hello")
+        log = up.running.log_text()
+        assert "the daemon was ended by signal 9" in log and "the gateway was ended by signal 9" in log
+
+
+def test_parts_that_no_longer_answer_are_killed_and_started_again(tmp_path: Path, cli: Path) -> None:
+    with running_up(tmp_path, cli, CCD_UP__WATCHDOG_S="6", CCD_LOG__FORMAT="json") as up:
+        before = parts_of(up.mark)
+        os.kill(before["daemon"], signal.SIGSTOP)
+        os.killpg(before["gateway"], signal.SIGSTOP)  # its workers too
+        wait_until(
+            lambda: (
+                set(now := parts_of(up.mark)) == set(before) and not set(now.values()) & set(before.values())
+            ),
+            timeout_s=60,
+            what="both to be replaced",
+        )
+        wait_until(lambda: _answers(up), timeout_s=30, what="the unit to answer again")
+        said = [json.loads(line)["message"] for line in up.running.log_text().splitlines()]
+        for name in before:
+            assert f"the {name} has missed 3 pings in a row, over 6 s; it is killed" in said
+            assert any(
+                text.startswith(f"the {name} was ended by signal 9; starting it again") for text in said
+            )
 
 
 def _answers(up: Up) -> bool:

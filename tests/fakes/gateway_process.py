@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,10 +38,20 @@ class Answer(NamedTuple):
 class Gateway:
     """Use as a context manager. Listens before the process runs, so the first request just waits for it."""
 
-    def __init__(self, daemon_socket: Path, *, workers: int = 1, **settings: object) -> None:
+    def __init__(
+        self,
+        daemon_socket: Path,
+        *,
+        workers: int = 1,
+        environ: Mapping[str, str] | None = None,
+        **settings: object,
+    ) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
-        environ = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        environ = {
+            **{key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ},
+            **(environ or {}),
+        }
         environ["PYTHONPATH"] = os.pathsep.join(SOURCES)
         environ["CCD_DATA__DIR"] = str(daemon_socket.parent / "data")
         environ["CCD_GATEWAY__ADMIN_BIND"] = ""  # else all tests at once would want the one default port

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ccd_protocol.methods import METHODS
-from ccd_protocol.peer import Ended, Failed, Peer
+from ccd_protocol.peer import CallFailed, Ended, Peer
 
 WAYS = ("plain", "forked", "orphaned", "scrubbed", "deep")
 _DEPTH = 300
@@ -85,8 +85,8 @@ def _attempt(sock: socket.socket, index: int, method: str, params: dict[str, Any
         if not data:
             return -1
         for event in _peer.receive(data):
-            if isinstance(event, Ended | Failed) and event.id == call:
-                return int(event.code) if isinstance(event, Failed) else 0
+            if isinstance(event, Ended | CallFailed) and event.id == call:
+                return int(event.code) if isinstance(event, CallFailed) else 0
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 from ccd_protocol.errors import Code
 from ccd_protocol.frames import Limits
 from ccd_protocol.methods import METHODS
-from ccd_protocol.peer import Called, Cancelled, Credited, Ended, Failed, Peer
+from ccd_protocol.peer import Called, CallFailed, Cancelled, Credited, Ended, Peer
 
 
 class PeerServer:
@@ -169,7 +169,7 @@ class _Connection(asyncio.Protocol):
                 else:  # a task that is cancelled before its first step never runs
                     self.tasks.pop(event.id).cancel()
                     self.peer.fail(event.id, Code.CANCELLED)
-            case Credited() | Ended() | Failed():
+            case Credited() | Ended() | CallFailed():
                 if not self.waiting.get(event.id, self.gone).done():
                     self.waiting.pop(event.id).set_result(event)
         self.server.noted()

@@ -39,6 +39,28 @@ def test_unknown_routes_and_methods(
     assert status != 405 or "OPTIONS" in answer.headers["allow"]
 
 
+@pytest.mark.parametrize(
+    ("path", "right", "messages"),
+    [
+        ("/chat/completions", "/v1/chat/completions", False),
+        ("/v1/v1/chat/completions", "/v1/chat/completions", False),
+        ("/openai/v1/responses/", "/v1/responses", False),
+        ("/v1/v1/messages", "/v1/messages", True),
+        ("/messages", "/v1/messages", True),
+        ("/anthropic/v1/messages", "/v1/messages", True),
+        ("/anthropic/v1/messages/count_tokens", "/v1/messages/count_tokens", True),
+        ("/anthropic/v1/models", "/v1/models", False),
+    ],
+)
+def test_a_wrong_prefix_is_answered_in_the_shape_that_was_meant(
+    gateway: Gateway, daemon: Daemon, path: str, right: str, messages: bool
+) -> None:
+    answer = gateway.request("POST", path, {"model": "m", "messages": USER})
+    assert answer.status == 404
+    assert answer.json.get("type") == ("error" if messages else None)
+    assert f"It is {right} here" in answer.json["error"]["message"]
+
+
 def test_trailing_slash(gateway: Gateway, daemon: Daemon) -> None:
     assert gateway.request("POST", CHAT + "/", {"model": "m", "messages": USER}).status == 200
 

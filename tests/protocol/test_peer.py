@@ -17,11 +17,11 @@ from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.frames import Limits
 from ccd_protocol.peer import (
     Called,
+    CallFailed,
     Cancelled,
     Closed,
     Credited,
     Ended,
-    Failed,
     GoingAway,
     Greeted,
     Item,
@@ -287,8 +287,8 @@ def test_fail_and_its_event() -> None:
     peer.fail(1, Code.BUSY, "full", {"retry_after_ms": 5})
     frame = sent(peer)
     assert frame == [[4, 1, 40, "full", {"retry_after_ms": 5}]]
-    assert asking().receive(pack(*frame)) == [Failed(1, 40, "full", {"retry_after_ms": 5})]
-    assert asking().receive(pack([4, 1, 12345, "new", None, 1])) == [Failed(1, 12345, "new", {})]
+    assert asking().receive(pack(*frame)) == [CallFailed(1, 40, "full", {"retry_after_ms": 5})]
+    assert asking().receive(pack([4, 1, 12345, "new", None, 1])) == [CallFailed(1, 12345, "new", {})]
 
 
 def test_result_that_cannot_be_sent() -> None:
@@ -623,7 +623,7 @@ def test_losing_the_connection() -> None:
     peer.call("m", window=1)
     peer.receive(pack([1, 2, "permit", {}, 0, 0, 1], [1, 4, "permit", {}, 0, 0, 1], [5, 4, "enough"]))
     events = peer.lost("gone")
-    assert [(type(event), event.id) for event in events] == [(Failed, 1), (Failed, 3), (Cancelled, 2)]
+    assert [(type(event), event.id) for event in events] == [(CallFailed, 1), (CallFailed, 3), (Cancelled, 2)]
     assert all(event.code is Code.LOST and event.message == "gone" for event in events[:2])
     assert peer.lost() == [] and peer.outgoing() == [] and peer.open_calls == 0
     assert not peer.end(2) and not peer.fail(4, Code.CANCELLED) and peer.item(2, b"x") == 0

@@ -16,11 +16,11 @@ from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.frames import MIN_FRAME_BYTES, Limits
 from ccd_protocol.peer import (
     Called,
+    CallFailed,
     Cancelled,
     Closed,
     Credited,
     Ended,
-    Failed,
     GoingAway,
     Greeted,
     Item,
@@ -29,7 +29,7 @@ from ccd_protocol.peer import (
 
 LIMITS = Limits(max_frame_bytes=MIN_FRAME_BYTES, max_open_calls=4)
 SIDES = st.sampled_from([0, 1])
-OVER = (Ended, Failed)
+OVER = (Ended, CallFailed)
 
 
 class Asked:
@@ -218,11 +218,11 @@ class Pair(RuleBasedStateMachine):
         if served is None:
             # refused without the application: too many, gone away, or its parent was cancelled
             refusals = (Code.BUSY, Code.DRAINING, Code.CANCELLED)
-            assert outcome is None or (isinstance(outcome, Failed) and outcome.code in refusals)
+            assert outcome is None or (isinstance(outcome, CallFailed) and outcome.code in refusals)
         elif isinstance(outcome, Ended):
             assert outcome.result == served.answer
             assert cancelled or asked.received == served.sent
-        elif isinstance(outcome, Failed):
+        elif isinstance(outcome, CallFailed):
             assert (outcome.code, outcome.message) == served.answer
 
     def teardown(self) -> None:
@@ -268,7 +268,7 @@ class LossyPair(Pair):
             failing, cancelling = side.open_asked(), side.open_served()
             cancelling = [call_id for call_id in cancelling if not side.served[call_id].cancelled]
             events = side.peer.lost("lost")
-            assert [event.id for event in events if isinstance(event, Failed)] == failing
+            assert [event.id for event in events if isinstance(event, CallFailed)] == failing
             assert [event.id for event in events if isinstance(event, Cancelled)] == cancelling
             assert side.peer.open_calls == 0 and side.peer.outgoing() == []
             for call_id in cancelling:

@@ -13,7 +13,7 @@ import pytest
 from ccd_protocol import frames as f
 from ccd_protocol.errors import MEANINGS, Code
 from ccd_protocol.methods import METHODS
-from ccd_protocol.peer import Closed, Failed, Greeted, Peer
+from ccd_protocol.peer import CallFailed, Closed, Greeted, Peer
 
 SPEC = (Path(__file__).parents[2] / "protocol" / "SPEC.md").read_text()
 
@@ -175,4 +175,4 @@ def test_goaway_example_fails_the_call_that_crossed() -> None:
     peer.call("a")
     peer.call("b")
     events = peer.receive(msgpack.packb([7, 1, 41, "restarting"]))
-    assert [event.id for event in events if isinstance(event, Failed)] == [3]
+    assert [event.id for event in events if isinstance(event, CallFailed)] == [3]

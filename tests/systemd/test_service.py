@@ -27,7 +27,10 @@ import json, sys, urllib.request
 body = {"model": "sonnet", "messages": [{"role": "user", "content": "hello"}]}
 request = urllib.request.Request("http://127.0.0.1:8080/v1/chat/completions", json.dumps(body).encode(),
     {"content-type": "application/json"})
-print(json.load(urllib.request.urlopen(request, timeout=60))["choices"][0]["message"]["content"])
+try:
+    print(json.load(urllib.request.urlopen(request, timeout=60))["choices"][0]["message"]["content"])
+except urllib.error.HTTPError as error:
+    sys.exit(f"{error.code}: {error.read().decode()}")
 """
 
 
@@ -95,6 +98,18 @@ def test_a_crash_refuses_nobody(installed: InSystemd) -> None:
     assert ask(installed)
     assert installed.show("ccd.service", "MainPID") != before
     assert int(installed.show("ccd.service", "NRestarts")) >= 1
+
+
+def test_a_reload_by_the_unit(installed: InSystemd) -> None:
+    """Row 37: a wrong file fails the reload with its line, and changes nothing."""
+    installed.systemctl("reload", "ccd.service")
+    before = installed.show("ccd.service", "MainPID")
+    installed.run("cp", "/etc/ccd/ccd.toml", "/etc/ccd/good.toml")
+    installed.write("/etc/ccd/ccd.toml", "[pool]\nspares = 'many'\n")
+    refused = installed.run("systemctl", "reload", "ccd.service", check=False)
+    assert refused.returncode != 0 and "/etc/ccd/ccd.toml:2: pool.spares" in installed.journal("ccd")
+    installed.run("mv", "/etc/ccd/good.toml", "/etc/ccd/ccd.toml")
+    assert ask(installed) and installed.show("ccd.service", "MainPID") == before
 
 
 def test_the_watchdog_kills_a_loop_that_hangs(installed: InSystemd) -> None:

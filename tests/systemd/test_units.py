@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ccd_cli.service.units import MARK, Wish, files, unit_names
+from ccd_cli.service.units import MARK, ServiceWish, files, unit_names
 
 #: Exposure, 0.0 best to 10.0 worst, that each service may have at most; see docs/operating.md.
 LIMITS = {"ccd.service": 2.0, "ccd-gateway.service": 2.0}
 AGENTS_LIMIT = 4.0
 
 
-def wish(**changes: object) -> Wish:
+def wish(**changes: object) -> ServiceWish:
     values: dict[str, object] = {
         "program": Path("/bin/true"),
         "user": "daemon",
@@ -26,10 +26,10 @@ def wish(**changes: object) -> Wish:
         "roots": (Path("/srv/projects"),),
         "processes": 14,
     }
-    return Wish(**{**values, **changes})  # type: ignore[arg-type]
+    return ServiceWish(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def written(folder: Path, wanted: Wish) -> Path:
+def written(folder: Path, wanted: ServiceWish) -> Path:
     for path, content in files(wanted, Path("/home/somebody")).items():
         place = folder / path.relative_to("/")
         place.parent.mkdir(parents=True, exist_ok=True)

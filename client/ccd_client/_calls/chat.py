@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Generic, Self, TypeVar
 
-from ccd_client._calls.options import ChatRequest
+from ccd_client._calls.options import PreparedChat
 from ccd_client._calls.sending import pause_s
 from ccd_client.events import Answer, Decoder, Event, Retrying, TextDelta
 from ccd_protocol.errors import RpcError
@@ -38,7 +38,7 @@ class _Chat(Generic[T]):
     def __init__(
         self,
         opened: Callable[[], Any],
-        request: ChatRequest,
+        request: PreparedChat,
         select: Callable[[list[Event]], list[T]],
         retries: int,
     ) -> None:

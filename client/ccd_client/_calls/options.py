@@ -64,7 +64,7 @@ OPTIONS_HELP = "Options:" + (ChatOptions.__doc__ or "").partition("Attributes:")
 _OPTIONS = frozenset(ChatOptions.__annotations__)
 
 
-class ChatRequest(NamedTuple):
+class PreparedChat(NamedTuple):
     """One chat, ready to be called."""
 
     params: dict[str, Any]
@@ -78,7 +78,7 @@ class ChatRequest(NamedTuple):
         return {**result, "ignored": [*(result.get("ignored") or ()), *self.ignored]}
 
 
-def request_of(messages: Messages, options: ChatOptions) -> ChatRequest:
+def request_of(messages: Messages, options: ChatOptions) -> PreparedChat:
     """Parameters of a chat call.
 
     Raises:
@@ -94,7 +94,7 @@ def request_of(messages: Messages, options: ChatOptions) -> ChatRequest:
         given.setdefault("effort", given.pop("reasoning_effort"))
         given.pop("reasoning_effort", None)
     params, ignored, _ = chat_request(messages, **given)
-    return ChatRequest({**params, **extra}, timeout_s, ignored)
+    return PreparedChat({**params, **extra}, timeout_s, ignored)
 
 
 def batch_of(prompts: Iterable[Prompt], options: ChatOptions, progress: Progress | None) -> Batch:
@@ -102,7 +102,7 @@ def batch_of(prompts: Iterable[Prompt], options: ChatOptions, progress: Progress
     return Batch(prompts, lambda prompt: _request_of_prompt(prompt, options), progress)
 
 
-def _request_of_prompt(prompt: Prompt, options: ChatOptions) -> ChatRequest:
+def _request_of_prompt(prompt: Prompt, options: ChatOptions) -> PreparedChat:
     if not isinstance(prompt, Mapping):
         return request_of(prompt, options)
     own = dict(prompt)

@@ -16,7 +16,7 @@ from ccd_client.content import check_text, refuse
 from ccd_client.messages.picture import check_number
 from ccd_client.messages.reader import Reader
 from ccd_client.tools import tool_use, wire_format
-from ccd_protocol.chat.history import Turn, mended, place
+from ccd_protocol.chat.history import HistoryMessage, mended, place
 from ccd_protocol.methods import ChatParams, Message
 
 SystemPrompt = str | list[dict[str, Any]]
@@ -29,7 +29,7 @@ class Conversation(NamedTuple):
     system: SystemPrompt | None
     messages: list[Message]
     ignored: list[str]  # paths of what the wire has no place for, and of what was mended
-    turns: Sequence[Turn] = ()  # the messages with the paths of the list that they come from
+    turns: Sequence[HistoryMessage] = ()  # the messages with the paths of the list that they come from
 
 
 def conversation(messages: str | Sequence[Mapping[str, Any]], *, continued: bool = False) -> Conversation:
@@ -85,7 +85,7 @@ class ChatRequest(NamedTuple):
 
     params: ChatParams
     ignored: list[str]
-    turns: Sequence[Turn] = ()
+    turns: Sequence[HistoryMessage] = ()
 
     def place(self, param: str) -> str:
         """Returns where the caller finds what the wire calls `messages[1].content[0]`; other names stay."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ccd_client.content import Block, refuse
-from ccd_protocol.chat.history import Turn
+from ccd_protocol.chat.history import HistoryMessage
 
 MAX_IMAGES = 600  # in a request; of models with a short context fewer, as the API says then
 MAX_PIXELS = 8000  # of an edge
@@ -44,7 +44,7 @@ def check_size(data: bytes, path: str) -> None:
     _check(size_of(data), MAX_PIXELS, path, "")
 
 
-def check_number(turns: Sequence[Turn]) -> None:
+def check_number(turns: Sequence[HistoryMessage]) -> None:
     """Refuse more images than the model API takes, and large ones among many.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any
 from ccd_client.content import Block, name_unknown, refusal, refuse
 from ccd_client.messages.arguments import object_of
 from ccd_client.messages.parts import content, pieces
-from ccd_protocol.chat.history import Piece, Turn
+from ccd_protocol.chat.history import HistoryMessage, Piece
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _COMMON = frozenset({"role", "content"})
@@ -40,7 +40,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.system: list[Block] = []
-        self.turns: list[Turn] = []
+        self.turns: list[HistoryMessage] = []
         self.ignored: list[str] = []
         self._legacy = 0
         self._calls: list[tuple[str, str]] = []  # name and id of calls, for results that know the name alone
@@ -67,17 +67,19 @@ class Reader:
         else:
             self._result(message, path, role)
 
-    def system_as_question(self) -> Turn:
+    def system_as_question(self) -> HistoryMessage:
         """Returns the system prompt as the user's turn, for a list that holds nothing else."""
         text = "\n\n".join(str(block["text"]) for block in self.system)
-        return Turn("user", [Piece({"type": "text", "text": text}, "messages")], "messages", text)
+        return HistoryMessage("user", [Piece({"type": "text", "text": text}, "messages")], "messages", text)
 
     def _add(self, role: str, found: list[Piece], path: str, given: object) -> None:
         """A turn; its content stays a plain text if it was nothing else."""
         plain = (
             isinstance(given, str) and len(found) == 1 and found[0].block == {"type": "text", "text": given}
         )
-        self.turns.append(Turn(role, found, path, given if plain and isinstance(given, str) else None))
+        self.turns.append(
+            HistoryMessage(role, found, path, given if plain and isinstance(given, str) else None)
+        )
 
     def _system(self, message: Mapping[str, Any], path: str) -> None:
         said = content(message.get("content"), f"{path}.content", "system", self.ignored)
@@ -146,7 +148,7 @@ class Reader:
             block["content"] = said
         if message.get("is_error"):
             block["is_error"] = True
-        self.turns.append(Turn("user", [Piece(block, path)], path))
+        self.turns.append(HistoryMessage("user", [Piece(block, path)], path))
 
     def _called_by_name(self, message: Mapping[str, Any], path: str) -> str:
         name = message.get("name")

@@ -45,12 +45,12 @@ def _serve(environ: Mapping[str, str], flags: Mapping[str, object]) -> int:
         ModuleNotFoundError: the extra is not installed.
     """
     from ccd_gateway.server import server  # noqa: PLC0415 - falcon and gunicorn, which a daemon alone does not have
-    from ccd_gateway.settings import load_settings  # noqa: PLC0415
-    from ccd_settings import compat  # noqa: PLC0415
+    from ccd_gateway.settings import json_log, load_settings  # noqa: PLC0415
+    from ccd_settings import compat, logs  # noqa: PLC0415
 
     settings = load_settings(environ, flags)
     for note in compat.read(environ).notes_for("gateway"):
-        print(f"ccd gateway: {note.text}", file=sys.stderr)
+        logs.say("ccd gateway", note.text, as_json=json_log(environ))
 
     def ready(url: str) -> None:
         print(f"ccd gateway is ready: {url}", flush=True)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from ccd_gateway.access.auth import KeyStore
 from ccd_gateway.access.caller import Caller
-from ccd_gateway.access.metering import Books, Run, begin
+from ccd_gateway.access.metering import Books, MeteredAnswer, begin
 from ccd_gateway.errors import ApiError
 from ccd_gateway.images import confined
 from ccd_gateway.images.confined import Confined
@@ -55,7 +55,7 @@ class Keys:
 
 
 class _Receipt:
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: MeteredAnswer) -> None:
         self._run = run
 
     def saw(self, payload: bytes) -> None:

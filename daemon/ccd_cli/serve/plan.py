@@ -36,6 +36,11 @@ class Plan:
         return self.settings.socket
 
     @property
+    def json_log(self) -> bool:
+        """Whether every line of the log is to be a JSON object."""
+        return self.settings.log.format == "json"
+
+    @property
     def login_environ(self) -> dict[str, str]:
         """The variables that say which login the CLI would use."""
         return {**self.environ, **self.settings.cli.env}

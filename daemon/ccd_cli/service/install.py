@@ -9,7 +9,7 @@ import click
 from ccd_cli.ending import EXIT_FAILED, EXIT_USAGE, stop
 from ccd_cli.options import bind_option, command, json_option
 from ccd_cli.service import plan
-from ccd_cli.service.units import Wish
+from ccd_cli.service.units import ServiceWish
 from ccd_cli.service.wished import carry_out, user_option, wished
 
 
@@ -57,7 +57,7 @@ def install(
         _say_how_to_log_in(wish)
 
 
-def _say_how_to_log_in(wish: Wish) -> None:
+def _say_how_to_log_in(wish: ServiceWish) -> None:
     if wish.for_user:
         click.echo(
             "ccd uses your own login: ccd login\nTo keep it running when you log out: loginctl enable-linger"

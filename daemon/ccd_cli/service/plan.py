@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccd_cli.service.units import MARK, Wish, files, unit_names
+from ccd_cli.service.units import MARK, ServiceWish, files, unit_names
 
 _COMMAND_TIMEOUT_S = 180
 
@@ -21,7 +21,7 @@ class ServiceError(Exception):
 
 
 @dataclass(frozen=True)
-class Step:
+class PlanStep:
     """One thing to be done.
 
     Attributes:
@@ -80,7 +80,7 @@ def _run(command: Sequence[str]) -> None:
         raise ServiceError(f"{shown} failed: {(done.stderr or done.stdout).strip()}")
 
 
-def to_install(wish: Wish, home: Path, *, start: bool) -> list[Step]:
+def to_install(wish: ServiceWish, home: Path, *, start: bool) -> list[PlanStep]:
     """Returns the steps to the wished-for state; files that are right already need none.
 
     Raises:
@@ -89,8 +89,8 @@ def to_install(wish: Wish, home: Path, *, start: bool) -> list[Step]:
     wanted = files(wish, home)
     steps = [step for path, content in wanted.items() if (step := _to_write(path, content)) is not None]
     steps += [
-        Step(f"remove  {path} (not wished for any more)", path)
-        for path in _ours(Wish(**{**vars(wish), "agents": True, "gateway": True}), home)
+        PlanStep(f"remove  {path} (not wished for any more)", path)
+        for path in _ours(ServiceWish(**{**vars(wish), "agents": True, "gateway": True}), home)
         if path not in wanted
     ]
     changed, replaced = bool(steps), any(step.path and step.path.is_file() for step in steps)
@@ -111,28 +111,28 @@ def to_install(wish: Wish, home: Path, *, start: bool) -> list[Step]:
     return steps
 
 
-def to_uninstall(wish: Wish, home: Path) -> list[Step]:
+def to_uninstall(wish: ServiceWish, home: Path) -> list[PlanStep]:
     """Returns the steps that take the service away. Its user, login, conversations and settings stay."""
-    everything = Wish(**{**vars(wish), "agents": True, "gateway": True})
+    everything = ServiceWish(**{**vars(wish), "agents": True, "gateway": True})
     control = ("systemctl", "--user") if wish.for_user else ("systemctl",)
     found = _ours(everything, home)
     if not found:
         return []
     present = [name for name in unit_names(everything) if any(path.name == name for path in found)]
     steps = [_command(*control, "disable", "--now", *present)] if present else []
-    steps += [Step(f"remove  {path}", path) for path in found]
+    steps += [PlanStep(f"remove  {path}", path) for path in found]
     return [*steps, _command(*control, "daemon-reload")]
 
 
-def _command(*command: str) -> Step:
-    return Step(f"run     {shlex.join(command)}", command=command)
+def _command(*command: str) -> PlanStep:
+    return PlanStep(f"run     {shlex.join(command)}", command=command)
 
 
-def _to_write(path: Path, content: str) -> Step | None:
+def _to_write(path: Path, content: str) -> PlanStep | None:
     try:
         before = path.read_text()
     except FileNotFoundError:
-        return Step(f"write   {path}", path, content)
+        return PlanStep(f"write   {path}", path, content)
     except OSError as error:
         raise ServiceError(f"{path}: {error.strerror}") from None
     if before == content:
@@ -142,10 +142,10 @@ def _to_write(path: Path, content: str) -> Step | None:
             f"{path} exists and was not written by ccd. Move it away, or keep it and put changes beside it "
             f"with: systemctl edit {path.name}"
         )
-    return Step(f"replace {path}", path, content)
+    return PlanStep(f"replace {path}", path, content)
 
 
-def _ours(wish: Wish, home: Path) -> list[Path]:
+def _ours(wish: ServiceWish, home: Path) -> list[Path]:
     return [
         path
         for path in files(wish, home)

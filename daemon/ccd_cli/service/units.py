@@ -15,7 +15,7 @@ _PLACE = re.compile(r"@[A-Z_]+@")
 
 
 @dataclass(frozen=True)
-class Wish:
+class ServiceWish:
     """What is to be installed.
 
     Attributes:
@@ -41,7 +41,7 @@ class Wish:
     read_homes: bool = False
 
 
-def files(wish: Wish, home: Path) -> dict[Path, str]:
+def files(wish: ServiceWish, home: Path) -> dict[Path, str]:
     """Returns every file of the service with its content.
 
     Args:
@@ -62,13 +62,13 @@ def files(wish: Wish, home: Path) -> dict[Path, str]:
     return found
 
 
-def unit_names(wish: Wish) -> list[str]:
+def unit_names(wish: ServiceWish) -> list[str]:
     """Returns the units to enable, sockets first."""
     names = ["ccd.socket", "ccd.service"]
     return [*names, "ccd-gateway.socket", "ccd-gateway.service"] if wish.gateway else names
 
 
-def _values(wish: Wish) -> dict[str, str]:
+def _values(wish: ServiceWish) -> dict[str, str]:
     login = "ccd login" if wish.for_user else f"sudo -u {wish.user} -H {wish.program} login"
     return {
         "@CCD@": str(wish.program),

@@ -12,7 +12,7 @@ import click
 
 from ccd_cli.ending import EXIT_FAILED, EXIT_USAGE, stop
 from ccd_cli.service import plan
-from ccd_cli.service.units import Wish
+from ccd_cli.service.units import ServiceWish
 from ccd_daemon import config
 from ccd_daemon.claude import binary
 from ccd_gateway.settings import load_settings
@@ -25,7 +25,7 @@ user_option = click.option(
 )
 
 
-def wished(for_user: bool, user: str, *, gateway: bool, agents: bool, bind: str | None) -> Wish:
+def wished(for_user: bool, user: str, *, gateway: bool, agents: bool, bind: str | None) -> ServiceWish:
     """What is to be installed on this host, by the settings that the service will read; wrong ones end the command."""
     environ = dict(os.environ)
     if not for_user and _SYSTEM_CONFIG.is_file():
@@ -37,7 +37,7 @@ def wished(for_user: bool, user: str, *, gateway: bool, agents: bool, bind: str 
         stop(str(error), EXIT_USAGE)
     program = Path(sys.executable).with_name("ccd")
     cli = binary.find(settings.cli.command, settings.data_dir, environ.get("PATH", os.defpath))
-    return Wish(
+    return ServiceWish(
         program=program,
         user=user,
         bind=http.bind,
@@ -50,7 +50,7 @@ def wished(for_user: bool, user: str, *, gateway: bool, agents: bool, bind: str 
     )
 
 
-def carry_out(steps: Sequence[plan.Step], *, dry_run: bool, yes: bool, as_json: bool) -> None:
+def carry_out(steps: Sequence[plan.PlanStep], *, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Show the steps; then, when asked to, do them. The first that fails ends the command."""
     if as_json:
         click.echo(json.dumps({"steps": [step.what for step in steps], "done": not dry_run and yes}))

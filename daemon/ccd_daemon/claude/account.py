@@ -34,13 +34,13 @@ class Account(NamedTuple):
 
 
 def noted_in(environ: Mapping[str, str]) -> Path:
-    """The file in which the CLI notes the account."""
+    """Returns the file in which the CLI notes the account."""
     own = environ.get("CLAUDE_CONFIG_DIR")
     return Path(own) / ".claude.json" if own else Path(environ.get("HOME") or "/nonexistent") / ".claude.json"
 
 
 def account(environ: Mapping[str, str]) -> Account | None:
-    """The account that the CLI notes; None when there is none, or when the file is just being written."""
+    """Returns the account that the CLI notes; None when there is none, or when the file is just being written."""
     try:
         with noted_in(environ).open("rb") as file:
             text = file.read(_MAX_BYTES)
@@ -54,7 +54,7 @@ def account(environ: Mapping[str, str]) -> Account | None:
 
 
 def described(environ: Mapping[str, str]) -> str:
-    """Which login it is and for whom, in words."""
+    """Returns which login it is and for whom, in words."""
     kind = login_kind(environ)
     if kind in _VARIABLES:
         at = environ.get("ANTHROPIC_BASE_URL")
@@ -72,7 +72,7 @@ def described(environ: Mapping[str, str]) -> str:
 
 
 def stamp(environ: Mapping[str, str]) -> tuple[int, ...] | None:
-    """What changes when the CLI writes its credentials; None when it has none."""
+    """Returns what changes when the CLI writes its credentials; None when it has none."""
     try:
         found = os.stat(credentials_file(environ))  # noqa: PTH116 - follows links
     except OSError:

@@ -142,7 +142,7 @@ SESSION_ENV: Mapping[str, str] = {
 
 
 def worker_argv(mode: Mode) -> tuple[str, ...]:
-    """The arguments of a worker's CLI."""
+    """Returns the arguments of a worker's CLI."""
     return _CLIENT_TOOLS_ARGV if mode == Mode.REPLAY else _ONE_CALL_ARGV
 
 
@@ -156,7 +156,7 @@ def worker_env(
     config_dir: str | None,
     tuned: Mapping[str, str] = {},
 ) -> dict[str, str]:
-    """The whole environment of a worker.
+    """Returns the whole environment of a worker.
 
     Args:
         environ: the daemon's own; only the listed names are taken from it.
@@ -184,7 +184,7 @@ def worker_env(
 
 
 def session_argv(setting_sources: Iterable[str], *, may_bypass: bool) -> tuple[str, ...]:
-    """The arguments of a session's CLI; model, permission mode and tools are set when it runs."""
+    """Returns the arguments of a session's CLI; model, permission mode and tools are set when it runs."""
     bypass = ("--allow-dangerously-skip-permissions",) if may_bypass else ()
     return (*_SESSION_ARGV, ",".join(setting_sources), *bypass)
 
@@ -197,7 +197,7 @@ def session_env(
     max_retries: int,
     config_dir: str | None,
 ) -> dict[str, str]:
-    """The whole environment of a session's CLI, and so of its tools. For the arguments see `worker_env`.
+    """Returns the whole environment of a session's CLI, and so of its tools. For the arguments see `worker_env`.
 
     The home directory is the user's own: tools such as git look there for their settings.
     """

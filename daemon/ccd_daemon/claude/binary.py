@@ -51,7 +51,7 @@ class Cli(NamedTuple):
 
 
 def find(command: str | None, data_dir: Path, path_env: str) -> Path | None:
-    """The CLI's path, or None when none is named and none is there. Only ever an executable file.
+    """Returns the CLI's path, or None when none is named and none is there. Only ever an executable file.
 
     Raises:
         CliNotFound: `command` (a path, or a name to look up in PATH) is given and is not there.
@@ -61,7 +61,7 @@ def find(command: str | None, data_dir: Path, path_env: str) -> Path | None:
 
 
 def resolve(command: str | None, data_dir: Path, env: Mapping[str, str]) -> Cli:
-    """The CLI to use, with its version checked; `env` gives PATH. Blocks while it runs the CLI once.
+    """Returns the CLI to use, with its version checked; `env` gives PATH. Blocks while it runs the CLI once.
 
     Raises:
         CliNotFound: there is none.
@@ -82,7 +82,7 @@ def resolve(command: str | None, data_dir: Path, env: Mapping[str, str]) -> Cli:
 
 
 def version(path: Path, env: Mapping[str, str]) -> str:
-    """What `PATH --version` says, for example "2.1.330"; remembered until the file changes.
+    """Returns what `PATH --version` says, for example "2.1.330"; remembered until the file changes.
 
     The CLI sees PATH of `env` and nothing else of it: no login, and an empty temporary HOME.
 
@@ -116,7 +116,7 @@ def check_supported(version: str, path: Path | str = NAME) -> None:
 
 
 def installed_dir(data_dir: Path) -> Path:
-    """Where ccd's own copies are, one directory for each version."""
+    """Returns where ccd's own copies are, one directory for each version."""
     return data_dir / "cli"
 
 
@@ -132,7 +132,7 @@ def installed(data_dir: Path) -> list[Path]:
 
 
 def sortable(version: str) -> tuple[int, ...]:
-    """A version as numbers that compare rightly; what follows the third number does not count."""
+    """Returns a version as numbers that compare rightly; what follows the third number does not count."""
     match = _VERSION.match(version)
     return tuple(int(part) for part in match[1].split(".")) if match else ()
 

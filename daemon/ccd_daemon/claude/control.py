@@ -153,7 +153,7 @@ warm_reply = msgspec.json.Decoder(WarmReply).decode
 
 
 def request(request_id: str, subtype: str, **fields: Any) -> bytes:
-    """A control request line."""
+    """Returns a control request line."""
     return (
         _encode(
             {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype, **fields}}
@@ -163,13 +163,13 @@ def request(request_id: str, subtype: str, **fields: Any) -> bytes:
 
 
 def reply_error(request_id: str, message: str) -> bytes:
-    """The answer to a control request of the CLI's that ccd does not serve."""
+    """Returns the answer to a control request of the CLI's that ccd does not serve."""
     response = {"subtype": "error", "request_id": request_id, "error": message}
     return _encode({"type": "control_response", "response": response}) + b"\n"
 
 
 def reply(request_id: str, answer: dict[str, Any]) -> bytes:
-    """The answer to a control request of the CLI's."""
+    """Returns the answer to a control request of the CLI's."""
     response = {"subtype": "success", "request_id": request_id, "response": answer}
     return _encode({"type": "control_response", "response": response}) + b"\n"
 
@@ -194,7 +194,7 @@ def flags(
 
 
 def user_line(content: str | list[dict[str, Any]], *, query: bool = True) -> bytes:
-    """A user message, taken literally: `client_composed` keeps `/command` and `@path` in it from being obeyed.
+    """Returns a user message, taken literally: `client_composed` keeps `/command` and `@path` in it from being obeyed.
 
     With `query` false it only becomes part of the history; the CLI acknowledges it with a `result` line.
     """
@@ -217,7 +217,7 @@ def session_line(content: str | list[dict[str, Any]]) -> bytes:
 
 
 def assistant_history_line(content: list[dict[str, Any]]) -> bytes:
-    """A past answer; it is appended to the history at once and never acknowledged."""
+    """Returns a past answer; it is appended to the history at once and never acknowledged."""
     message = {"role": "assistant", "content": content}
     return (
         _encode({"type": "assistant", "message": message, "parent_tool_use_id": None, "session_id": ""})
@@ -226,5 +226,5 @@ def assistant_history_line(content: list[dict[str, Any]]) -> bytes:
 
 
 def clear_line() -> bytes:
-    """The one line that is meant as a command: forget the conversation."""
+    """Returns the one line that is meant as a command: forget the conversation."""
     return session_line("/clear")

@@ -39,7 +39,7 @@ _REWORDED = (
 
 
 def from_result(result: ResultLine, *, model: str) -> RpcError:
-    """The failure that an unsuccessful `result` line stands for."""
+    """Returns the failure that an unsuccessful `result` line stands for."""
     text = _text(result)
     if result.subtype == "error_max_budget_usd":
         return RpcError(Code.BUDGET, "the CLI's budget for this process is used up")
@@ -53,7 +53,7 @@ def from_result(result: ResultLine, *, model: str) -> RpcError:
 
 
 def from_retry(retry: RetryLine, *, model: str) -> RpcError:
-    """The failure that the caller gets at once instead of waiting through the CLI's own retries."""
+    """Returns the failure that the caller gets at once instead of waiting through the CLI's own retries."""
     status = retry.error_status
     names = {401: "says no", 403: "says no", 429: "limits the rate", 529: "is overloaded"}
     words = names.get(status or 0, "fails" if status else "cannot be reached")
@@ -66,12 +66,12 @@ def from_retry(retry: RetryLine, *, model: str) -> RpcError:
 
 
 def hopeless(retry: RetryLine, *, patience_ms: int) -> bool:
-    """Whether waiting for this retry would only keep the caller waiting."""
+    """Returns whether waiting for this retry would only keep the caller waiting."""
     return retry.error_status in (401, 403) or retry.retry_delay_ms > patience_ms
 
 
 def _text(result: ResultLine) -> str:
-    """The API's words, without what the CLI says around them."""
+    """Returns the API's words, without what the CLI says around them."""
     text = result.result or "; ".join(str(error) for error in result.errors or ())
     text = _AFTER.sub("", _BEFORE.sub("", text))
     for pattern, words in _REWORDED:

@@ -156,7 +156,7 @@ def _check_space(root: Path) -> None:
 
 
 def _download(work: Path, version: str | None, progress: Callable[[Progress], None], python: str) -> Path:
-    """The wheel, fetched by pip. Its temporary files go into the workspace too: they are its progress."""
+    """Returns the wheel, fetched by pip. Its temporary files go into the workspace too: they are its progress."""
     wheels, scratch = work / "wheels", work / "scratch"
     wheels.mkdir()
     scratch.mkdir()
@@ -195,7 +195,7 @@ def _watched(
 
 
 def _size(directory: Path) -> int:
-    """Bytes of all files below, some of which may vanish meanwhile."""
+    """Returns the bytes of all files below, some of which may vanish meanwhile."""
     total = 0
     for parent, _, names in os.walk(directory):
         for name in names:
@@ -205,7 +205,7 @@ def _size(directory: Path) -> int:
 
 
 def _announced(output: IO[bytes]) -> int | None:
-    """The wheel's size as pip printed it: "Downloading NAME.whl (110.3 MB)"."""
+    """Returns the wheel's size as pip printed it: "Downloading NAME.whl (110.3 MB)"."""
     found = _SIZE.search(os.pread(output.fileno(), 65536, 0))
     return int(float(found[1]) * _UNITS[found[2]]) if found else None
 
@@ -247,7 +247,7 @@ _PIP_SAYS = (
 
 
 def _pip_failure(said: str, python: str) -> str:
-    """What to tell about pip's failure, with its last words."""
+    """Returns what to tell about pip's failure, with its last words."""
     known = (meaning for pattern, meaning in _PIP_SAYS if re.search(pattern, said, re.IGNORECASE))
     meaning = next(known, "pip could not download the CLI.")
     last = "\n".join(said.splitlines()[-3:])
@@ -276,7 +276,7 @@ def unpack(wheel: Path, target: Path, progress: Callable[[Progress], None] = lam
 
 
 def _recorded(archive: zipfile.ZipFile) -> bytes:
-    """The sha256 of the binary in the wheel's RECORD."""
+    """Returns the sha256 of the binary in the wheel's RECORD."""
     for name in archive.namelist():
         if re.fullmatch(r"[^/]+\.dist-info/RECORD", name) and archive.getinfo(name).file_size < 10**7:
             for row in csv.reader(io.StringIO(archive.read(name).decode())):

@@ -48,7 +48,7 @@ class Mode(StrEnum):
 
 
 def login_kind(environ: Mapping[str, str]) -> LoginKind:
-    """Which login the CLI will use with this environment; looks whether there is a credentials file."""
+    """Returns which login the CLI will use with this environment; looks whether there is a credentials file."""
     if any(environ.get(name) not in (None, "", "0", "false") for name in _PROVIDERS):
         return LoginKind.PROVIDER
     if environ.get("ANTHROPIC_AUTH_TOKEN"):
@@ -61,17 +61,17 @@ def login_kind(environ: Mapping[str, str]) -> LoginKind:
 
 
 def config_folder(environ: Mapping[str, str]) -> Path:
-    """Where the CLI keeps a login."""
+    """Returns where the CLI keeps a login."""
     return Path(environ.get("CLAUDE_CONFIG_DIR") or f"{environ.get('HOME') or '/nonexistent'}/.claude")
 
 
 def credentials_file(environ: Mapping[str, str]) -> Path:
-    """The CLI's credentials: looked at, never opened."""
+    """Returns the CLI's credentials: looked at, never opened."""
     return config_folder(environ) / ".credentials.json"
 
 
 def mode_for(setting: str, login: LoginKind) -> Mode:
-    """The mode for `engine.body`. By default an OAuth login gets only the documented knobs."""
+    """Returns the mode for `engine.body`. By default an OAuth login gets only the documented knobs."""
     if setting != "auto":
         return Mode(setting)
     return Mode.FULL if login.is_private else Mode.REPLAY

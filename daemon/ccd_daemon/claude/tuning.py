@@ -1,6 +1,6 @@
 """Variables of the CLI, and of the runtime that it is built on, that change how fast it is and never what it says.
 
-Which the installed CLI knows is found out by looking for their names in its file (`probe`): one that it does not
+Which the installed CLI knows is found out by looking for their names in its file (`program`): one that it does not
 contain is not set. What each is worth was measured on 2.1.330 and is in `docs/performance.md`. That the output is the
 same line by line with and without them is a test (`tests/e2e/test_tuning.py`).
 """

@@ -56,7 +56,7 @@ class Allocation:
         self._again: asyncio.TimerHandle | None = None
 
     def take(self, shelf: Shelf, wish: LeaseWish) -> Worker | None:
-        """An idle worker of a shelf, now the caller's; None when there is none that could serve at once."""
+        """Returns an idle worker of a shelf, now the caller's; None when there is none that could serve at once."""
         while (worker := shelf.take(wish)) is not None:
             if worker.is_alive if wish.surely_alive else worker.seems_alive:
                 self._lease(shelf, worker, wish)
@@ -83,7 +83,7 @@ class Allocation:
         self._look_again_when_late()
 
     def _by_age(self) -> list[Shelf]:
-        """The shelves with callers, the one whose first caller came first before the others."""
+        """Returns the shelves with callers, the one whose first caller came first before the others."""
         waiting = [shelf for shelf in self._shelves if shelf.first_came() is not None]
         return sorted(waiting, key=lambda shelf: shelf.first_came() or 0.0)
 
@@ -134,7 +134,7 @@ class Allocation:
                 self._passing[worker] = (worker.state, since if state is worker.state else now)
 
     def _promptly(self, workers: Iterable[Worker], *states: State) -> list[Worker]:
-        """Those that do so, and not for too long."""
+        """Returns those that do so, and not for too long."""
         since = self._loop.time() - _PROMPT_S
         found = ((worker, self._passing.get(worker, (None, 0.0))) for worker in workers)
         return [worker for worker, (state, begun) in found if state in states and begun > since]

@@ -73,7 +73,7 @@ class Leases:
         self._allocation.max_workers = self._settings.max_workers
 
     def holds(self, worker: Worker) -> bool:
-        """Whether a call has this worker."""
+        """Returns whether a call has this worker."""
         return worker in self._leased
 
     def lost(self, worker: Worker) -> None:
@@ -81,7 +81,7 @@ class Leases:
         self._leased.discard(worker)
 
     async def lease(self, profile: str, wish: LeaseWish) -> Worker:
-        """A worker for one turn, HELD by the caller, who must `release` it.
+        """Returns a worker for one turn, HELD by the caller, who must `release` it.
 
         Raises:
             RpcError: DRAINING, WORKER_SPAWN (breaker open), BUSY (queue full or waited too long), UPSTREAM_AUTH. The
@@ -157,7 +157,7 @@ class Leases:
         return refusal.busy(why, processes, waiting=waiting, workers=workers, turn_s=self._turn_s)
 
     def release(self, worker: Worker) -> None:
-        """End a lease. A worker whose turn is still being interrupted comes back by itself when that is done."""
+        """End a lease. A worker whose turn is still being interrupted comes back when that is done."""
         self._leased.discard(worker)
         if worker.state is State.HELD:
             reusable = worker.mode == self._pool.mode and not worker.stale

@@ -53,17 +53,17 @@ class Breaker:
         self.reason = None
 
     def wait_s(self, now: float) -> float:
-        """Seconds until the next spawn may be tried; 0 when it may be tried now."""
+        """Returns the seconds until the next spawn may be tried; 0 when it may be tried now."""
         return max(0.0, self._open_until - now) if self.is_open else 0.0
 
 
-_REFUSALS_BELIEVED = 3
+_REFUSALS_BELIEVED = 5
 
 
 class Login:
     """Whether the API accepts the login; while it does not, one caller at a time finds out again.
 
-    A refusal or two may be an accident, and are not held against whoever comes next.
+    Some refusals may be accidents, and are not held against whoever comes next.
     """
 
     def __init__(self, probe_s: float) -> None:
@@ -84,7 +84,7 @@ class Login:
         self._refusals = 0
 
     def may_try(self, now: float) -> bool:
-        """Whether it is worth a try; when it was refused, true once in a while."""
+        """Returns whether it is worth a try; when it was refused several times, true once in a while."""
         if self._refusals < _REFUSALS_BELIEVED:
             return True
         if now < self._probe_at:
@@ -133,7 +133,7 @@ class FairQueue(Generic[T]):
         return sum(len(queue) for queue in self._queues.values())
 
     def full_for(self, tenant: Hashable) -> bool:
-        """Whether the tenant has used up its places."""
+        """Returns whether the tenant has used up its places."""
         return len(self._queues.get(tenant, ())) >= self.max_per_tenant
 
     def push(self, tenant: Hashable, item: T) -> None:
@@ -141,7 +141,7 @@ class FairQueue(Generic[T]):
         self._queues.setdefault(tenant, deque()).append(item)
 
     def peek(self) -> T | None:
-        """The item whose turn it is."""
+        """Returns the item whose turn it is."""
         for queue in self._queues.values():
             return queue[0]
         return None
@@ -173,5 +173,5 @@ def spawns_wanted(
 
 
 def refused_retry_ms(waiting: int, workers: int, turn_s: float) -> int:
-    """How long a refused caller should wait: the time the queue before it takes, at least one second."""
+    """Returns how long a refused caller should wait: the time the queue before it takes, at least one second."""
     return max(1000, int(1000 * turn_s * (waiting + 1) / max(1, workers)))

@@ -72,6 +72,7 @@ class Pool:
         self.login = Login(_LOGIN_PROBE_S)
         self.rehearsals = Rehearsals(settings.pool.rehearse and mode == Mode.FULL and private_login)
         self._rehearsing: set[Worker] = set()
+        self._was_warm = False
         self.recognition = Recognition()
         random = Random()
         self.shelves = {name: _shelf(settings, name, random) for name in settings.profiles}
@@ -80,6 +81,12 @@ class Pool:
         self.leases = Leases(self, self.shelves, settings, self.recognition, self._room, self.spawner)
 
     # --- facts ---
+
+    @property
+    def warm(self) -> bool:
+        """Whether a process has waited for somebody, or none is to: the first request finds all as the others will."""
+        wanted = any(shelf.spare_target for shelf in self.shelves.values())
+        return self._was_warm or self.pressed or not wanted
 
     @property
     def workers(self) -> list[Worker]:
@@ -92,7 +99,7 @@ class Pool:
         return sum(len(shelf.queue) for shelf in self.shelves.values())
 
     def broken(self) -> Shelf | None:
-        """A profile whose processes cannot be started."""
+        """Returns a profile whose processes cannot be started."""
         return next((shelf for shelf in self.shelves.values() if shelf.breaker.is_open), None)
 
     # --- what calls find ---
@@ -134,6 +141,7 @@ class Pool:
             return
         shelf = self.shelves[worker.profile]
         self._rehearsing.discard(worker)
+        self._was_warm = True
         if worker.wear.turns == 0:
             shelf.breaker.warmed()
         self.models = worker.models or self.models
@@ -176,7 +184,8 @@ class Pool:
         self.last_death = f"{worker.id}: {worker.death}"
         log.info("worker %s ended: %s (turns %d)", worker.id, worker.death, worker.wear.turns)
         if not worker.was_ready and not worker.stale and not self.draining:
-            self._died_unready(shelf, worker)
+            self.counters["died_unready"] += 1
+            shelf.died_unready(worker, self._loop.time())
         if worker in self._rehearsing:
             self._rehearsing.discard(worker)
             self.rehearsals.lost(f"a spare ended in its rehearsal: {worker.death}")
@@ -184,16 +193,6 @@ class Pool:
             self._all_gone.set()
         self._ended(worker)
         self.leases.serve()
-
-    def _died_unready(self, shelf: Shelf, worker: Worker) -> None:
-        self.counters["died_unready"] += 1
-        shelf.last_words = worker.stderr_tail[-300:]
-        reason = shelf.last_words or worker.death or "it ended at once"
-        shelf.breaker.died(self._loop.time(), reason)
-        log.warning("worker %s ended before it was ready: %s", worker.id, reason)
-        wait_s = shelf.breaker.wait_s(self._loop.time())
-        if wait_s and not shelf.workers:
-            shelf.refuse_waiting(lambda: shelf.cannot_spawn(wait_s))
 
     # --- starting processes ---
 

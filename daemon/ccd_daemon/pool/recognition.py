@@ -108,6 +108,6 @@ class Recognition:
 
 
 def _loose(place: str) -> str:
-    """The same conversation of the same tenant, whatever its system prompt, tools and model."""
+    """Returns the same conversation of the same tenant, whatever its system prompt, tools and model."""
     owner, _, link = place.split(":")
     return f"{owner}:{link}"

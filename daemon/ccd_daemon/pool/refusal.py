@@ -37,5 +37,5 @@ def cannot_spawn(reason: str | None, last_words: str, wait_s: float) -> RpcError
 
 
 def shutting_down() -> RpcError:
-    """The daemon is stopping."""
+    """Returns what to say while the daemon is stopping."""
     return RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})

@@ -9,6 +9,7 @@ system prompt, a spare that already has this prompt, a spare that has none. LIFO
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from dataclasses import dataclass, field
@@ -21,9 +22,11 @@ from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import RpcError
 
 K = TypeVar("K", bound=Hashable)
+log = logging.getLogger("ccd.pool")
+
 _MAX_SEEN = 256
 _FAVOURITES = 2
-_RECURS = 2  # a system prompt that came so often is worth a spare of its own
+_RECURS = 2  # a system prompt that came this often is worth a spare of its own
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,8 @@ class Shelf:
     workers: set[Worker] = field(default_factory=set)
     spares: list[Worker] = field(default_factory=list)  # READY, have heard nobody; the warmest last
     kept: OrderedDict[tuple[str, str | None], list[Worker]] = field(default_factory=OrderedDict)
-    bound: dict[str, list[Worker]] = field(
-        default_factory=dict
-    )  # READY or PARKED, by their conversation's place
+    # READY or PARKED, by their conversation's place
+    bound: dict[str, list[Worker]] = field(default_factory=dict)
     _seen: Counter[str] = field(default_factory=Counter)
     last_words: str = ""  # on stderr, of the process that died last before it was ready
 
@@ -91,7 +93,7 @@ class Shelf:
         _remove_from(self.bound, worker)
 
     def take(self, wish: LeaseWish) -> Worker | None:
-        """An idle worker that can serve at once, or the parked one that waits for this."""
+        """Returns an idle worker that can serve at once, or the parked one that waits for this."""
         bound = self._take_bound(wish)
         if bound is not None:
             return bound
@@ -105,7 +107,7 @@ class Shelf:
         return able[-1] if able else None
 
     def _take_bound(self, wish: LeaseWish) -> Worker | None:
-        """The one that has heard the conversation, or most of it."""
+        """Returns the one that has heard the conversation, or most of it."""
         for worker in self.bound.get(wish.parked_place or "", ()):
             if worker.state is State.PARKED:
                 return worker
@@ -113,7 +115,7 @@ class Shelf:
         return next((worker for worker in standing if worker.state is State.READY), None)
 
     def to_reset(self, wish: LeaseWish) -> Worker | None:
-        """The idle worker of another tenant that was used longest ago and could serve after a reset."""
+        """Returns the idle worker of another tenant that was used longest ago and could serve after a reset."""
         others = [
             worker
             for (tenant, binding), kept in self.kept.items()
@@ -138,6 +140,16 @@ class Shelf:
         """Spares that could serve anybody."""
         return sum(worker.binding is None for worker in self.spares)
 
+    def died_unready(self, worker: Worker, now: float) -> None:
+        """A worker has ended before it was ready; who waits is refused when there is nothing to wait for."""
+        self.last_words = worker.stderr_tail[-300:]
+        reason = self.last_words or worker.death or "it ended at once"
+        self.breaker.died(now, reason)
+        log.warning("worker %s ended before it was ready: %s", worker.id, reason)
+        wait_s = self.breaker.wait_s(now)
+        if wait_s and not self.workers:
+            self.refuse_waiting(lambda: self.cannot_spawn(wait_s))
+
     def cannot_spawn(self, wait_s: float) -> RpcError:
         """Returns what callers are told while processes end before they are ready."""
         return refusal.cannot_spawn(self.breaker.reason, self.last_words, wait_s)
@@ -160,7 +172,7 @@ class Shelf:
             self._seen = Counter(dict(self._seen.most_common(_MAX_SEEN // 2)))
 
     def missing_favourite(self) -> str | None:
-        """A system prompt that recurs and has no spare waiting or starting."""
+        """Returns a system prompt that recurs and has no spare waiting or starting."""
         for binding, count in self._seen.most_common(_FAVOURITES):
             have = any(worker.binding == binding for worker in self.spares)
             if count >= _RECURS and not have and not self.starting(binding):
@@ -169,7 +181,7 @@ class Shelf:
 
 
 def _is_starting(worker: Worker) -> bool:
-    """A spare that forgets its rehearsal is on its way, too."""
+    """Returns whether it is on its way; a spare that forgets its rehearsal is, too."""
     return worker.state in STARTING or (worker.state is State.RESETTING and not worker.wear.turns)
 
 

@@ -141,7 +141,7 @@ class Spawner:
         return count
 
     def _start_favourite(self, shelf: Shelf) -> int:
-        """A spare that already has a system prompt that recurs: its first token comes sooner."""
+        """Start a spare with a system prompt that recurs: its first token comes sooner. Returns how many."""
         if self.full or shelf.breaker.is_open:
             return 0
         binding = shelf.missing_favourite()

@@ -40,7 +40,7 @@ class Places(NamedTuple):
 
 
 def find(proc: Path = Path("/proc/self"), systemd: Path = Path("/run/systemd/system")) -> Places:
-    """Where this process may make groups."""
+    """Returns where this process may make groups."""
     try:
         own = _own_paths((proc / "cgroup").read_text())
         mounts = _mounts((proc / "mountinfo").read_text())
@@ -91,7 +91,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _delegated(folder: Path | None) -> bool:
-    """Whether systemd has handed the group over (`Delegate=yes`); it notes that on the directory."""
+    """Returns whether systemd has handed the group over (`Delegate=yes`); it notes that on the directory."""
     for name in ("user.delegate", "trusted.delegate"):
         with contextlib.suppress(OSError):
             if folder is not None and os.getxattr(folder, name) == b"1":
@@ -112,7 +112,7 @@ class Group:
             _write(folder / "cgroup.procs", str(pid))
 
     def pids(self) -> list[int]:
-        """All processes in the group, however they got away from their parent."""
+        """Returns all processes in the group, however they got away from their parent."""
         for folder in self._folders:
             if found := _pids(folder):
                 return found
@@ -123,7 +123,7 @@ class Group:
         return any(_write(folder / "cgroup.kill", "1") for folder in self._folders)
 
     def oom_kills(self) -> int:
-        """How many of its processes the kernel has killed at the memory limit."""
+        """Returns how many of its processes the kernel has killed at the memory limit."""
         for folder in self._folders:
             for name in ("memory.events", "memory.oom_control"):
                 with contextlib.suppress(OSError, ValueError, KeyError):
@@ -174,7 +174,7 @@ class Groups:
         return "cgroup.kill" if "unified" in self._own else "subreaper sweep"
 
     def open(self, worker_id: str, memory_bytes: int, max_processes: int) -> Group | None:
-        """A group for a worker; None when the host has none to give."""
+        """Returns a group for a worker; None when the host has none to give."""
         limits = {
             "memory.max": memory_bytes,
             "memory.limit_in_bytes": memory_bytes,

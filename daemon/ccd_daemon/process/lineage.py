@@ -20,7 +20,7 @@ class Unreadable(Exception):
 
 
 def ancestors(pid: int) -> list[int]:
-    """A process's parent, grandparent and so on, up to the first process of the host or the container.
+    """Returns a process's parent, grandparent and so on, up to the first process of the host or the container.
 
     Raises:
         Unreadable: nothing certain can be said.

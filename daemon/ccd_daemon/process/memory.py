@@ -22,7 +22,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def rss_bytes(pid: int) -> int:
-    """Resident memory of one process; 0 when it is gone. Source: `/proc/PID/statm`."""
+    """Returns the resident memory of one process; 0 when it is gone. Source: `/proc/PID/statm`."""
     try:
         with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:  # noqa: PTH123 - every second, every worker
             return int(file.read(128).split()[1]) * _PAGE_BYTES
@@ -31,17 +31,17 @@ def rss_bytes(pid: int) -> int:
 
 
 def tree(pid: int, strays: Iterable[int]) -> list[int]:
-    """A process, all its descendants, and those that only its environment or group still tell to be its own."""
+    """Returns a process, all its descendants, and those that only its environment or group still tell to be its own."""
     return list({pid, *descendants(pid), *strays})
 
 
 def tree_rss_bytes(pids: Iterable[int]) -> int:
-    """Resident memory of some processes together; shared pages count once per process."""
+    """Returns the resident memory of some processes together; shared pages count once per process."""
     return sum(map(rss_bytes, pids))
 
 
 def excess(rss_bytes: int, processes: int, *, hard_bytes: int, max_processes: int) -> str | None:
-    """Why a process tree must be killed for its size, in words; None while it may stay."""
+    """Returns why a process tree must be killed for its size, in words; None while it may stay."""
     if processes > max_processes:
         return f"it had {processes} processes, more than pool.max_processes"
     if rss_bytes > hard_bytes:
@@ -87,7 +87,7 @@ def limit_data(pid: int, hard_bytes: int) -> None:
 
 
 def _data_bytes(pid: int) -> int:
-    """What counts against RLIMIT_DATA."""
+    """Returns what counts against RLIMIT_DATA."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[5]) * _PAGE_BYTES
     except (OSError, IndexError):
@@ -95,7 +95,7 @@ def _data_bytes(pid: int) -> int:
 
 
 def host_memory() -> dict[str, int]:
-    """Total and available memory of the host, in bytes. Source: `/proc/meminfo`."""
+    """Returns total and available memory of the host, in bytes. Source: `/proc/meminfo`."""
     import psutil  # noqa: PLC0415 - only asked by status, and 5 MB of the daemon otherwise
 
     memory = psutil.virtual_memory()

@@ -41,7 +41,7 @@ class ProcessListener(Protocol):
 
 
 def death_wrapper() -> list[str]:
-    """A command prefix that makes the kernel kill the process when the daemon dies (PDEATHSIG).
+    """Returns a command prefix that makes the kernel kill the process when the daemon dies (PDEATHSIG).
 
     The flag must be set after exec in the child; `setpriv` does that without the daemon having to fork.
     """
@@ -196,7 +196,7 @@ class Process:
         return self._paused
 
     def stderr_tail(self) -> str:
-        """The last of what it wrote to stderr, for error reports."""
+        """Returns the last of what it wrote to stderr, for error reports."""
         return self._stderr.tail()
 
     # --- ending ---
@@ -265,7 +265,7 @@ class Process:
 
 
 def _given_to(loop: asyncio.AbstractEventLoop, pipe: IO[bytes], mode: str) -> IO[bytes]:
-    """The same pipe for the loop, which will close it.
+    """Returns the same pipe for the loop, which will close it.
 
     uvloop closes the descriptor and then the file, too, although the number may belong to something else by then: a
     database that another thread has just opened, for instance. So it gets a file that closes nothing.
@@ -305,7 +305,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def children(pid: int) -> list[int]:
-    """The direct children of all threads of a process; empty when it is gone."""
+    """Returns the direct children of all threads of a process; empty when it is gone."""
     found: list[int] = []
     try:
         tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - called every second for every worker
@@ -321,7 +321,7 @@ def children(pid: int) -> list[int]:
 
 
 def has_marker(pid: int, marker: str) -> bool:
-    """Whether a process was started with `marker` (`NAME=value`) in its environment."""
+    """Returns whether a process was started with `marker` (`NAME=value`) in its environment."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
             return marker.encode() in file.read().split(b"\0")
@@ -330,7 +330,7 @@ def has_marker(pid: int, marker: str) -> bool:
 
 
 def is_doomed(pid: int) -> bool:
-    """Whether a process has been killed already, though it may not have ended yet, or is gone."""
+    """Returns whether a process has been killed already, though it may not have ended yet, or is gone."""
     try:
         with open(f"/proc/{pid}/status", "rb", buffering=0) as file:  # noqa: PTH123
             fields = dict(line.split(b":", 1) for line in file.read(8192).splitlines() if b":" in line)
@@ -341,7 +341,7 @@ def is_doomed(pid: int) -> bool:
 
 
 def marked(marker: str) -> list[int]:
-    """Every process that was started with `marker` (`NAME=value`) in its environment; scans all processes."""
+    """Returns every process that was started with `marker` (`NAME=value`) in its environment; scans all processes."""
     found = []
     for name in os.listdir("/proc"):  # noqa: PTH208
         if not name.isdigit():
@@ -372,7 +372,7 @@ def signal_each(pids: Iterable[int], signum: signal.Signals, marker: str = "") -
 
 
 def exit_words(status: int) -> str:
-    """An exit status for people: `exit status 1`, `killed by SIGKILL`."""
+    """Returns an exit status in words: `exit status 1`, `killed by SIGKILL`."""
     if status >= 0:
         return f"exit status {status}"
     try:

@@ -61,11 +61,11 @@ class ProcessTree:
         return self.group is not None and self.group.caps_memory
 
     def grouped_pids(self) -> list[int]:
-        """All processes in its control group; empty where it has none."""
+        """Returns all processes in its control group; empty where it has none."""
         return self.group.pids() if self.group is not None else []
 
     def killed_by_memory_limit(self) -> bool:
-        """Whether the kernel has ended one of its processes at the limit."""
+        """Returns whether the kernel has ended one of its processes at the limit."""
         return self.group is not None and self.group.oom_kills() > 0
 
     # --- talking ---
@@ -91,13 +91,13 @@ class ProcessTree:
             self.process.resume()
 
     def stderr_tail(self) -> str:
-        """The last of what the CLI wrote to stderr, for error reports."""
+        """Returns the last of what the CLI wrote to stderr, for error reports."""
         return self.process.stderr_tail() if self.process is not None else ""
 
     # --- ending: one that is not read from could not end ---
 
     def close_stdin(self) -> None:
-        """Let the CLI finish and end by itself."""
+        """Let the CLI finish and end."""
         if self.process is not None:
             self.process.resume()
             self.process.close_stdin()

@@ -53,7 +53,7 @@ def reduced(schema: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def expressible(schema: Mapping[str, Any]) -> bool:
-    """Whether structured output takes a schema as it is."""
+    """Returns whether structured output takes a schema as it is."""
     plain = {name: value for name, value in schema.items() if name not in _DROPPED}
     return reduced(plain) == plain
 
@@ -123,7 +123,7 @@ class _SchemaWalk:
 
 
 def _combined(schema: Mapping[str, Any]) -> bool:
-    """Whether a value must fit several schemas at once: closing each of them would leave no such value."""
+    """Returns whether a value must fit several schemas at once: closing each of them would leave no such value."""
     groups = {"anyOf", "oneOf", "allOf"} & schema.keys()
     several = isinstance(schema.get("allOf"), list) and len(schema["allOf"]) > 1
     return several or len(groups) > 1 or bool(groups and "properties" in schema)
@@ -134,7 +134,7 @@ def _fits(name: str, value: Any) -> bool:
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """An object's schema with no further keys allowed, which every object's must say."""
+    """Returns an object's schema with no further keys allowed, which every object's must say."""
     kind = schema.get("type")
     if kind != "object" and not (isinstance(kind, list) and "object" in kind) and "properties" not in schema:
         return schema

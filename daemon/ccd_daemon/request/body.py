@@ -35,7 +35,7 @@ _MAX_NAME_CHARS = 200
 
 
 def validate(params: object) -> ChatParams:
-    """The parameters of a chat call, checked for known names, types and ranges.
+    """Returns the parameters of a chat call, checked for known names, types and ranges.
 
     Raises:
         RpcError: BAD_PARAMS; `data["param"]` names the culprit.
@@ -144,12 +144,12 @@ def _check_format(chat: ChatParams) -> None:
 
 
 def bad(param: str, message: str) -> RpcError:
-    """A BAD_PARAMS error that names the parameter."""
+    """Returns a BAD_PARAMS error that names the parameter."""
     return RpcError(Code.BAD_PARAMS, message, {"param": param})
 
 
 def engine_body(chat: ChatParams, extra: Mapping[str, Any] | None = None, *, with_system: bool = True) -> str:
-    """The JSON text for `CLAUDE_CODE_EXTRA_BODY`: every key of the request that the client may decide.
+    """Returns the JSON text for `CLAUDE_CODE_EXTRA_BODY`: every key of the request that the client may decide.
 
     Args:
         extra: keys that follow from the model's abilities (`wish`).
@@ -176,7 +176,7 @@ def engine_body(chat: ChatParams, extra: Mapping[str, Any] | None = None, *, wit
 
 
 def _marked(body: dict[str, Any]) -> list[Any]:
-    """The messages with a cache mark on the last block, so that the next turn of the conversation is cheap.
+    """Returns the messages with a cache mark on the last block, so that the next turn of the conversation is cheap.
 
     The client's own marks stay; the API takes four at most, and caches nothing short.
     """
@@ -209,7 +209,7 @@ def _marks(blocks: Any) -> int:
 
 
 def _system_blocks(system: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-    """An absent or empty system prompt is an empty list, which replaces the CLI's own."""
+    """Returns the blocks; an absent or empty prompt is an empty list, which replaces the CLI's own."""
     if not system:
         return []
     return [{"type": "text", "text": system}] if isinstance(system, str) else system
@@ -278,14 +278,14 @@ def _engine_env(wish: Wish, request_body: str) -> dict[str, str]:
 
 
 def _needs_betas(wish: Wish) -> bool:
-    """Whether an exact request without betas of its own has something in it that the CLI's make possible."""
+    """Returns whether an exact request without betas of its own has something in it that the CLI's make possible."""
     if not wish.chat.get("exact") or "betas" in wish.extra:
         return False
     return "context_management" in wish.extra or any(m["role"] == "system" for m in wish.chat["messages"])
 
 
 def _effort_setting(wish: Wish) -> str:
-    """The CLI's default effort would be part of an exact request too, unless it is unset."""
+    """Returns the effort; the CLI's default would be part of an exact request too, unless it is unset."""
     if not wish.chat.get("exact"):
         return ""
     effort = (wish.extra.get("output_config") or {}).get("effort")
@@ -319,19 +319,19 @@ def keep_system_script(wish: Wish, request_id: str, bound: str | None) -> Script
 
 
 def _may_call(wish: Wish) -> bool:
-    """Whether the answer may call client tools; exact ones are read where they arrive."""
+    """Returns whether the answer may call client tools; exact ones are read where they arrive."""
     return bool(wish.chat.get("tools")) and not wish.chat.get("exact")
 
 
 def system_texts(system: str | list[dict[str, Any]] | None) -> list[str]:
-    """The system prompt as the CLI takes it, one text after the other."""
+    """Returns the system prompt as the CLI takes it, one text after the other."""
     if not system:
         return []
     return [system] if isinstance(system, str) else [str(block.get("text", "")) for block in system]
 
 
 def script(mode: Mode, wish: Wish, request_id: str, bound: str | None = None) -> Script:
-    """The turn's script for a worker of a mode in which the whole request is written each time.
+    """Returns the turn's script for a worker of a mode in which the whole request is written each time.
 
     Args:
         bound: what the worker has been given for life.

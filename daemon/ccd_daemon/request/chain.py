@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from ccd_daemon.request.history import Block, Turn, blocks_of
+from ccd_daemon.request.history import Block, Speech, blocks_of
 
 _DIGEST_BYTES = 16
 _UNSAID = ("thinking", "redacted_thinking")
@@ -23,7 +23,7 @@ START = ""
 
 
 def digest(*parts: object) -> str:
-    """A digest of values that have a JSON form.
+    """Returns a digest of values that have a JSON form.
 
     Raises:
         ValueError, TypeError, RecursionError: one of them has none (NaN, a lone surrogate, bytes).
@@ -32,8 +32,8 @@ def digest(*parts: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def links(turns: Sequence[Turn]) -> list[str]:
-    """One link for each turn. Raises as `digest` does."""
+def links(turns: Sequence[Speech]) -> list[str]:
+    """Returns one link for each turn. Raises as `digest` does."""
     found: list[str] = []
     for at, turn in enumerate(turns):
         calls = turns[at - 1].calls if at else []
@@ -42,12 +42,12 @@ def links(turns: Sequence[Turn]) -> list[str]:
 
 
 def after(link: str, answer: Sequence[Block]) -> str:
-    """The link that follows when this is answered."""
-    return digest(link, "assistant", canonical(Turn("assistant", list(answer)), []))
+    """Returns the link that follows when this is answered."""
+    return digest(link, "assistant", canonical(Speech("assistant", list(answer)), []))
 
 
-def canonical(turn: Turn, calls: Sequence[str]) -> object:
-    """What was said, whatever form it has.
+def canonical(turn: Speech, calls: Sequence[str]) -> object:
+    """Returns what was said, whatever form it has.
 
     Args:
         calls: the ids of the calls of the turn before, whose places stand for them.
@@ -70,7 +70,7 @@ def _result(block: Block, calls: Sequence[str]) -> list[Any]:
     call = str(block.get("tool_use_id"))
     place = calls.index(call) if call in calls else len(calls)
     content = blocks_of(block.get("content") or [])
-    return [place, bool(block.get("is_error")), digest(canonical(Turn("user", content), []))]
+    return [place, bool(block.get("is_error")), digest(canonical(Speech("user", content), []))]
 
 
 def _other(block: Block) -> Block:

@@ -30,7 +30,7 @@ Result = dict[str, Any]
 
 
 def published(tools: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The fields of `initialize` that publish tools; nothing for none.
+    """Returns the fields of `initialize` that publish tools; nothing for none.
 
     Raises:
         RpcError: BAD_PARAMS, for a tool that cannot be published.
@@ -65,7 +65,7 @@ def _listed(index: int, tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lost(tools: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Which of the tools' keys have no knob, as names for `ignored`."""
+    """Returns which of the tools' keys have no knob, as names for `ignored`."""
     found: dict[str, None] = {}
     for tool in tools:
         found |= {f"tools.{key}": None for key in tool if key not in _CARRIED}
@@ -77,7 +77,7 @@ def lost(tools: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def result(block: Block) -> Result | None:
-    """A `tool_result` block as an MCP server answers; None for one that the CLI would not pass on as it is."""
+    """Returns a `tool_result` block as an MCP server answers; None for one that the CLI would not pass on as it is."""
     parts = blocks_of(block.get("content") or [])
     texts = [str(part.get("text", "")) for part in parts if part["type"] == "text"]
     failed = bool(block.get("is_error"))

@@ -53,7 +53,7 @@ def fit(
     adaptive: bool = False,
     thoughtless: bool = False,
 ) -> Wish:
-    """What to ask.
+    """Returns what to ask.
 
     Args:
         adaptive: whether the model decides itself how much to think; such models take no sampling parameters.
@@ -81,9 +81,8 @@ def fit(
         extra["thinking"] = {"type": "disabled"}
     asked_betas = fitted.pop("betas", [])
     if asked_betas and model is not None and model.endswith("[1m]"):
-        asked_betas = list(
-            dict.fromkeys([*asked_betas, _LONG_CONTEXT])
-        )  # the CLI's own header would have said so
+        # the CLI's own header would have said so
+        asked_betas = list(dict.fromkeys([*asked_betas, _LONG_CONTEXT]))
     if asked_betas and betas and mode == Mode.FULL:
         extra["betas"] = asked_betas
     elif asked_betas:

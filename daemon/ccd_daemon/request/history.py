@@ -18,7 +18,7 @@ Block = dict[str, Any]
 NO_RESULT = "The client gave no result for this call."
 
 
-class Turn(NamedTuple):
+class Speech(NamedTuple):
     """What one side said before the other spoke."""
 
     role: str
@@ -42,27 +42,27 @@ def blocks_of(content: str | list[Block]) -> list[Block]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def turns(messages: Sequence[Message]) -> list[Turn]:
+def turns(messages: Sequence[Message]) -> list[Speech]:
     """The messages with neighbours of one role joined, and a word for every result that is missing beside others.
 
     Raises:
         RpcError: BAD_PARAMS, naming the message that contradicts what was said before it.
     """
-    found: list[Turn] = []
+    found: list[Speech] = []
     for index, message in enumerate(messages):
         _check_kinds(index, message)
         role, blocks = _as_said(message)
         if found and found[-1].role == role:
-            found[-1] = Turn(role, [*found[-1].blocks, *blocks])
+            found[-1] = Speech(role, [*found[-1].blocks, *blocks])
         elif blocks:
-            found.append(Turn(role, list(blocks)))
+            found.append(Speech(role, list(blocks)))
         if found:
             _check_results(index, found)
     return [_completed(found, at) for at in range(len(found))]
 
 
 def _as_said(message: Message) -> tuple[str, list[Block]]:
-    """A system note among the messages as the CLI itself tells it to older models: by the user, and marked."""
+    """Returns a system note among the messages as the CLI itself tells it to older models: by the user, and marked."""
     blocks = blocks_of(message["content"])
     if message["role"] != "system":
         return message["role"], blocks
@@ -81,7 +81,7 @@ def _check_kinds(index: int, message: Message) -> None:
         raise bad(f"{where}.content", "an assistant message cannot have tool results")
 
 
-def _check_results(index: int, found: Sequence[Turn]) -> None:
+def _check_results(index: int, found: Sequence[Speech]) -> None:
     """Check the newest turn, which the message with this index has begun or gone on with."""
     turn, before = found[-1], found[-2].calls if len(found) > 1 else []
     given = [str(block.get("tool_use_id")) for block in turn.blocks if block["type"] == "tool_result"]
@@ -97,8 +97,8 @@ def _check_results(index: int, found: Sequence[Turn]) -> None:
         raise bad(f"messages[{index - 1}].content", "the tool calls before it have no results")
 
 
-def _completed(found: Sequence[Turn], at: int) -> Turn:
-    """A turn of results with a word for each that is missing, so that every call has one."""
+def _completed(found: Sequence[Speech], at: int) -> Speech:
+    """Returns a turn of results with a word for each that is missing, so that every call has one."""
     turn = found[at]
     calls = found[at - 1].calls if at and turn.role == "user" else []
     if not calls:
@@ -112,4 +112,4 @@ def _completed(found: Sequence[Turn], at: int) -> Turn:
         if call not in given
     ]
     others = [block for block in turn.blocks if block["type"] != "tool_result"]
-    return Turn("user", [*given.values(), *missing, *others])
+    return Speech("user", [*given.values(), *missing, *others])

@@ -18,7 +18,7 @@ from ccd_daemon.claude import control
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import chain, client_tools
 from ccd_daemon.request.body import Script, Wish, bad, initialize, system_texts
-from ccd_daemon.request.history import Turn, turns
+from ccd_daemon.request.history import Speech, turns
 from ccd_daemon.request.structured import ANSWER_SCHEMA
 from ccd_protocol.chat.parameters import Fate, with_fate
 from ccd_protocol.methods import ChatParams
@@ -29,7 +29,7 @@ _ONE_CALL = "Call at most one tool in an answer."
 
 
 @dataclass(frozen=True)
-class Talk:
+class ReplayTalk:
     """A conversation, as it is recognised.
 
     Attributes:
@@ -41,7 +41,7 @@ class Talk:
 
     root: str
     binding: str
-    turns: Sequence[Turn]
+    turns: Sequence[Speech]
     links: Sequence[str]
     results: tuple[client_tools.Result, ...] | None = (
         None  # the last turn, where it can be given to a parked call
@@ -59,7 +59,7 @@ class Talk:
         return None if self.results is None else self.root + self.links[-2]
 
     def heard(self, place: str | None) -> int:
-        """How many of the turns a process knows that stands there."""
+        """Returns how many of the turns a process knows that stands there."""
         if place is None or not place.startswith(self.root):
             return 0
         return self.links.index(place.removeprefix(self.root)) + 1
@@ -89,8 +89,8 @@ class Standing:
     knobs: Knobs | None = None
 
 
-def talk(wish: Wish, *scope: str) -> Talk:
-    """What a wish is recognised by, checked to be writable.
+def talk(wish: Wish, *scope: str) -> ReplayTalk:
+    """Returns what a wish is recognised by, checked to be writable.
 
     Args:
         scope: whose it is; nobody else's conversation has the same root.
@@ -112,12 +112,12 @@ def talk(wish: Wish, *scope: str) -> Talk:
     try:
         binding = json.dumps(fields, allow_nan=False, ensure_ascii=False)
         root = f"{chain.digest(scope)}:{chain.digest(wish.model, binding)}:"
-        return Talk(root, binding, said, chain.links(said), _results(said))
+        return ReplayTalk(root, binding, said, chain.links(said), _results(said))
     except (ValueError, TypeError, RecursionError) as error:
         raise bad("messages", f"the request has a value without a JSON form: {error}") from None
 
 
-def _results(said: Sequence[Turn]) -> tuple[client_tools.Result, ...] | None:
+def _results(said: Sequence[Speech]) -> tuple[client_tools.Result, ...] | None:
     """The results of the last calls in the calls' order, where they are all that was said and can be passed on."""
     given = said[-1].results
     if not given or len(given) < len(said[-1].blocks):
@@ -126,8 +126,8 @@ def _results(said: Sequence[Turn]) -> tuple[client_tools.Result, ...] | None:
     return None if None in found else tuple(result for result in found if result is not None)
 
 
-def script(wish: Wish, conversation: Talk, request_id: str, standing: Standing) -> Script:
-    """What is written to a process for its next turn."""
+def script(wish: Wish, conversation: ReplayTalk, request_id: str, standing: Standing) -> Script:
+    """Returns what is written to a process for its next turn."""
     ids = (request_id, f"{request_id}s", f"{request_id}t")
     heard = conversation.heard(standing.place)
     knobs = _knobs(wish)
@@ -164,7 +164,7 @@ def _knobs(wish: Wish) -> Knobs:
 
 
 def _turned(ids: Sequence[str], to: Knobs, now: Knobs, model: str | msgspec.UnsetType | None) -> bytes:
-    """The lines that turn the knobs; what has been set stays so until it is set anew."""
+    """Returns the lines that turn the knobs; what has been set stays so until it is set anew."""
     env = {
         "CLAUDE_CODE_DISABLE_THINKING": "" if to.thinks else "1",
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "" if to.max_tokens is None else str(to.max_tokens),
@@ -176,7 +176,7 @@ def _turned(ids: Sequence[str], to: Knobs, now: Knobs, model: str | msgspec.Unse
     return lines
 
 
-def _chunks(said: Sequence[Turn]) -> list[bytes]:
+def _chunks(said: Sequence[Speech]) -> list[bytes]:
     """Lines between two acknowledgements: an answer, if there is one, and the user line that will be acknowledged.
 
     Assistant lines are appended at once but user lines are queued, so every past user line waits for its
@@ -193,8 +193,8 @@ def _chunks(said: Sequence[Turn]) -> list[bytes]:
     return chunks
 
 
-def _content(turn: Turn) -> str | list[dict[str, Any]]:
-    """A text alone as a text: it is what the CLI makes fewest words of."""
+def _content(turn: Speech) -> str | list[dict[str, Any]]:
+    """Returns a text alone as a text: it is what the CLI makes fewest words of."""
     if len(turn.blocks) == 1 and set(turn.blocks[0]) == {"type", "text"}:
         return str(turn.blocks[0]["text"])
     return turn.blocks

@@ -38,7 +38,7 @@ def by_the_cli(wanted: Mapping[str, Any], chat: ChatParams) -> dict[str, Any] | 
 
 
 def told(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """An answer's blocks with what the tool took as a text; what was said beside it is left out."""
+    """Returns an answer's blocks with what the tool took as a text; what was said beside it is left out."""
     taken = [block.get("input") for block in blocks if block.get("name") == _TOOL]
     if not taken:
         return blocks
@@ -70,7 +70,7 @@ _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 def problem(text: str, wanted: dict[str, Any]) -> str | None:
-    """What is wrong with an answer, in words for the model and for people; None when it is as asked.
+    """Returns what is wrong with an answer, in words that a model understands too; None when it is as asked.
 
     It may take any time, and much memory: see `schema`.
     """
@@ -98,7 +98,7 @@ def _schema_problem(value: Any, schema: dict[str, Any]) -> str | None:
 
 
 def schema_error(schema: dict[str, Any]) -> str | None:
-    """Why a schema cannot be used at all, or None. It may take any time: see `schema`."""
+    """Returns why a schema cannot be used at all, or None. It may take any time: see `schema`."""
     import jsonschema  # noqa: PLC0415
 
     try:
@@ -151,7 +151,7 @@ def _outside(schema: dict[str, Any]) -> str | None:
 
 
 def unfenced(text: str) -> str:
-    """The text without a code fence around the whole of it, the commonest blemish."""
+    """Returns the text without a code fence around the whole of it, the commonest blemish."""
     bare = text.strip()
     head, newline, rest = bare.partition("\n")
     if not (newline and head.rstrip() in (_FENCE, f"{_FENCE}json") and rest.endswith(_FENCE)):
@@ -161,7 +161,7 @@ def unfenced(text: str) -> str:
 
 
 def repair(chat: ChatParams, text: str, why: str) -> ChatParams:
-    """The same chat, continued by the bad answer and the request to correct it."""
+    """Returns the same chat, continued by the bad answer and the request to correct it."""
     request = f"That answer cannot be used: {why}. Send the corrected JSON alone, without any other text."
     answer, correction = (
         Message(role="assistant", content=text or "(empty)"),

@@ -169,7 +169,7 @@ def _calls_without_thinking(message: Message) -> list[Block]:
 
 
 def _digest(call: Block) -> bytes:
-    """What a call says; clients write numbers their own way."""
+    """Returns what a call says; clients write numbers their own way."""
     said = json.dumps([call.get("name"), _plain(call.get("input"))], sort_keys=True, default=str)
     return blake2b(said.encode(errors="surrogatepass"), digest_size=12).digest()
 

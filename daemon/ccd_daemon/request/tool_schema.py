@@ -53,7 +53,7 @@ def fitted(schema: Schema) -> Schema:
 
 
 def _modern(schema: Any, depth: int) -> Any:
-    """A schema with what older drafts wrote otherwise as the present one has it; nonsense is left out."""
+    """Returns a schema with what older drafts wrote otherwise as the present one has it; nonsense is left out."""
     if isinstance(schema, bool) or depth > _MAX_DEPTH:
         return schema if isinstance(schema, bool) else True
     if not isinstance(schema, Mapping):
@@ -89,7 +89,7 @@ def _put_items(found: Schema, value: Any, depth: int) -> None:
 
 
 def _type(value: Any, depth: int) -> Any:
-    """The type or types that there are; `any`, and what no draft knows, is no restriction."""
+    """Returns the type or types that there are; `any`, and what no draft knows, is no restriction."""
     if isinstance(value, str):
         return value if value in _TYPES else None
     if not isinstance(value, list):
@@ -152,7 +152,7 @@ def _is_required(schema: Any) -> bool:
 
 
 def _plain_root(schema: Schema) -> Schema:
-    """An object without alternatives, its properties with names that the API takes."""
+    """Returns an object without alternatives, its properties with names that the API takes."""
     told: Schema = {key: schema[key] for key in _ALTERNATIVES if key in schema}
     found = {key: value for key, value in schema.items() if key not in _ALTERNATIVES}
     if told:
@@ -196,7 +196,7 @@ def _closed(branches: Any) -> bool:
 
 
 def _resolved(branch: Any, root: Schema) -> Mapping[str, Any]:
-    """A branch, or what it refers to in the root's definitions."""
+    """Returns a branch, or what it refers to in the root's definitions."""
     for _ in range(_MAX_DEPTH):
         if not isinstance(branch, Mapping):
             return {}

@@ -63,7 +63,7 @@ def abilities(models: Sequence[Mapping[str, Any]], model: str | None) -> Abiliti
 
 
 def full_name(models: Sequence[Mapping[str, Any]], model: str | None) -> str:
-    """A model's full name where the CLI lists it under an alias, else what it is asked as."""
+    """Returns a model's full name where the CLI lists it under an alias, else what it is asked as."""
     wanted = model or "default"
     for entry in models:
         if entry.get("value") == wanted and entry.get("resolvedModel"):
@@ -72,7 +72,7 @@ def full_name(models: Sequence[Mapping[str, Any]], model: str | None) -> str:
 
 
 def understood(chat: ChatParams, tenant: str) -> tuple[ChatParams, list[str]]:
-    """A chat as the model API can be told it, whatever the model, and the names of what had to be changed.
+    """Returns a chat as the model API can be told it, whatever the model, and the names of what had to be changed.
 
     Raises:
         RpcError: BAD_PARAMS, for a history without sense, or when the call is strict and something is changed.
@@ -91,7 +91,7 @@ def understood(chat: ChatParams, tenant: str) -> tuple[ChatParams, list[str]]:
 
 
 def opaque_id(who: str, tenant: str) -> str:
-    """A user's id as the model API takes it: one that says who somebody is, or is too long, becomes a digest.
+    """Returns a user's id as the model API takes it: one that says who somebody is, or is too long, becomes a digest.
 
     It is the same for the same user of a tenant.
     """
@@ -194,7 +194,7 @@ def make(
 
 
 def _thinking(chat: ChatParams, able: Abilities, ignored: list[str], *, thoughtless: bool) -> dict[str, Any]:
-    """The body's keys for thinking; sampling that excludes it is taken out of `chat`."""
+    """Returns the body's keys for thinking; sampling that excludes it is taken out of `chat`."""
     asked = "effort" if "effort" in chat else "thinking"
     extra = _extra_for(chat, able)
     on = extra.get("thinking", chat.get("thinking", {})).get("type") in ("enabled", "adaptive")
@@ -204,9 +204,8 @@ def _thinking(chat: ChatParams, able: Abilities, ignored: list[str], *, thoughtl
     if not on:
         return extra
     forced = chat.get("tool_choice", {}).get("type") in ("any", "tool")
-    lost = (
-        thoughtless and not able.adaptive
-    )  # what thinks adaptively may begin to in the middle of a tool loop
+    # what thinks adaptively may begin to in the middle of a tool loop
+    lost = thoughtless and not able.adaptive
     if forced or lost or _too_few_tokens(chat, extra):
         chat.pop("thinking", None)
         ignored.append(asked)
@@ -243,7 +242,7 @@ def _too_few_tokens(chat: ChatParams, extra: Mapping[str, Any]) -> bool:
 
 
 def _nearest(effort: str, offered: Sequence[str]) -> str | None:
-    """The highest level offered that is not above the wish, else the lowest offered."""
+    """Returns the highest level offered that is not above the wish, else the lowest offered."""
     rank = EFFORTS.index(effort)
     known = sorted((level for level in offered if level in EFFORTS), key=EFFORTS.index)
     below = [level for level in known if EFFORTS.index(level) <= rank]

@@ -12,9 +12,8 @@ from ccd_daemon.rpc.identity import Identity
 from ccd_protocol import peer as p
 from ccd_protocol.methods import METHODS, NoParams
 
-_AT_ONCE_BYTES = (
-    16 * 1024
-)  # smaller payloads wait for those of the same turn of the loop, and share one write
+# smaller payloads wait for those of the same turn of the loop, and share one write
+_AT_ONCE_BYTES = 16 * 1024
 
 
 class Source(Protocol):

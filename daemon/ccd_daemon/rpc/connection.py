@@ -35,16 +35,16 @@ class ConnectionRules(Protocol):
     origin: Origin
 
     def admit(self, connection: Connection) -> RpcError | None:
-        """Why the peer may not connect, or None."""
+        """Returns why the peer may not connect, or None."""
 
     def gone(self, connection: Connection) -> None:
         """The connection has ended."""
 
     def keep(self, nbytes: int) -> bool:
-        """So many more bytes are kept for a client, or fewer; whether that is all right."""
+        """More bytes are kept for a client, or fewer when it is negative. Returns False when there are too many."""
 
     def refusal(self, event: p.Called, handler: Handler | None, identity: Identity) -> RpcError | None:
-        """Why the peer gets no answer to a call of a method, or None."""
+        """Returns why the peer gets no answer to a call of a method, or None."""
 
 
 class Connection(asyncio.Protocol):
@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         self.identity = Identity(0, -1, -1)
         self.choked = False  # the client does not read: nothing more may be buffered for it
         self.flush_is_due = False  # what the peer has queued will be written in this turn of the loop
-        self._deaf = False  # so much of what was said is unread that nothing more is listened to
+        self._deaf = False  # too much of what was said is unread: nothing more is listened to
         self._rules = rules
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)

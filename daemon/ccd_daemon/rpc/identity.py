@@ -59,7 +59,7 @@ def _is_outside(sock: socket.socket, pid: int, uid: int, origin: Origin) -> bool
 
 
 def _pidfd(sock: socket.socket, pid: int, uid: int) -> int:
-    """The process that has connected; before Linux 6.5 only the one that has its number now and its user.
+    """Returns the process that has connected; before Linux 6.5 only the one that has its number now and its user.
 
     Raises:
         OSError: it is gone.

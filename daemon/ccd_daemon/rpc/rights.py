@@ -21,13 +21,13 @@ class Rights:
         self._session_uids = self._tenant_uids.union(session_uids)
 
     def may_administer(self, identity: Identity) -> bool:
-        """Whether the peer may use admin methods."""
+        """Returns whether the peer may use admin methods."""
         return identity.outside and identity.uid in self._admin_uids
 
     def may_use_agents(self, identity: Identity) -> bool:
-        """Whether the peer may have sessions, whose tools run as the daemon's user."""
+        """Returns whether the peer may have sessions, whose tools run as the daemon's user."""
         return identity.outside and identity.uid in self._session_uids
 
     def may_speak_for_others(self, identity: Identity) -> bool:
-        """Whether the peer may name a tenant (a gateway does)."""
+        """Returns whether the peer may name a tenant (a gateway does)."""
         return identity.outside and identity.uid in self._tenant_uids

@@ -209,7 +209,7 @@ class Server:
         self._keep_file = False
 
     def limit_files(self, room: int) -> None:
-        """Stay within so many open files. The loop would accept and silently close whatever comes beyond them.
+        """Stay within a number of open files. The loop would accept and silently close whatever comes beyond them.
 
         It accepts all that wait in the backlog before the first of them can be refused, hence two halves.
         """
@@ -227,7 +227,7 @@ class Server:
         )
 
     def admit(self, connection: Connection) -> RpcError | None:
-        """Why the peer may not connect, or None; an admitted one is counted."""
+        """Returns why the peer may not connect, or None; then it is counted."""
         uid = connection.identity.uid
         if (
             uid not in self._own
@@ -264,7 +264,7 @@ class Server:
             self._per_uid[connection.identity.uid] -= 1
 
     def keep(self, nbytes: int) -> bool:
-        """So many more bytes are kept for a client, or fewer; whether that is all right."""
+        """More bytes are kept for a client, or fewer when it is negative. Returns False when there are too many."""
         self._kept_bytes += nbytes
         return self._kept_bytes <= self._settings.max_kept_bytes
 
@@ -289,7 +289,7 @@ class Server:
         return None
 
     def lost_socket(self) -> bool:
-        """Whether somebody removed or replaced the socket file under us."""
+        """Returns whether somebody removed or replaced the socket file under us."""
         if self._path is None:
             return False
         try:

@@ -12,7 +12,7 @@ _NOBODY = "nobody"
 
 
 def tenant_of(call: Call, named: str | None, *, may_name: bool) -> str:
-    """The tenant of a call.
+    """Returns the tenant of a call.
 
     Raises:
         RpcError: FORBIDDEN, when a tenant is named by a peer that may not.

@@ -93,7 +93,7 @@ class Checker:
         return [process.pid for process in self._processes if process.was_warm and process.job is not None]
 
     async def schema_error(self, tenant: str, schema: Mapping[str, Any]) -> str | None:
-        """Why it is no schema, or None. What is known is not asked again.
+        """Returns why it is no schema, or None. What is known is not asked again.
 
         Raises:
             RpcError: BUSY, too many checks of the tenant's wait.
@@ -113,7 +113,7 @@ class Checker:
         return found
 
     async def problem(self, tenant: str, text: str, wanted: Mapping[str, Any]) -> str | None:
-        """What is wrong with an answer, in words for the model and for people; None when it is as asked.
+        """Returns what is wrong with an answer, in words that a model understands too; None when it is as asked.
 
         Args:
             tenant: who pays for the time.
@@ -245,7 +245,7 @@ class _CheckingProcess:
         return self.job is None and not self._ending
 
     def ask(self, job: _Job, check_s: float) -> None:
-        """Answer a question, as soon as it is warm; from then on it has so long."""
+        """Answer a question, as soon as it is warm; from then on its time runs."""
         self.job, self._check_s = job, check_s
         if self.was_warm:
             self._send(job)

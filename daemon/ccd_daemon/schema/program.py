@@ -42,7 +42,7 @@ def _say(value: object) -> None:
 
 
 def answer(question: list[Any]) -> str | None:
-    """What is wrong, or None."""
+    """Returns what is wrong, or None."""
     try:
         if len(question) == 1:
             return structured.schema_error(json.loads(question[0]))

@@ -40,20 +40,20 @@ class Permissions:
         return request_id in self._open
 
     def ask(self, request_id: str, request: dict[str, Any]) -> bytes:
-        """A `can_use_tool` request has come: the frame for the clients."""
+        """A `can_use_tool` request has come. Returns the frame for the clients."""
         self._open[request_id] = request
         self._timers[request_id] = self._loop.call_later(self._patience_s, self._late, request_id)
         self._changed()
         return _asking(request_id, request)
 
     def frames(self) -> list[bytes]:
-        """The open requests again, for a client that has just come."""
+        """Returns the open requests again, for a client that has just come."""
         return [_asking(request_id, request) for request_id, request in self._open.items()]
 
     def reply(
         self, request_id: str, behavior: str, updated_input: dict[str, Any] | None, message: str | None
     ) -> tuple[bytes, bytes]:
-        """The line for the CLI, and the frame for all clients.
+        """Returns the line for the CLI, and the frame for all clients.
 
         Raises:
             RpcError: NOT_FOUND, nobody asked that, or it was answered before.
@@ -73,7 +73,7 @@ class Permissions:
         return control.reply(request_id, said), _resolved(request_id, said["behavior"])
 
     def withdraw(self, request_id: str) -> bytes:
-        """The CLI no longer wants an answer: the frame for all clients, empty when it was not open."""
+        """The CLI no longer wants an answer. Returns the frame for all clients, empty when it was not open."""
         return _resolved(request_id, "cancelled") if self._take(request_id) is not None else b""
 
     def clear(self) -> None:

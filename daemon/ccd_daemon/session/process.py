@@ -2,7 +2,7 @@
 
 Theory of operation. It lives by the table of `lifecycle`, like an engine worker. It is never leased to anybody else: as
 soon as it is warm it is HELD, by its session; it is BUSY from a message until the CLI's `result`, and CANCELLING after
-an interrupt. A turn also begins by itself, when messages were queued in the CLI meanwhile.
+an interrupt. A turn also begins unasked, when messages were queued in the CLI meanwhile.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SessionProcessListener(Protocol):
     """Whose process it is: the session."""
 
     def patience_s(self, state: State) -> float | None:
-        """How long it may stay HELD or BUSY; None for as long as it likes."""
+        """Returns how long it may stay HELD or BUSY; None for as long as it likes."""
 
     def on_lines(self, lines: bytes) -> None:
         """The CLI has said something: whole lines."""
@@ -67,7 +67,7 @@ class SessionProcess:
 
     Attributes:
         state: where it is in its life.
-        death: why it ended, or is about to, for people.
+        death: why it ended or is about to, in words.
         launched: it has been told to start, so its end will be told.
         rss_bytes: its resident memory when it was last looked at, with its descendants'.
     """

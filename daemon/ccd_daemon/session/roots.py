@@ -19,7 +19,7 @@ _MAX_PATH_CHARS = 4096
 
 
 def split(text: str, roots: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
-    """The root that a path is in, and the way from there; a relative path is taken from the first root.
+    """Returns the root that a path is in, and the way from there; a relative path is taken from the first root.
 
     Raises:
         RpcError: BAD_PARAMS.
@@ -40,7 +40,7 @@ def split(text: str, roots: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
 
 
 def open_directory(root: Path, parts: Sequence[str]) -> int:
-    """An open descriptor of a directory (`O_PATH`), for the caller to close. Blocks: call it in a thread.
+    """Returns an open descriptor of a directory (`O_PATH`), for the caller to close. Blocks: call it in a thread.
 
     Raises:
         RpcError: BAD_PARAMS, it is not a directory, or a part of the way from the root is a link.

@@ -82,7 +82,7 @@ class Session:
         await asyncio.shield(self._ready)
 
     def info(self) -> SessionInfo:
-        """What clients are told of it."""
+        """Returns what clients are told of it."""
         return SessionInfo(
             session_id=self.id,
             state=self.view.state,
@@ -149,7 +149,7 @@ class Session:
             self.process.say(line)
 
     def interrupt(self) -> bool:
-        """End the running turn; whether there was one.
+        """End the running turn. Returns whether there was one.
 
         Raises:
             RpcError: CONFLICT, the session has ended.
@@ -216,7 +216,7 @@ class Session:
     # --- what the process tells (see `process.SessionProcessListener`) ---
 
     def patience_s(self, state: State) -> float | None:
-        """How long it may be idle, or have a turn; waiting for people takes as long as it takes."""
+        """Returns how long it may be idle, or have a turn; waiting for a reply takes as long as it takes."""
         if state is State.HELD:
             return None if self._followers else self._limits.idle_s
         return None if self.permissions else self._limits.turn_s

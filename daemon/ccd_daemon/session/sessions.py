@@ -1,7 +1,7 @@
 """All sessions of the daemon: who has which, how many there may be, and their end.
 
 A session lives from `open` until it is closed, has been idle for too long, or the daemon stops. One whose process died
-by itself is kept for a while without it, so that its clients can see what became of it; it no longer counts.
+unasked is kept for a while without it, so that its clients can see what became of it; it no longer counts.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Sessions:
         self._settings = settings
         self._launch = launch
         self._alone = alone
-        self._known: dict[tuple[str, str], Session] = {}  # also those whose process died by itself
+        self._known: dict[tuple[str, str], Session] = {}  # also those whose process died unasked
         self.running: set[Session] = set()
         self._loop = asyncio.get_running_loop()
         self._starting = asyncio.Semaphore(settings.spawn_concurrency)
@@ -68,7 +68,7 @@ class Sessions:
         return [session.process for session in self.running]
 
     def find(self, tenant: str, session_id: str) -> Session:
-        """One of the tenant's sessions.
+        """Returns one of the tenant's sessions.
 
         Raises:
             RpcError: NOT_FOUND, also for a session of another tenant.
@@ -79,18 +79,18 @@ class Sessions:
         return session
 
     def all_of(self, tenant: str) -> list[Session]:
-        """The tenant's sessions, the oldest first."""
+        """Returns the tenant's sessions, the oldest first."""
         return [session for (owner, _), session in self._known.items() if owner == tenant]
 
     async def open(
         self, tenant: str, wish: SessionWish, cwd: str, folder: Callable[[], int | None]
     ) -> Session:
-        """A new session, once its CLI takes messages.
+        """Returns a new session, once its CLI takes messages.
 
         Args:
             tenant: whose it is.
             wish: what it begins with.
-            cwd: the directory's name, for people.
+            cwd: the directory's name, to show.
             folder: opens the directory; called in a thread.
 
         Raises:

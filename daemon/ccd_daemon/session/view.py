@@ -43,7 +43,7 @@ _read_result = msgspec.json.Decoder(_Result).decode
 
 
 def frame(kind: str, **fields: Any) -> bytes:
-    """A line of ccd's own."""
+    """Returns a line of ccd's own."""
     return _encode({"type": kind, **fields}) + b"\n"
 
 
@@ -121,5 +121,5 @@ class SessionHistory:
         self._bytes = 0
 
     def lines(self) -> list[bytes]:
-        """Oldest first."""
+        """Returns them, oldest first."""
         return list(self._lines)

@@ -16,7 +16,7 @@ import msgspec
 from ccd_daemon.config import CacheSettings
 from ccd_protocol.methods import CacheStats, ChatParams
 
-#: A digest of so much takes 2 ms, in which the daemon does nothing else.
+#: A digest of this much takes 2 ms, in which the daemon does nothing else.
 MAX_CALL_BYTES = 2 << 20
 #: What an entry takes besides its answer: digest, tuple, dictionary slot.
 _ENTRY_BYTES = 300
@@ -26,7 +26,7 @@ _NOT_ASKED = frozenset({"tenant", "cache", "conversation_id"})
 
 
 def key_of(tenant: str, scene: tuple[str | None, ...], chat: ChatParams) -> bytes | None:
-    """The digest that an answer is kept under; None for a call that would take long to digest.
+    """Returns the digest that an answer is kept under; None for a call that would take long to digest.
 
     Everything is encoded with its type and length, so nothing can run into its neighbour. The order of keys inside of
     a parameter counts (a model may read it), that of the parameters does not.
@@ -66,7 +66,7 @@ class AnswerCache:
         return settings.enabled and settings.max_entries > 0 and settings.ttl_s > 0
 
     def get(self, key: bytes, now_s: float, max_age_s: float | None = None) -> Any | None:
-        """The answer under a key, a copy of its own for every caller, or None.
+        """Returns the answer under a key, a copy of its own for every caller, or None.
 
         Args:
             key: of `key_of`.
@@ -101,7 +101,7 @@ class AnswerCache:
             self._drop(oldest)
 
     def stats(self, now_s: float) -> CacheStats:
-        """What is in it, and how often it has answered since the daemon started."""
+        """Returns what is in it, and how often it has answered since the daemon started."""
         self.purge(now_s)
         return CacheStats(
             enabled=self.enabled,

@@ -110,11 +110,11 @@ class ConversationStore:
     async def create(
         self, tenant: str, metadata: dict[str, Any], conversation_id: str | None = None
     ) -> ConversationInfo:
-        """A new, empty conversation."""
+        """Returns a new, empty conversation."""
         return await self._do(self._create, tenant, conversation_id or str(uuid.uuid4()), metadata)
 
     async def get(self, tenant: str, conversation_id: str) -> ConversationInfo:
-        """One conversation.
+        """Returns one conversation.
 
         Raises:
             RpcError: NOT_FOUND, also when it is another tenant's.
@@ -122,11 +122,11 @@ class ConversationStore:
         return await self._do(self._get, tenant, conversation_id)
 
     async def all_of(self, tenant: str) -> list[ConversationInfo]:
-        """The tenant's conversations, the last used first."""
+        """Returns the tenant's conversations, the last used first."""
         return await self._do(self._list, tenant)
 
     async def messages(self, tenant: str, conversation_id: str) -> list[Message]:
-        """Everything said in one conversation, oldest first."""
+        """Returns everything said in one conversation, oldest first."""
         await self.get(tenant, conversation_id)
         return (await self._do(self._history, tenant, conversation_id)).messages
 

@@ -50,7 +50,7 @@ def _write_results(worker: Actor) -> None:
 
 
 def _failing(code: Code, otherwise: str) -> Callable[[Actor], None]:
-    """The process is killed, for the reason that the worker knows, or else for this one."""
+    """Returns the action: the process is killed, for the reason that the worker knows, or else for this one."""
 
     def fail(worker: Actor) -> None:
         why = f"the CLI process was killed: {worker.death or otherwise}"

@@ -30,12 +30,12 @@ class Controller:
         self._changed: dict[str, str] = {}  # by a rehearsal, and what it was before
 
     def next_id(self) -> str:
-        """An id for a control request, unique in this process."""
+        """Returns an id for a control request, unique in this process."""
         self._requests += 1
         return f"{self._prefix}-{self._requests}"
 
     def warm_up(self, binding: str | None) -> bytes:
-        """Where nothing at binding needs `initialize` any more, spares initialise while they warm."""
+        """Returns the first lines. Where binding needs no `initialize` any more, spares initialise while they warm."""
         self._warming_id = self.next_id()
         if binding is not None:
             return body.initialize(self._warming_id, binding)
@@ -44,19 +44,19 @@ class Controller:
         )
 
     def is_warm_reply(self, reply: control.ControlReply) -> bool:
-        """Whether this is the answer to `warm_up`; true once."""
+        """Returns whether this is the answer to `warm_up`; true once."""
         matches = reply.request_id == self._warming_id
         self._warming_id = "" if matches else self._warming_id
         return matches
 
     def rehearse(self) -> bytes:
-        """A turn that the CLI refuses by itself, before any request: the first one is so much slower than the next."""
+        """Returns a turn that the CLI itself refuses, before any request: a first turn takes twice the time."""
         self._changed = {name: self.env.get(name, "") for name in _REHEARSAL}
         return control.flags(self.next_id(), env=_REHEARSAL) + control.user_line(".")
 
     @staticmethod
     def rehearsed(line: control.ResultLine) -> bool:
-        """Whether a rehearsal ended as it should: refused, and not by the API."""
+        """Returns whether a rehearsal ended as it should: refused, and not by the API."""
         return line.is_error and line.api_error_status is None
 
     def interrupt(self) -> bytes:
@@ -81,5 +81,5 @@ class Controller:
         return control.flags(self.next_id(), env=env) + control.clear_line()
 
     def reset_confirmed(self, line: control.ResultLine) -> bool:
-        """Whether this is the end of a reset that was carried out."""
+        """Returns whether this is the end of a reset that was carried out."""
         return self.reset_seen and line.local_command == "clear" and not line.is_error

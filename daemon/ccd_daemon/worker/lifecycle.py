@@ -127,20 +127,18 @@ CLOCK: Mapping[State, str] = {
 
 DRAIN: Step = (S.DRAINING, (A.CLOSE_STDIN,))
 TERM: Step = (S.KILLING, (A.TERMINATE,))
-GUARDED: Step = (
-    S.DRAINING,
-    (A.GUARD, A.CLOSE_STDIN),
-)  # else it would tell the model that its calls were stopped
+# else it would tell the model that its calls were stopped
+GUARDED: Step = (S.DRAINING, (A.GUARD, A.CLOSE_STDIN))
 ENDED: Step = (S.DEAD, (A.END,))
 
 
 def _failing(step: Step, action: Action) -> Step:
-    """The same step, but the open turn is answered first."""
+    """Returns the same step, but the open turn is answered first."""
     return step[0], (action, *step[1])
 
 
 def _leaving(step: Step) -> Step:
-    """The same step, but the worker leaves the shelf first. Its client has its answer, so no turn is open."""
+    """Returns the same step, but the worker leaves the shelf first. Its client has its answer, so no turn is open."""
     return step[0], (A.WITHDRAW, *step[1])
 
 
@@ -196,7 +194,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (S.BUSY, E.EXITED): _failing(ENDED, A.FAIL_CRASHED),
     (S.PARKED, E.TOOL_RESULTS): _leaving((S.BUSY, (A.WRITE_RESULTS,))),
     (S.PARKED, E.CANCEL): _leaving((S.CANCELLING, (A.INTERRUPT,))),
-    (S.PARKED, E.RESULT): _leaving(GUARDED),  # it went on by itself, so the results would come too late
+    (S.PARKED, E.RESULT): _leaving(GUARDED),  # it went on without them, so the results would come too late
     (S.PARKED, E.STOP): _leaving(GUARDED),
     (S.PARKED, E.TIMEOUT): _leaving(GUARDED),
     (S.PARKED, E.EOF): _leaving(GUARDED),
@@ -252,7 +250,7 @@ IGNORED: frozenset[tuple[State, Event]] = frozenset(
 
 
 def step(state: State, event: Event) -> Step:
-    """What follows from `event` in `state`.
+    """Returns what follows from `event` in `state`.
 
     Raises:
         IllegalTransition: the pair cannot occur.

@@ -3,7 +3,7 @@
 Theory of operation. A process stands at the place of what it has heard (`chain`), or nowhere while it is told more.
 The CLI calls a tool as soon as the model has named its arguments, long before the answer is complete, and then waits
 for as long as it takes. The results come with the client's next request, all at once; a call that the CLI makes later
-than that (it makes so many at a time) gets its result when it comes. What the answer cost so far is asked for before
+than that (it makes only some at a time) gets its result when it comes. What the answer cost so far is asked for before
 the process parks, because the CLI itself tells at the end of its turn only.
 """
 
@@ -60,12 +60,12 @@ class Parking:
         return b"".join(self._settle(call) for call in calls)
 
     def ask_cost(self, request_id: str) -> bytes:
-        """The answer is complete, and calls tools."""
+        """Returns the question what the answer has cost, which is complete and calls tools."""
         self._asked_cost = request_id
         return control.request(request_id, "get_usage")
 
     def is_cost(self, reply: control.ControlReply) -> bool:
-        """Whether this answers `ask_cost`; true once."""
+        """Returns whether this answers `ask_cost`; true once."""
         matches = bool(self._asked_cost) and reply.request_id == self._asked_cost
         if matches:
             self._asked_cost = ""
@@ -73,7 +73,7 @@ class Parking:
         return matches
 
     def total_cost_usd(self, calls: Iterable[str]) -> float | None:
-        """What the process has cost so far, once that is known and every one of these calls has come."""
+        """Returns what the process has cost so far, once that is known and every one of these calls has come."""
         return self._total_cost_usd if all(call in self._open for call in calls) else None
 
     def park(self, script: Script, answer: Sequence[Block], calls: Sequence[str]) -> None:
@@ -102,7 +102,7 @@ class Parking:
             self.place = root + chain.after(link, answer)
 
     def asked(self, request: control.ControlRequestLine) -> bytes:
-        """The CLI says something to the server of the client's tools."""
+        """The CLI says something to the server of the client's tools. Returns what it is told."""
         message = request.request.get("message")
         if not isinstance(message, dict):
             return control.reply_error(request.request_id, "this is no message to an MCP server")

@@ -35,7 +35,7 @@ class ReaderListener(Protocol):
         """The turn has come to its next stage: the first output, or the end of the message."""
 
     def stop_message(self) -> None:
-        """The message has ended in a way after which the CLI would go on by itself."""
+        """The message has ended in a way after which the CLI would go on."""
 
     def end_early(self, turn: Turn, error: RpcError) -> None:
         """The turn cannot be completed."""
@@ -107,7 +107,7 @@ class StdoutReader:
             turn.sink(data)
 
     def _cut(self, data: bytes) -> bytes:
-        """The whole lines of a read, and of those before it."""
+        """Returns the whole lines of a read, and of those before it."""
         if not self._listener.heard:
             return b""
         try:

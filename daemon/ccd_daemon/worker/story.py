@@ -22,7 +22,7 @@ class Story:
         self._steps.append((now, state, event))
 
     def steps(self) -> list[StoryStep]:
-        """The oldest first, for `admin.workers`."""
+        """Returns them, the oldest first, for `admin.workers`."""
         return [
             StoryStep(at_s=round(at - self._born, 3), state=state.value, event=event.name.lower())
             for at, state, event in self._steps

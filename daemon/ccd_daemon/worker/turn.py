@@ -9,22 +9,22 @@ from typing import Any
 
 from ccd_daemon import errors
 from ccd_daemon.claude import control
-from ccd_daemon.claude.inputs import ToolInputs, value_of
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import structured
 from ccd_daemon.request.body import Script
+from ccd_daemon.worker.inputs import ToolInputs, value_of
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatResult, Usage
 
 Sink = Callable[[bytes], None]
 
 _USAGE_KEYS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-#: Ends of a message after which the CLI would make another call by itself, unless it is interrupted.
+#: Ends of a message after which the CLI would make another call of its own, unless it is interrupted.
 _CONTINUED_BY_CLI = frozenset({"max_tokens", "refusal", "model_context_window_exceeded"})
 
 
 def _telling(sink: Sink) -> Sink:
-    """The same sink for an answer that the model gives to the CLI's own tool."""
+    """Returns the same sink for an answer that the model gives to the CLI's own tool."""
     return lambda lines: sink(structured.told_lines(lines))
 
 
@@ -85,7 +85,7 @@ class Turn:
         self.given_up = False
         # The CLI works on it, so the model may have been asked: its `init` line has come. What is parked has had it.
         self.taken = script.results is not None
-        self.api_requests = 0  # as the CLI announces them; a call that it makes by itself shows here first
+        self.api_requests = 0  # as the CLI announces them; a call of its own shows here first
         self.stop_reason: str | None = None
         self.stop_sequence: str | None = None
         self.usage: dict[str, Any] = {}
@@ -116,9 +116,9 @@ class Turn:
         return self.script.parks and self.complete and self.stop_reason == "tool_use"
 
     def saw_event(self, event: control.StreamEvent) -> bool:
-        """Note the start or end of a message; True when the CLI must be kept from continuing by itself.
+        """Note the start or end of a message; True when the CLI must be kept from continuing.
 
-        The first message that ends is the answer: one that the CLI asks for by itself after that is counted, but
+        The first message that ends is the answer: one that the CLI asks for on its own after that is counted, but
         changes nothing.
 
         Raises:
@@ -193,7 +193,7 @@ class Turn:
     def result(
         self, line: control.ResultLine, *, worker: str, mode: Mode, cost_usd: float, now: float
     ) -> ChatResult:
-        """The turn's result once the CLI has reported its end."""
+        """Returns the turn's result once the CLI has reported its end."""
         usage = self.usage if self.complete else (line.usage or {})
         return ChatResult(
             stop_reason=self.stop_reason or line.stop_reason,
@@ -209,7 +209,7 @@ class Turn:
         )
 
     def failed_by(self, error: RpcError) -> RpcError:
-        """A failure of this turn, saying whether part of the answer has already been passed on."""
+        """Returns a failure of this turn, saying whether part of the answer has already been passed on."""
         return RpcError(error.code, error.message, {**error.data, "output_started": self.output_started})
 
     def resolve(self, result: ChatResult) -> None:

@@ -150,7 +150,7 @@ class Turns:
             self._silence.watch(self.turn)
 
     def stop_message(self) -> None:
-        """The message has ended, and the CLI must be kept from going on by itself."""
+        """The message has ended, and the CLI must be kept from going on."""
         self._worker.wear.tainted = True
         self._worker.tree.write(self._worker.controller.interrupt())
 
@@ -244,9 +244,8 @@ class Turns:
         result = self._result(turn, line, cost_usd=worker.wear.cost_usd(line.total_cost_usd))
         answered = turn.complete or not (line.is_error or turn.output_started)
         worker.wear.turn_ended(result, clean=answered and not line.is_error)
-        clean = not (
-            worker.wear.tainted or turn.script.structured
-        )  # it has heard a tool's result that nobody gave
+        # it has heard a tool's result that nobody gave
+        clean = not (worker.wear.tainted or turn.script.structured)
         worker.parking.ended(turn.script, turn.content, clean=clean)
         self._over(Event.RESULT)
         if answered:

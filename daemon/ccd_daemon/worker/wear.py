@@ -39,7 +39,7 @@ class Wear:
         self.turns_since_reset += 1
 
     def cost_usd(self, total_usd: float | None) -> float:
-        """What the turn that ended cost, from the total that the CLI gives."""
+        """Returns what the turn that ended cost, from the total that the CLI gives."""
         before, self.total_cost_usd = self.total_cost_usd, max(self.total_cost_usd, total_usd or 0.0)
         return self.total_cost_usd - before
 
@@ -59,7 +59,7 @@ class Wear:
 def release_event(
     wear: Wear, limits: WearLimits, *, age_s: float, reusable: bool, forgets: bool = True
 ) -> Event:
-    """What giving a worker back means for it; one that must remember what it heard never forgets."""
+    """Returns what giving a worker back means for it; one that must remember what it heard never forgets."""
     worn_out = wear.turns >= limits.max_turns or age_s >= limits.max_age_s
     if not reusable or wear.over_soft_limit or worn_out:
         return Event.RELEASE_RETIRE

@@ -47,7 +47,7 @@ class WorkerListener(Protocol):
         """The worker is no longer READY or PARKED."""
 
     def may_rehearse(self, worker: Worker) -> bool:
-        """Whether there is time and leave for a rehearsal, now that the worker has answered."""
+        """Returns whether there is time and leave for a rehearsal, now that the worker has answered."""
 
     def rehearsed(self, worker: Worker, fault: str | None) -> None:
         """A rehearsal was of use, or what was wrong with it."""

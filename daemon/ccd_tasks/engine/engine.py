@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -23,6 +22,7 @@ from ccd_tasks.store import tasks
 from ccd_tasks.store.events import add as add_events
 from ccd_tasks.store.journal import Journal
 from ccd_tasks.store.schema import CANCELLED, COMPLETED, FAILED, INTERRUPTED, PENDING
+from ccd_tasks.turn.bells import Bells
 from ccd_tasks.turn.purse import Purse
 from ccd_tasks.turn.slots import Slots
 from ccd_tasks.turn.step import Outputs, Run, run_step
@@ -67,7 +67,7 @@ class Engine:
         self._deliveries = deliveries
         self._beginning = 0
         self._left = asyncio.Event()  # a task has ended or is left
-        self._bells: dict[str, set[Callable[[], None]]] = {}
+        self.bells = Bells()
 
     # --- starting ---
 
@@ -100,7 +100,7 @@ class Engine:
         elif status == CANCELLED:
             await self.dbos.cancel([workflow_id(row.id, row.generation)])
             await self.tell_end(row.id)
-        self.changed(row.id)
+        self.bells.ring(row.id)
         return status
 
     async def tell_end(self, task_id: str) -> None:
@@ -116,7 +116,7 @@ class Engine:
             row = await self.journal.insist(lambda c: tasks.take(c, task_id, generation, self.dbos.host_id))
         except tasks.Fenced:
             return ""
-        self.changed(task_id)
+        self.bells.ring(task_id)
         try:
             run = await self._run_of(row)
         except ValueError:
@@ -231,7 +231,7 @@ class Engine:
             await self.journal.insist(lambda c: tasks.finish(c, task_id, generation, status, error))
         except tasks.Fenced:
             return ""
-        self.changed(task_id)
+        self.bells.ring(task_id)
         await self.tell_end(task_id)
         return status
 
@@ -250,26 +250,7 @@ class Engine:
                 "cost_usd": round(run.cost_usd, 6),
             }
             await self.journal.insist(lambda c: add_events(c, run.id, [("progress", data)]))  # noqa: B023
-            self.changed(run.id)
-
-    # --- who waits for news ---
-
-    def listen(self, task_id: str, ring: Callable[[], None]) -> None:
-        """Have a function called when a task has news."""
-        self._bells.setdefault(task_id, set()).add(ring)
-
-    def ignore(self, task_id: str, ring: Callable[[], None]) -> None:
-        """The opposite of `listen`."""
-        bells = self._bells.get(task_id)
-        if bells is not None:
-            bells.discard(ring)
-            if not bells:
-                del self._bells[task_id]
-
-    def changed(self, task_id: str) -> None:
-        """A task has new events."""
-        for ring in tuple(self._bells.get(task_id, ())):
-            ring()
+            self.bells.ring(run.id)
 
     async def calm(self) -> None:
         """Look at the queues less often once nothing waits in them."""

@@ -45,7 +45,7 @@ class FileMethods:
         values = {
             **{"id": f"file-{secrets.token_hex(16)}", "tenant": self._tenant(call, asked.tenant)},
             **{"filename": asked.filename, "purpose": asked.purpose},
-            "expires_at": time.time() + (asked.expires_s or self._settings.retention_s),
+            "expires_at": time.time() + (self._settings.retention_s),
         }
         await self._journal.write(lambda c: files.create(c, values))
         return {"id": values["id"]}
@@ -58,8 +58,8 @@ class FileMethods:
 
     async def finish(self, call: Call) -> dict[str, Any]:
         """All of it is there."""
-        _, row = await self._row(call, p.FileWhich)
-        await self._journal.write(lambda c: files.finish(c, row))
+        asked, row = await self._row(call, p.FileFinish)
+        await self._journal.write(lambda c: files.finish(c, row, asked.expires_s))
         return file_view(await self._journal.read(lambda c: files.find(c, row.id, row.tenant)))
 
     async def get(self, call: Call) -> dict[str, Any]:

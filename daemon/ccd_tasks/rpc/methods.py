@@ -117,6 +117,8 @@ class TaskMethods:
             row = tasks.find(connection, asked.task_id, tenant)
             if row.status != OPEN:
                 raise RpcError(Code.CONFLICT, "This batch was started already.")
+            if asked.at is not None and asked.at != row.total:
+                raise RpcError(Code.CONFLICT, f"There are {row.total} lines in this batch, not {asked.at}.")
             return tasks.add_items(connection, row.id, steps, settings.max_items)
 
         return {"total": await self._engine.journal.write(add)}
@@ -126,13 +128,13 @@ class TaskMethods:
         asked = convert(call.params, p.Which)
         tenant = self._tenant(call, asked.tenant)
 
-        def close(connection: sa.Connection) -> Any:
+        def close(connection: sa.Connection) -> tuple[Any, bool]:
             row = tasks.find(connection, asked.task_id, tenant)
-            tasks.close(connection, row)
-            return row
+            return row, tasks.close(connection, row)
 
-        row = await self._engine.journal.write(close)
-        await self._begin(row.id, row.generation, row.kind, row.priority)
+        row, started = await self._engine.journal.write(close)
+        if started:
+            await self._begin(row.id, row.generation, row.kind, row.priority)
         return await self._view(row.id)
 
     async def _begin(self, task_id: str, generation: int, kind: str, priority: int) -> None:
@@ -299,7 +301,7 @@ class _News:
     def __init__(self, engine: Engine, task_id: str) -> None:
         self._engine, self._task_id = engine, task_id
         self._rung = asyncio.Event()
-        engine.listen(task_id, self._rung.set)
+        engine.bells.listen(task_id, self._rung.set)
 
     async def within(self, wait_s: float) -> None:
         """Return at news, or when the time is over."""
@@ -311,7 +313,7 @@ class _News:
         self._rung.clear()
 
     def close(self) -> None:
-        self._engine.ignore(self._task_id, self._rung.set)
+        self._engine.bells.ignore(self._task_id, self._rung.set)
 
 
 class _Gate:

@@ -40,6 +40,7 @@ class Append(Which, kw_only=True, forbid_unknown_fields=True):
     """`task.append`."""
 
     steps: Annotated[list[Any], Meta(min_length=1)]
+    at: Annotated[int, Meta(ge=0)] | None = None  # how many there must be before: nothing is added twice
 
 
 class Resend(Which, kw_only=True, forbid_unknown_fields=True):
@@ -72,7 +73,6 @@ class FileNew(Struct, forbid_unknown_fields=True, kw_only=True):
 
     filename: Annotated[str, Meta(min_length=1, max_length=255)]
     purpose: Literal["batch"]
-    expires_s: Annotated[float, Meta(ge=3600, le=365 * 86400)] | None = None
     tenant: str | None = None
 
 
@@ -81,6 +81,12 @@ class FileWhich(Struct, forbid_unknown_fields=True, kw_only=True):
 
     file_id: Id
     tenant: str | None = None
+
+
+class FileFinish(FileWhich, kw_only=True, forbid_unknown_fields=True):
+    """`file.finish`."""
+
+    expires_s: Annotated[float, Meta(ge=3600, le=365 * 86400)] | None = None
 
 
 class FileAppend(FileWhich, kw_only=True, forbid_unknown_fields=True):

@@ -31,7 +31,7 @@ def note_end(connection: sa.Connection, row: Row, status: str, now_s: float) -> 
     payload = {
         **{"id": event_id, "object": "event", "type": kind, "created_at": created},
         **{"timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s))},
-        "data": {"id": row.id, "type": row.kind, "status": status},
+        "data": {"id": _public_id(row), "type": row.kind, "status": status},
     }
     connection.execute(
         delivery.insert().values(
@@ -41,6 +41,13 @@ def note_end(connection: sa.Connection, row: Row, status: str, now_s: float) -> 
             **{"created_at": now_s, "next_at": now_s},
         )
     )
+
+
+def _public_id(row: Row) -> str:
+    """The id under which its surface knows a task."""
+    prefix = {"openai": "batch_", "anthropic": "msgbatch_"}.get(row.surface)
+    task_id = str(row.id)
+    return task_id if prefix is None else prefix + task_id.removeprefix("task_")
 
 
 def get(connection: sa.Connection, delivery_id: str) -> Row:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from ccd_tasks.store.schema import event, task
 
 
-class Event(NamedTuple):
+class TaskEvent(NamedTuple):
     """One event as it is kept.
 
     Attributes:
@@ -53,7 +53,7 @@ def add(
     )
 
 
-def after(connection: sa.Connection, task_id: str, seq: int, limit: int = 500) -> list[Event]:
+def after(connection: sa.Connection, task_id: str, seq: int, limit: int = 500) -> list[TaskEvent]:
     """The next events after one, oldest first."""
     rows = connection.execute(
         sa.select(event.c.seq, event.c.at, event.c.type, event.c.data)
@@ -61,4 +61,4 @@ def after(connection: sa.Connection, task_id: str, seq: int, limit: int = 500) -
         .order_by(event.c.seq)
         .limit(limit)
     )
-    return [Event(row.seq, row.at, row.type, json.loads(row.data)) for row in rows]
+    return [TaskEvent(row.seq, row.at, row.type, json.loads(row.data)) for row in rows]

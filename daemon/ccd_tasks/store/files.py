@@ -58,9 +58,12 @@ def append(connection: sa.Connection, row: Row, data: bytes, max_bytes: int, max
     return int(size)
 
 
-def finish(connection: sa.Connection, row: Row) -> None:
-    """All of it is there."""
-    connection.execute(sa.update(file).where(file.c.id == row.id).values(ready=1))
+def finish(connection: sa.Connection, row: Row, expires_s: float | None) -> None:
+    """All of it is there; it is forgotten so long after it was begun, or by default after `tasks.retention_s`."""
+    values: dict[str, Any] = {"ready": 1}
+    if expires_s is not None:
+        values["expires_at"] = row.created_at + expires_s
+    connection.execute(sa.update(file).where(file.c.id == row.id).values(**values))
 
 
 def read(connection: sa.Connection, row: Row, number: int) -> bytes | None:

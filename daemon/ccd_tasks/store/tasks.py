@@ -110,18 +110,19 @@ def add_items(connection: sa.Connection, task_id: str, steps: Sequence[tuple[str
     return total + len(steps)
 
 
-def close(connection: sa.Connection, row: Row) -> None:
-    """All lines of a batch are there: it may run.
+def close(connection: sa.Connection, row: Row) -> bool:
+    """All lines of a batch are there: it may run; False when it was started before.
 
     Raises:
-        RpcError: CONFLICT, it is not open; BAD_PARAMS, it is empty.
+        RpcError: BAD_PARAMS, it is empty.
     """
     if row.status != OPEN:
-        raise RpcError(Code.CONFLICT, "This batch was started already.")
+        return False
     if not row.total:
         raise RpcError(Code.BAD_PARAMS, "A batch needs at least one line.", {"param": "steps"})
     connection.execute(sa.update(task).where(task.c.id == row.id).values(status=PENDING))
     events.add(connection, row.id, [("status", {"status": PENDING})])
+    return True
 
 
 # --- looking ---

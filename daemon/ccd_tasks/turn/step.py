@@ -25,6 +25,7 @@ from ccd_tasks.store.journal import Journal
 from ccd_tasks.store.schema import CANCELLED, COMPLETED, FAILED, FINAL, INTERRUPTED, RUNNING
 from ccd_tasks.turn.agent import run_agent
 from ccd_tasks.turn.asking import NOT_BEGUN, ask, pause_s, until_there
+from ccd_tasks.turn.bells import Bells
 from ccd_tasks.turn.purse import Purse, Receipt
 from ccd_tasks.turn.slots import Slots
 
@@ -105,9 +106,7 @@ class Host(Protocol):
     outputs: Outputs | None
     max_interruptions: int
     step_timeout_s: float
-
-    def changed(self, task_id: str) -> None:
-        """A task has new events."""
+    bells: Bells
 
 
 STOPS = {
@@ -223,7 +222,7 @@ class _Step:
         host, run = self._host, self._run
         receipt = await self._admitted(step)
         row = await host.journal.insist(lambda c: items.begin(c, run.id, run.generation, self._number))
-        host.changed(run.id)
+        host.bells.ring(run.id)
         if row.interruptions + (row.status == RUNNING) > host.max_interruptions:
             raise RpcError(Code.WORKER_CRASHED, "the daemon was lost in every attempt", {"poisoned": True})
         if step.agent is not None:
@@ -261,7 +260,7 @@ class _Step:
                 await self._host.journal.write(write)
             except (RpcError, tasks.Fenced):
                 return  # output that cannot be written now is in the answer all the same
-            self._host.changed(run.id)
+            self._host.bells.ring(run.id)
 
     def _told(self) -> list[tuple[str, dict[str, Any]]]:
         text, self._text = "".join(self._text), []
@@ -301,7 +300,7 @@ class _Step:
 
 async def _end(host: Host, run: Run, number: int, status: str, **how: Any) -> Outcome:
     await host.journal.insist(lambda c: items.end(c, run.id, run.generation, number, status, **how))
-    host.changed(run.id)
+    host.bells.ring(run.id)
     return Outcome(status, (how.get("result") or {}).get("text", ""))
 
 

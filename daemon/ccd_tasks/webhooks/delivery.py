@@ -14,7 +14,7 @@ from ccd_tasks.webhooks.signing import headers
 log = logging.getLogger("ccd.tasks")
 
 #: Pauses after failed attempts: a little more than a day in all.
-PAUSES_S = (5, 30, 120, 600, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600)
+PAUSES_S = (5, 30, 120, 600, 1800, 3600, 3 * 3600, 6 * 3600, 14 * 3600)
 
 #: Posts a body to a URL and returns the HTTP status; raises an `Exception` that says why it could not.
 Post = Callable[[str, dict[str, str], bytes], Awaitable[int]]

@@ -2,6 +2,9 @@
 
 A request without a key and one with a wrong key get the same answer after the same work. An address that
 keeps presenting wrong keys gets 429 for them; a right key always passes, whoever shares its address.
+
+Not here: what a route asks for, which its `Route` says. Looking at the path here again would be a second reading of it,
+and two readings differ one day.
 """
 
 from __future__ import annotations

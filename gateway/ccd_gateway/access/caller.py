@@ -50,7 +50,7 @@ class Caller:
 
     @property
     def name(self) -> str | None:
-        """The key's name, for people and logs."""
+        """The key's name, for logs."""
         return self.key.name if self.key is not None else None
 
 

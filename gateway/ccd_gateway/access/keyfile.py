@@ -1,7 +1,7 @@
 """The file of API keys: what a key may do, and the SHA-256 of its secret. The secret itself is nowhere.
 
 A token is `ccd_<id>_<secret>` with 256 random bits of secret, so a plain SHA-256 is enough: there is no
-password to guess. The id only finds the record; whether the token is right is decided by comparing
+password to guess. The id only finds the record; the token itself is judged by comparing
 digests in constant time, against a digest of nothing when the id is unknown.
 
 The file is JSON with mode 0600. It is only ever replaced as a whole, under a lock, so that a reader sees

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from ccd_gateway.access.caller import Caller
 from ccd_gateway.access.keyfile import Key
@@ -40,7 +40,6 @@ _CACHED_WEIGHT = 0.1
 _FAMILY_USD = {"haiku": 1e-6, "sonnet": 3e-6}  # an input token of a model that has never answered here
 _UNKNOWN_USD = 5e-6
 _NOTHING_USD = 1e-12  # what sums of fractions leave over
-_LINE_BYTES = 230  # of a delta's line without its text
 _BYTES_PER_TOKEN = 4
 _REFUSED = {
     "concurrent": (Code.UPSTREAM_LIMIT, "This key has as many answers open as it may have"),
@@ -133,7 +132,7 @@ class Books:
             ) from error
 
 
-class Run:
+class MeteredAnswer:
     """One answer that was admitted. `end` or `cut` it once; more does no harm."""
 
     def __init__(self, books: Books, caller: Caller, key: Key, params: ChatParams, spent_usd: float) -> None:
@@ -254,21 +253,21 @@ class Run:
             self._look = asyncio.ensure_future(self._books.spent(self._key))
 
 
-async def begin(books: Books, caller: Caller, key: Key, params: ChatParams) -> Run:
+async def begin(books: Books, caller: Caller, key: Key, params: ChatParams) -> MeteredAnswer:
     """Admit one answer.
 
     Raises:
         RpcError: UPSTREAM_LIMIT or BUDGET, with `retry_after_ms` where waiting helps; STORAGE.
     """
     if not key.limited:
-        return Run(books, caller, key, params, 0.0)
+        return MeteredAnswer(books, caller, key, params, 0.0)
     verdict = await books.begin(key)
     caller.headers[:] = verdict.headers
     if verdict.refused is not None:
         code, message = _REFUSED[verdict.refused]
         data = {"retry_after_ms": max(1, round(verdict.wait_s * 1000))} if code is not Code.BUDGET else None
         raise RpcError(code, f"{message}.", data)
-    return Run(books, caller, key, params, verdict.spent_usd)
+    return MeteredAnswer(books, caller, key, params, verdict.spent_usd)
 
 
 def _over_budget() -> RpcError:
@@ -305,9 +304,23 @@ class _UsageMessage(Struct):
     usage: _Tokens | None = None
 
 
+class _Spoken(Struct):
+    """What a delta adds to the answer; the signature of a thought is no word of it."""
+
+    text: Raw = Raw()
+    thinking: Raw = Raw()
+    partial_json: Raw = Raw()
+
+
+class _Counted(Struct):
+    output_tokens: int | None = None
+
+
 class _UsageEvent(Struct):
     type: str = ""
     message: _UsageMessage | None = None
+    delta: _Spoken | None = None
+    usage: _Counted | None = None
 
 
 class _UsageLine(Struct):
@@ -315,46 +328,58 @@ class _UsageLine(Struct):
 
 
 _decode = msgspec.json.Decoder(_UsageLine).decode
+_QUOTES = 2
 
 
 class _Seen:
-    """The tokens of one stream: the input as its first event says, the output by its deltas."""
+    """The tokens of one stream: the input as its first event says, the output by its deltas until the last one says."""
 
     def __init__(self) -> None:
         self.model = ""
         self._start: _Tokens | None = None
         self._deltas = 0
         self._bytes = 0
+        self._counted = 0
 
     def add(self, payload: bytes) -> None:
-        if self._start is None and b'"message_start"' in payload:
-            self._read_start(payload)
-        deltas = payload.count(b'"content_block_delta"')
-        if deltas:
-            self._deltas += deltas
-            self._bytes += len(payload)
+        for line in payload.splitlines():
+            if b'"content_block_delta"' in line or b'"message_start"' in line or b'"message_delta"' in line:
+                try:
+                    event = _decode(line).event
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    continue  # a part of a line, or one of another kind
+                if event is not None:
+                    self._saw(event)
 
     def tokens(self) -> _Tokens | None:
         if self._start is None:
             return None
-        spoken = max(self._deltas, (self._bytes - _LINE_BYTES * self._deltas) // _BYTES_PER_TOKEN)
+        spoken = self._counted or max(self._deltas, self._bytes // _BYTES_PER_TOKEN)
         return msgspec.structs.replace(self._start, output_tokens=max(self._start.output_tokens, spoken))
 
-    def _read_start(self, payload: bytes) -> None:
-        for line in payload.splitlines():
-            try:
-                event = _decode(line).event if b'"message_start"' in line else None
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue
-            if event is not None and event.message is not None:
-                self.model = event.message.model
-                self._start = event.message.usage or _Tokens()
+    def _saw(self, event: _UsageEvent) -> None:
+        if event.type == "message_start" and event.message is not None and self._start is None:
+            self.model = event.message.model
+            self._start = event.message.usage or _Tokens()
+        elif event.type == "message_delta" and event.usage is not None:
+            self._counted = max(self._counted, event.usage.output_tokens or 0)
+        elif event.type == "content_block_delta" and event.delta is not None:
+            said = event.delta
+            size = len(bytes(said.text) or bytes(said.partial_json) or bytes(said.thinking)) - _QUOTES
+            if size > 0:
+                self._deltas += 1
+                self._bytes += size
 
 
 def _text_bytes(value: Any) -> int:
     """Bytes of text in a request; the data of images and files is no text."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, Mapping):
-        return sum(_text_bytes(item) for name, item in value.items() if name != "data")
-    return sum(map(_text_bytes, value)) if isinstance(value, list) else 0
+    size, unseen = 0, [value]
+    while unseen:
+        value = unseen.pop()
+        if isinstance(value, str):
+            size += len(value)
+        elif isinstance(value, Mapping):
+            unseen += [item for name, item in value.items() if name != "data"]
+        elif isinstance(value, list):
+            unseen += value
+    return size

@@ -2,7 +2,10 @@
 
 A daemon that restarts is waited for: a call that was lost or refused by a daemon that goes away is sent
 once more, as long as nothing of its answer was used. A daemon that is not there is reported within a
-second.
+second, unless somebody is known to start it again.
+
+Not here: queueing and choosing a process, which are the daemon's. A connection for each request would be simpler, but a
+thousand streams would be a thousand sockets with a handshake each; the protocol carries 256 calls on one.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import Any, cast
 
 from ccd_client import AsyncClient, AsyncStream
 from ccd_gateway.access.caller import Caller, current_caller
-from ccd_gateway.access.metering import Books, Run, begin
+from ccd_gateway.access.metering import Books, MeteredAnswer, begin
 from ccd_gateway.access.permission import Known, permitted
 from ccd_gateway.answer.lines import LineReader
 from ccd_gateway.answer.turn import ChatTurn, DaemonLink, PieceReader
@@ -23,7 +26,7 @@ from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ChatAnswer, ChatParams, ModelsResult
 
 _CALLS_PER_CONNECTION = 240  # the daemon takes 256
-_REFUSED_S = 0.8  # after so long without anybody listening the daemon counts as down
+_REFUSED_S = 0.8  # a daemon that nobody reached for this time counts as down
 _PROBE_EVERY_S = 0.05
 _PROBE_TIMEOUT_S = 2.0
 _WINDOW_BYTES = 262144
@@ -39,6 +42,7 @@ class Backend:
         max_calls: calls that may be open at a time.
         timeout_s: deadline of a chat.
         reconnect_wait_s: how long to wait for a daemon that goes away to come back.
+        supervised: it does come back, so it is waited for also while nobody listens.
         books: where calls of callers with a key are admitted and booked.
     """
 
@@ -49,6 +53,7 @@ class Backend:
         max_calls: int,
         timeout_s: float,
         reconnect_wait_s: float,
+        supervised: bool = False,
         books: Books,
     ) -> None:
         self._socket = socket
@@ -56,6 +61,7 @@ class Backend:
         self._max_links = max(1, -(-max_calls // _CALLS_PER_CONNECTION))
         self._timeout_s = timeout_s
         self._reconnect_wait_s = reconnect_wait_s
+        self._refused_s = reconnect_wait_s if supervised else min(reconnect_wait_s, _REFUSED_S)
         self._books = books
         self._known: Known | None = None
         self._known_until_s = 0.0
@@ -108,7 +114,7 @@ class Backend:
             async with link.client.call_stream(method, params, window_bytes=_WINDOW_BYTES) as stream:
                 yield stream
 
-    async def admit(self, caller: Caller, params: ChatParams) -> Run | None:
+    async def admit(self, caller: Caller, params: ChatParams) -> MeteredAnswer | None:
         """Admit an answer that is not asked for by `chat.*`; None without a key.
 
         Raises:
@@ -144,7 +150,7 @@ class Backend:
             await link.client.close()
         self._books.close()
 
-    async def _admitted(self, params: ChatParams) -> tuple[ChatParams, Run | None]:
+    async def _admitted(self, params: ChatParams) -> tuple[ChatParams, MeteredAnswer | None]:
         """The call as its caller may make it, and the run that it is booked on; None without a key."""
         caller = current_caller()
         if caller.key is None:
@@ -190,7 +196,7 @@ class Backend:
             now = loop.time()
             if state is not Code.LOST:
                 refused_since = now
-            elif now - refused_since >= _REFUSED_S:
+            elif now - refused_since >= self._refused_s:
                 break
             await asyncio.sleep(_PROBE_EVERY_S)
             now = loop.time()

@@ -3,6 +3,9 @@
 Texts stay the JSON strings that the CLI wrote, quotes and escapes included, because every surface writes them
 as JSON strings again. Lines of other kinds, of sub-agents, and lines that cannot be read are no part of an
 answer.
+
+Not here: how a piece is written, and what the Messages API's own events are (`anthropic.events`), whose clients get
+them as they stand.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ class _Piece(Struct):
     partial_json: Raw = Raw()
 
 
-class _Block(Struct):
+class _AnswerBlock(Struct):
     type: str = ""
     id: str = ""
     name: str = ""
@@ -68,28 +71,28 @@ class _Head(Struct):
     model: str = ""
 
 
-class _Event(Struct):
+class _AnswerEvent(Struct):
     type: str = ""
     index: int = 0
     delta: _Piece | None = None
-    content_block: _Block | None = None
+    content_block: _AnswerBlock | None = None
     message: _Head | None = None
 
 
 class _Message(Struct):
     id: str = ""
     model: str = ""
-    content: list[_Block] = []
+    content: list[_AnswerBlock] = []
 
 
-class _Line(Struct):
+class _AnswerLine(Struct):
     type: str = ""
-    event: _Event | None = None
+    event: _AnswerEvent | None = None
     message: _Message | None = None
     parent_tool_use_id: str | None = None
 
 
-class _Call:
+class _OpenCall:
     """A tool call that has begun."""
 
     __slots__ = ("empty", "given", "number")
@@ -100,7 +103,7 @@ class _Call:
         self.given = given  # the input that stood in its beginning, which counts if no other comes
 
 
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line = msgspec.json.Decoder(_AnswerLine).decode
 
 
 class LineReader:
@@ -120,7 +123,7 @@ class LineReader:
         self.started = False
         self.model = ""
         self._rest: list[bytes] = []
-        self._calls: dict[int, _Call] = {}  # by block
+        self._calls: dict[int, _OpenCall] = {}  # by block
         self._blocks = 0
         self._message_id = ""
         self._streamed_id: str | None = None
@@ -164,7 +167,7 @@ class LineReader:
         elif decoded.type == "assistant" and decoded.message is not None:
             self._whole(decoded.message, deltas)
 
-    def _piece(self, event: _Event, deltas: list[Delta]) -> None:
+    def _piece(self, event: _AnswerEvent, deltas: list[Delta]) -> None:
         delta = event.delta
         if delta is None:
             return
@@ -179,7 +182,7 @@ class LineReader:
         elif raw := _string(delta.thinking):
             deltas.append(Delta(THINKING, raw, event.index))
 
-    def _event(self, event: _Event, deltas: list[Delta]) -> None:
+    def _event(self, event: _AnswerEvent, deltas: list[Delta]) -> None:
         if event.type == "message_start":
             self.started = True
             head = event.message or _Head()
@@ -190,10 +193,10 @@ class LineReader:
         elif event.type == "content_block_stop":
             self._end(event.index, deltas)
 
-    def _begin(self, index: int, block: _Block, deltas: list[Delta]) -> None:
+    def _begin(self, index: int, block: _AnswerBlock, deltas: list[Delta]) -> None:
         self._blocks = max(self._blocks, index + 1)
         if block.type == "tool_use":
-            call = self._calls[index] = _Call(len(self._calls), bytes(block.input))
+            call = self._calls[index] = _OpenCall(len(self._calls), bytes(block.input))
             deltas.append(Delta(CALL, b"", index, call.number, block.id, block.name))
         elif raw := _string(block.text):
             deltas.append(Delta(TEXT, raw, index))

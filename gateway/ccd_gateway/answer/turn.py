@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, cast
 
 from ccd_client import AsyncClient, AsyncStream
-from ccd_gateway.access.metering import Run
+from ccd_gateway.access.metering import MeteredAnswer
 from ccd_gateway.edge.outlet import Express
 from ccd_protocol.methods import ChatResult
 
@@ -54,7 +54,7 @@ class ChatTurn:
     __slots__ = ("_express", "_link", "_run", "_stream", "first", "reader", "silent")
 
     def __init__(
-        self, stream: AsyncStream, link: DaemonLink, reader: PieceReader, run: Run | None = None
+        self, stream: AsyncStream, link: DaemonLink, reader: PieceReader, run: MeteredAnswer | None = None
     ) -> None:
         self.reader = reader
         self.first: list[Any] = []

@@ -18,7 +18,7 @@ _encode = msgspec.json.encode
 _DELTA = b'{"type":"content_block_delta"'
 
 
-class Event(NamedTuple):
+class MessageEvent(NamedTuple):
     """One event; `data` is its JSON, the type included."""
 
     type: str
@@ -29,7 +29,7 @@ class _Named(Struct):
     model: str = ""
 
 
-class _Line(Struct):
+class _CliLine(Struct):
     type: str = ""
     event: Raw = Raw()
     message: Raw = Raw()
@@ -41,7 +41,7 @@ class _Typed(Struct):
     message: _Named | None = None
 
 
-class _Message(Struct):
+class _WholeMessage(Struct):
     model: str = ""
     content: list[dict[str, Any]] = []
     id: str | None = None
@@ -49,15 +49,15 @@ class _Message(Struct):
     stop_details: dict[str, Any] | None = None
 
 
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line = msgspec.json.Decoder(_CliLine).decode
 _decode_typed = msgspec.json.Decoder(_Typed).decode
-_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_message = msgspec.json.Decoder(_WholeMessage).decode
 _KNOWN = frozenset({"message_start", "content_block_start", "content_block_stop", "message_delta"})
 
 
-def event(type: str, **fields: Any) -> Event:
+def event(type: str, **fields: Any) -> MessageEvent:
     """An event that ccd makes itself."""
-    return Event(type, _encode({"type": type, **fields}))
+    return MessageEvent(type, _encode({"type": type, **fields}))
 
 
 class EventReader:
@@ -79,7 +79,7 @@ class EventReader:
         self._ended = False
         self._stop_details: dict[str, Any] | None = None  # of a message that came whole
 
-    def feed(self, payload: bytes) -> list[Event]:
+    def feed(self, payload: bytes) -> list[MessageEvent]:
         """The events in a payload, in order. A line that is not complete waits for the next payload."""
         end = payload.rfind(b"\n") + 1
         if not end:
@@ -87,22 +87,24 @@ class EventReader:
             return []
         lines = b"".join((*self._rest, payload[:end])) if self._rest else payload[:end]
         self._rest = [payload[end:]] if end < len(payload) else []
-        found: list[Event] = []
+        found: list[MessageEvent] = []
         for line in lines.split(b"\n"):
             if line:
                 self._read(line, found)
         return found
 
-    def finish(self, result: Mapping[str, Any], further: Mapping[str, Any] | None = None) -> list[Event]:
+    def finish(
+        self, result: Mapping[str, Any], further: Mapping[str, Any] | None = None
+    ) -> list[MessageEvent]:
         """What is still missing of the message once its call has ended with this result.
 
         Args:
             result: the call's.
             further: keys of the last event.
         """
-        found: list[Event] = []
+        found: list[MessageEvent] = []
         if not self.started:
-            self._start(_Message(usage=result.get("usage")), found)
+            self._start(_WholeMessage(usage=result.get("usage")), found)
         if not self._ended:
             delta = {name: result.get(name) for name in ("stop_reason", "stop_sequence")}
             delta["stop_details"] = self._stop_details
@@ -110,7 +112,7 @@ class EventReader:
         found.append(event("message_stop", **(further or {})))
         return found
 
-    def _read(self, line: bytes, found: list[Event]) -> None:
+    def _read(self, line: bytes, found: list[MessageEvent]) -> None:
         try:
             decoded = _decode_line(line)
             if decoded.parent_tool_use_id is not None:
@@ -122,22 +124,22 @@ class EventReader:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return  # not a line that this gateway knows
 
-    def _pass_on(self, data: bytes, found: list[Event]) -> None:
+    def _pass_on(self, data: bytes, found: list[MessageEvent]) -> None:
         if data.startswith(_DELTA):
-            found.append(Event("content_block_delta", data))
+            found.append(MessageEvent("content_block_delta", data))
             return
         typed = _decode_typed(data)
         kind = typed.type
         if kind == "content_block_delta":
-            found.append(Event(kind, data))
+            found.append(MessageEvent(kind, data))
         elif kind in _KNOWN and not (kind == "message_start" and self.started):  # a second one is a retry's
             self.started = True
             self.model = typed.message.model if typed.message is not None else self.model
             self._streamed = self._streamed or kind == "content_block_start"
             self._ended = self._ended or kind == "message_delta"
-            found.append(Event(kind, data))
+            found.append(MessageEvent(kind, data))
 
-    def _take_whole(self, message: _Message, found: list[Event]) -> None:
+    def _take_whole(self, message: _WholeMessage, found: list[MessageEvent]) -> None:
         self.model = message.model or self.model
         if not self.started:
             self._start(message, found)
@@ -146,13 +148,13 @@ class EventReader:
             found += block_events(self._blocks, block)
             self._blocks += 1
 
-    def _start(self, message: _Message, found: list[Event]) -> None:
+    def _start(self, message: _WholeMessage, found: list[MessageEvent]) -> None:
         self.started = True
         kept = {key: value for key, value in (("id", message.id), ("usage", message.usage)) if value}
         found.append(event("message_start", message=kept))
 
 
-def block_events(index: int, block: Mapping[str, Any]) -> list[Event]:
+def block_events(index: int, block: Mapping[str, Any]) -> list[MessageEvent]:
     """A finished content block as the events that stream it."""
     kind = block.get("type")
     empty, deltas = dict(block), list[dict[str, Any]]()

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from ccd_gateway.anthropic.events import Event
+from ccd_gateway.anthropic.events import MessageEvent
 
 _decode = msgspec.json.decode
 #: Delta type: the key of the piece in the delta, and of the text in the block that it continues.
@@ -80,7 +80,7 @@ class Collector:
         self._inputs: dict[int, list[str]] = {}
         self._texts: dict[tuple[int, str], list[str]] = {}
 
-    def add(self, events: Iterable[Event]) -> None:
+    def add(self, events: Iterable[MessageEvent]) -> None:
         """Take the next events."""
         for kind, data in events:
             take = _TAKE.get(kind)

@@ -11,10 +11,10 @@ import falcon.asgi
 from ccd_gateway.access.caller import caller_of
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.answer.turn import ChatTurn
-from ccd_gateway.anthropic.events import Event, EventReader
+from ccd_gateway.anthropic.events import EventReader, MessageEvent
 from ccd_gateway.anthropic.message import Collector
 from ccd_gateway.anthropic.request import IGNORED_HEADERS, ignored_by_daemon, read_betas, to_params
-from ccd_gateway.anthropic.schema import MessagesRequest, decode
+from ccd_gateway.anthropic.schema import MessagesRequest, decode, decode_message
 from ccd_gateway.anthropic.sse import PING, EventWriter, framed
 from ccd_gateway.edge.absent import unknown_route
 from ccd_gateway.edge.body import read_body
@@ -69,9 +69,11 @@ class Messages(Surface[MessageJob]):
 
     async def read(self, req: falcon.asgi.Request, body: bytes) -> MessageJob:
         """Read a request and the headers that belong to it."""
-        request = await apart(body, decode, body, MessagesRequest)
+        request, values = await apart(body, decode_message, body)
         betas = read_betas(req.get_header("anthropic-beta"))
-        ignored = betas.ignored + [name for name in IGNORED_HEADERS if req.get_header(name) is not None]
+        ignored = (
+            betas.ignored + [name for name in IGNORED_HEADERS if req.get_header(name) is not None] + values
+        )
         params = addressed(req, self.settings, to_params(request, betas), request.model, ignored)
         return MessageJob(request.model, bool(request.stream), params, ignored, caller_of(req).request_id)
 
@@ -107,7 +109,7 @@ class MessageWriter:
         """What the API has said so far; a ping if nothing."""
         return self._write(turns[0].taken()) or PING
 
-    def maker(self, number: int) -> Callable[[list[Event]], bytes]:
+    def maker(self, number: int) -> Callable[[list[MessageEvent]], bytes]:
         """The events."""
         return self._write
 
@@ -125,7 +127,7 @@ class MessageWriter:
         return framed("error", MESSAGES.render(error, self._request_id).body)
 
 
-def _last(turn: ChatTurn, further: Mapping[str, Any] | None = None) -> list[Event]:
+def _last(turn: ChatTurn, further: Mapping[str, Any] | None = None) -> list[MessageEvent]:
     return cast(EventReader, turn.reader).finish(turn.result, further)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ccd_gateway.anthropic.events import Event
+from ccd_gateway.anthropic.events import MessageEvent
 from ccd_gateway.anthropic.message import opening, whole_block, whole_usage
 
 _decode, _encode = msgspec.json.decode, msgspec.json.encode
@@ -31,7 +31,7 @@ class EventWriter:
         self._model = model
         self._pinged = False
 
-    def write(self, events: Iterable[Event]) -> bytes:
+    def write(self, events: Iterable[MessageEvent]) -> bytes:
         """The events as they are sent."""
         return b"".join(
             [

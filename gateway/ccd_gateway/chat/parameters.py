@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ccd_gateway.chat.schema import ChatRequest
+from ccd_gateway.chat.schema import ChatBody
 from ccd_gateway.errors import unsupported
 
 Inert = Callable[[Any], bool]
@@ -48,7 +48,7 @@ _NEVER_HONOURED: dict[str, Inert] = {
 }
 
 
-def refuse_unsupported(request: ChatRequest) -> None:
+def refuse_unsupported(request: ChatBody) -> None:
     """Refuse the first parameter that asks for something which this gateway does not do.
 
     Raises:
@@ -60,7 +60,7 @@ def refuse_unsupported(request: ChatRequest) -> None:
             raise unsupported(name, f"'{name}'")
 
 
-def ignored_names(request: ChatRequest, unknown: Iterable[str]) -> list[str]:
+def ignored_names(request: ChatBody, unknown: Iterable[str]) -> list[str]:
     """The parameters that are given, ask for something, and have no effect."""
     names = [
         name

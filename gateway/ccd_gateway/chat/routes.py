@@ -16,7 +16,7 @@ from ccd_gateway.answer.backend import Backend
 from ccd_gateway.answer.lines import REFUSED, Delta
 from ccd_gateway.answer.turn import ChatTurn
 from ccd_gateway.chat.parameters import ignored_names, refuse_unsupported
-from ccd_gateway.chat.schema import ChatRequest, Decoded, decode_chat
+from ccd_gateway.chat.schema import ChatBody, DecodedChat, decode_chat
 from ccd_gateway.chat.sse import DONE, ChunkWriter, error_event
 from ccd_gateway.chat.translate import (
     completion,
@@ -60,7 +60,7 @@ FINGERPRINT = "fp_ccd"
 class ChatJob:
     """A chat completion that has been read and found good."""
 
-    request: ChatRequest
+    request: ChatBody
     params: ChatParams
     ignored: list[str]
     place: Callable[[str], str]  # where the client finds what the daemon calls `messages[1]`
@@ -127,7 +127,7 @@ class ChatCompletions(Surface[ChatJob]):
         return in_clients_words(error, functions_form=job.request.functions_form, place=job.place)
 
 
-def read_job(req: falcon.asgi.Request, decoded: Decoded, settings: GatewaySettings) -> ChatJob:
+def read_job(req: falcon.asgi.Request, decoded: DecodedChat, settings: GatewaySettings) -> ChatJob:
     """Check a request and make the call's parameters of it.
 
     Raises:
@@ -236,4 +236,4 @@ def _description() -> Description:
         streams=True,
         cached=True,
     )
-    return Description({"post": chat}, {**typed(ChatRequest), "ChatCompletion": record(answer)})
+    return Description({"post": chat}, {**typed(ChatBody), "ChatCompletion": record(answer)})

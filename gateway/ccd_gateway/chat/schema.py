@@ -12,11 +12,12 @@ from typing import Annotated, Any, NamedTuple
 from msgspec import Meta, Struct
 
 from ccd_gateway.surface.body import Effort, StreamOptions, decode_object, read_as, unknown_names
+from ccd_gateway.surface.values import changed
 
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
-class ChatRequest(Struct, kw_only=True):
+class ChatBody(Struct, kw_only=True):
     """`POST /v1/chat/completions`. Null and absent mean the same."""
 
     model: Annotated[str, Meta(min_length=1, max_length=512)]
@@ -65,23 +66,23 @@ class ChatRequest(Struct, kw_only=True):
         return bool(self.functions) and not self.tools
 
 
-FIELDS = frozenset(ChatRequest.__struct_fields__)
+FIELDS = frozenset(ChatBody.__struct_fields__)
 
 
-class Decoded(NamedTuple):
+class DecodedChat(NamedTuple):
     """A request, the names of the fields in it that the API does not have, and all fields as they came."""
 
-    request: ChatRequest
+    request: ChatBody
     unknown: list[str]
     fields: dict[str, Any]
 
 
-def decode_chat(body: bytes) -> Decoded:
+def decode_chat(body: bytes) -> DecodedChat:
     """The request in a body.
 
     Raises:
         ApiError: 400, naming the field where there is one.
     """
     fields = decode_object(body)
-    request = read_as(fields, ChatRequest)
-    return Decoded(request, unknown_names(fields, ChatRequest), fields)
+    request = read_as(fields, ChatBody)
+    return DecodedChat(request, unknown_names(fields, ChatBody) + changed(body, fields), fields)

@@ -12,7 +12,7 @@ from ccd_client.messages import ChatRequest as Call
 from ccd_client.messages import chat_request
 from ccd_client.tools import legacy_choice, legacy_tools
 from ccd_gateway.answer.lines import REFUSED
-from ccd_gateway.chat.schema import ChatRequest
+from ccd_gateway.chat.schema import ChatBody
 from ccd_gateway.errors import bad_request
 from ccd_gateway.surface.given import end_user, given
 from ccd_gateway.surface.refusals import renamed
@@ -51,7 +51,7 @@ _FINISH = {
 }
 
 
-def to_call(request: ChatRequest) -> Call:
+def to_call(request: ChatBody) -> Call:
     """The parameters of the call, but for profile and model.
 
     Raises:
@@ -73,7 +73,7 @@ def to_call(request: ChatRequest) -> Call:
     )
 
 
-def _fitted(request: ChatRequest) -> dict[str, Any]:
+def _fitted(request: ChatBody) -> dict[str, Any]:
     """The parameters whose values mean something else here than in OpenAI's API."""
     return {
         "max_tokens": request.max_completion_tokens or request.max_tokens or None,

@@ -6,7 +6,7 @@ from ccd_gateway.answer.backend import Backend
 from ccd_gateway.compat.rate import SharedLimit
 from ccd_gateway.compat.run import ClaudeCode, Version
 from ccd_gateway.compat.stats import Stats
-from ccd_gateway.compat.task import TaskOptions
+from ccd_gateway.compat.task import CompatTaskOptions
 from ccd_gateway.edge.description import (
     ANSWERING,
     COUNT,
@@ -72,4 +72,4 @@ def _task() -> Description:
     options = {"anyOf": [{"type": "null"}, ref("TaskOptions")]}
     task = {**record({"prompt": TEXT}), "properties": {"prompt": TEXT, "options": options}}
     post = operation("claudeCode", answer, ANSWERING, shape=FLASK, body=task, cached=True)
-    return Description({"post": post}, typed(TaskOptions))
+    return Description({"post": post}, typed(CompatTaskOptions))

@@ -36,7 +36,7 @@ RESULTS = frozenset(
 )
 
 
-class TaskOptions(Struct, kw_only=True):
+class CompatTaskOptions(Struct, kw_only=True):
     """`options` of a task; null and absent mean the same."""
 
     format: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
@@ -51,14 +51,14 @@ class TaskOptions(Struct, kw_only=True):
     working_dir: _Path | None = None
 
 
-OPTIONS = frozenset(TaskOptions.__struct_fields__)
+OPTIONS = frozenset(CompatTaskOptions.__struct_fields__)
 
 
 class Task(NamedTuple):
     """What is to be asked; `unknown` are options that there never were."""
 
     prompt: str
-    options: TaskOptions
+    options: CompatTaskOptions
     unknown: list[str]
 
 
@@ -77,7 +77,7 @@ def read_task(fields: dict[str, Any]) -> Task:
     if not isinstance(given, dict | None):
         raise bad_request("'options' must be an object.", "options")
     try:
-        options = msgspec.convert(given or {}, TaskOptions)
+        options = msgspec.convert(given or {}, CompatTaskOptions)
     except msgspec.ValidationError as error:
         what, path, _ = violation(error)
         raise bad_request(f"'options.{path}': {what[:1].lower()}{what[1:]}.", f"options.{path}") from None
@@ -109,7 +109,7 @@ def chat_params(task: Task, model: str | None, context: str | None, tenant: str)
 
 
 def result(
-    options: TaskOptions, took_s: float, *, output: str = "", error: RpcError | None = None
+    options: CompatTaskOptions, took_s: float, *, output: str = "", error: RpcError | None = None
 ) -> dict[str, Any]:
     """RESULT of a task that was answered, or failed."""
     timed_out = error is not None and error.code is Code.DEADLINE
@@ -124,7 +124,7 @@ def result(
     }
 
 
-def command(options: TaskOptions) -> str:
+def command(options: CompatTaskOptions) -> str:
     """The command that the older project would have run, without key and prompt. ccd runs none for a task."""
     words = ["claude", "code", "--api-key", "***", "--prompt", "..."]
     for name in ("format", "model", "max_tokens", "temperature"):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ccd_gateway.compat.task import TaskOptions
+from ccd_gateway.compat.task import CompatTaskOptions
 from ccd_gateway.errors import bad_request
 from ccd_gateway.images import confined
 from ccd_gateway.images.confined import Confined, Place
@@ -36,7 +36,7 @@ class TaskFiles:
     def __init__(self, roots: Sequence[Path]) -> None:
         self._files = Confined(roots)
 
-    def open(self, options: TaskOptions) -> Files:
+    def open(self, options: CompatTaskOptions) -> Files:
         """Find and check the files; blocks.
 
         Raises:
@@ -58,7 +58,7 @@ class TaskFiles:
                 ) from None
         return Files(context, output)
 
-    def _base(self, options: TaskOptions) -> Place | None:
+    def _base(self, options: CompatTaskOptions) -> Place | None:
         """Where relative paths begin: `working_dir`, which may be relative to `project_dir`.
 
         Directories have no other use, as the model has no tools. A task that names one without such a path

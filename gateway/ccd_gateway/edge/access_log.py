@@ -2,6 +2,9 @@
 
 Lines are written by a thread, so a slow disk or a full pipe holds up nobody; when it stays slow, lines are
 dropped and the next one says how many.
+
+The standard library's QueueListener and WatchedFileHandler would not be less: the one waits without end when it stops,
+and a full queue is a traceback for each line; the other makes files that everybody may read.
 """
 
 from __future__ import annotations

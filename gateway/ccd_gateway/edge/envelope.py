@@ -2,6 +2,10 @@
 
 It is outside of the framework so that it holds for every answer, whoever makes it, and for any ASGI
 server.
+
+Not here: what a path means (`routing`; decisions by its text were a hole, see DECISIONS, "Routes are a list") and how a
+failure is written (`shapes`). Middleware of the framework's would be the usual place for all this, but it sees neither
+what the framework refuses itself nor the end of a stream.
 """
 
 from __future__ import annotations
@@ -34,6 +38,13 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _VISIBLE = re.compile(rb"[!-~]{1,200}")
 _STREAM = re.compile(rb"(?:^|&)stream=")
+#: Headers by which something is decided; two keys are 401 like a wrong one.
+_ONCE = frozenset(
+    {
+        *(b"host", b"origin", b"content-type", b"content-encoding", b"content-length", b"transfer-encoding"),
+        *(b"x-ccd-profile", b"x-ccd-strict", b"sec-fetch-site"),
+    }
+)
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -106,15 +117,16 @@ class Envelope:
             finally:
                 self._observer.write(scope, exchange.status, time.perf_counter() - started_s, exchange.caller)
 
-    def _exchange(self, receive: Receive, send: Send, scope: Scope) -> Exchange:
+    def _exchange(self, receive: Receive, send: Send, scope: Scope) -> HttpExchange:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         caller = _caller(self.routes.admit(scope), headers)
         cors = self._rules.cors_headers(headers.get(b"origin"))
-        return Exchange(receive, send, caller, Share(self._work), cors)
+        return HttpExchange(receive, send, caller, Share(self._work), cors)
 
-    async def _answered(self, scope: Scope, exchange: Exchange) -> None:
+    async def _answered(self, scope: Scope, exchange: HttpExchange) -> None:
         """Answer, but for a body that is streamed."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        _check_unambiguous(scope)
         self._rules.check(scope["method"], headers)
         preflight = self._rules.preflight(scope["method"], headers)
         if preflight is not None:
@@ -139,6 +151,7 @@ class Envelope:
         self._observer.began()
         started_s, status, counted = time.perf_counter(), 101, 0
         try:
+            _check_unambiguous(scope)
             self._rules.check("GET", headers)
             given = [*scope["headers"], *offered(scope["subprotocols"])]
             caller.key = self._door.key_of(found.route.scopes, scope["query_string"], given, _peer(scope))
@@ -166,7 +179,7 @@ class Envelope:
         self.open_requests += 1
         return 1
 
-    async def _counted(self, scope: Scope, headers: dict[bytes, bytes], exchange: Exchange) -> Receive:
+    async def _counted(self, scope: Scope, headers: dict[bytes, bytes], exchange: HttpExchange) -> Receive:
         """Admit a request that lasts; returns where its body comes from."""
         exchange.counted = self._one_more()
         if content_length(headers) > self._max_body_bytes:
@@ -177,7 +190,7 @@ class Envelope:
         return exchange.until_disconnect.after(body)
 
 
-class Exchange:
+class HttpExchange:
     """One request and its answer: adds to the answer's head what every answer has, and remembers its status.
 
     Attributes:
@@ -231,6 +244,22 @@ def _no_socket(route: str, path: str) -> ApiError:
     if not route:
         return unknown_route("GET", path)
     return ApiError(426, "This route speaks HTTP, not WebSocket: ask without the Upgrade header.")
+
+
+def _check_unambiguous(scope: Scope) -> None:
+    """See that a request has one meaning for everybody on its way: HTTP wants a Host, and what is decided by once only.
+
+    Raises:
+        ApiError: 400.
+    """
+    names = [name for name, _ in scope["headers"] if name in _ONCE]
+    if len(names) != len(set(names)):
+        shown = ", ".join(sorted({name.decode() for name in names if names.count(name) > 1}))
+        raise ApiError(
+            400, f"The request has more than one of these headers: {shown}.", code="malformed_request"
+        )
+    if b"host" not in names and scope.get("http_version") not in ("0.9", "1.0"):
+        raise ApiError(400, "The request has no Host header.", code="malformed_request")
 
 
 def _lasts(scope: Scope) -> bool:

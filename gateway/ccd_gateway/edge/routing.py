@@ -86,19 +86,26 @@ class Router(Protocol):
         """The framework's question for it."""
 
 
+_NOTHING: Mapping[str, Route] = {}
+
+
 class Routes:
     """All routes, as the framework's router.
 
     Args:
         routes: of the gateway; of two that fit, the first counts.
         absent: for paths without any.
+        misplaced: likewise, for paths that end in a certain way.
     """
 
-    def __init__(self, routes: Iterable[Route], absent: Route) -> None:
+    def __init__(
+        self, routes: Iterable[Route], absent: Route, misplaced: Mapping[str, Route] = _NOTHING
+    ) -> None:
         self.all = list(routes)
         self._exact: dict[str, Matched] = {}
         self._patterns: list[tuple[re.Pattern[str], Matched]] = []
         self._absent = _served(absent)
+        self._misplaced = {end: _served(route) for end, route in misplaced.items()}
         for route in self.all:
             if "{" in route.path:
                 self._patterns.append((_pattern(route.path), _served(route)))
@@ -115,7 +122,7 @@ class Routes:
         for pattern, found in self._patterns:
             if (match := pattern.fullmatch(path)) is not None:
                 return found._replace(fields=match.groupdict())
-        return self._absent
+        return next((found for end, found in self._misplaced.items() if path.endswith(end)), self._absent)
 
     def admit(self, scope: Scope) -> Matched:
         """The route of a request, which `find` and `shape_of` then give back; for the envelope."""

@@ -220,16 +220,16 @@ def _id(item: Mapping[str, Any], prefix: str) -> str:
 # --- items to messages ---
 
 
-class Messages(NamedTuple):
+class ReadMessages(NamedTuple):
     """Messages as chat completions have them, and for each the path of the item that it comes from."""
 
     messages: list[dict[str, Any]]
     origins: list[str]
 
 
-def to_messages(history: Iterable[Item], own: OwnItems) -> Messages:
+def to_messages(history: Iterable[Item], own: OwnItems) -> ReadMessages:
     """Returns all items in order as messages, each of its own: what was stored, and what the request brings."""
-    made = Messages([], [])
+    made = ReadMessages([], [])
     placed = [(item, "previous_response_id") for item in history]
     placed += [(item, f"input[{number}]") for item, number in zip(*own, strict=True)]
     for item, origin in placed:

@@ -18,8 +18,8 @@ from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.images.remote import RemoteImages
 from ccd_gateway.responses.events import ResponseEvents
 from ccd_gateway.responses.items import (
-    Messages,
     OwnItems,
+    ReadMessages,
     in_words_of_items,
     missing_reference,
     own_items,
@@ -27,16 +27,21 @@ from ccd_gateway.responses.items import (
 )
 from ccd_gateway.responses.parts import Item
 from ccd_gateway.responses.resource import Response, new_response
-from ccd_gateway.responses.schema import Decoded, ResponsesRequest
-from ccd_gateway.responses.store import ResponseStore
-from ccd_gateway.responses.table import BrokenChainError, LongChainError, ResponseTable, StoredResponse
+from ccd_gateway.responses.schema import DecodedResponse, ResponsesRequest
+from ccd_gateway.responses.storage.store import ResponseStore
+from ccd_gateway.responses.storage.table import (
+    BrokenChainError,
+    LongChainError,
+    ResponseTable,
+    StoredResponse,
+)
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.surface.address import addressed
 from ccd_gateway.surface.given import end_user, given
 from ccd_gateway.surface.prompt import Prompt
 from ccd_gateway.surface.refusals import renamed
 from ccd_gateway.surface.tokens import estimate
-from ccd_protocol.chat.history import Turn, place
+from ccd_protocol.chat.history import HistoryMessage, place
 from ccd_protocol.chat.parameters import Api, names_in
 from ccd_protocol.errors import RpcError
 from ccd_protocol.methods import ChatParams
@@ -131,7 +136,7 @@ class ResponseJob(NamedTuple):
 
 async def read_job(
     req: falcon.asgi.Request,
-    decoded: Decoded,
+    decoded: DecodedResponse,
     body: bytes,
     store: ResponseStore,
     images: RemoteImages,
@@ -239,7 +244,7 @@ async def _referred(tenant: str, item_id: str, path: str, store: ResponseStore) 
     raise missing_reference(path, item_id)
 
 
-def call_of(request: ResponsesRequest, made: Messages) -> tuple[ChatRequest, list[str]]:
+def call_of(request: ResponsesRequest, made: ReadMessages) -> tuple[ChatRequest, list[str]]:
     """The call, but for profile and model, and the names of what has no effect.
 
     Raises:
@@ -272,7 +277,7 @@ def _response_format(request: ResponsesRequest) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": wanted}
 
 
-def _clients_name(param: str, *, turns: Sequence[Turn] = (), origins: Sequence[str] = ()) -> str:
+def _clients_name(param: str, *, turns: Sequence[HistoryMessage] = (), origins: Sequence[str] = ()) -> str:
     """This API's name for a parameter of the daemon's, or of the client's library.
 
     Args:

@@ -23,10 +23,10 @@ from ccd_gateway.responses.events import complete
 from ccd_gateway.responses.job import ResponseJob, ignored_by_daemon, read_job
 from ccd_gateway.responses.resource import Response, failed, note_ignored
 from ccd_gateway.responses.runs import BackgroundRuns, obituary
-from ccd_gateway.responses.schema import Decoded, decode
-from ccd_gateway.responses.store import ResponseStore
+from ccd_gateway.responses.schema import DecodedResponse, decode
+from ccd_gateway.responses.storage.store import ResponseStore
+from ccd_gateway.responses.storage.table import Bounds, ResponseTable
 from ccd_gateway.responses.stored import StoredResponses
-from ccd_gateway.responses.table import Bounds, ResponseTable
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.surface.driver import KEEPALIVE, Surface, Whole, send
 from ccd_gateway.surface.refusals import renamed
@@ -62,7 +62,7 @@ class Responses(Surface[ResponseJob]):
         await self._check_store(job)
         return job
 
-    async def _job(self, req: falcon.asgi.Request, decoded: Decoded, body: bytes) -> ResponseJob:
+    async def _job(self, req: falcon.asgi.Request, decoded: DecodedResponse, body: bytes) -> ResponseJob:
         return await read_job(req, decoded, body, self.store, self._images, self.settings)
 
     async def _check_store(self, job: ResponseJob) -> None:

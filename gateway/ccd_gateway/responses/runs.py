@@ -23,8 +23,8 @@ from ccd_gateway.errors import fault, from_rpc, overloaded
 from ccd_gateway.responses.events import ResponseEvents
 from ccd_gateway.responses.job import ResponseJob, ignored_by_daemon
 from ccd_gateway.responses.resource import failed, note_ignored
-from ccd_gateway.responses.store import ResponseStore
-from ccd_gateway.responses.table import ResponseTable
+from ccd_gateway.responses.storage.store import ResponseStore
+from ccd_gateway.responses.storage.table import ResponseTable
 from ccd_gateway.surface.driver import KEEPALIVE
 from ccd_gateway.surface.refusals import renamed
 from ccd_protocol.errors import RpcError
@@ -114,7 +114,7 @@ class BackgroundRuns:
             del self._runs[response_id]
             raise
         queued = dict(run.events.response)
-        run.written = run.events.sequence
+        run.written = run.events.output.sequence
         run.task = asyncio.create_task(self._work(run))
         if self._beat is None:
             self._beat = asyncio.create_task(self._beats())
@@ -209,15 +209,15 @@ class BackgroundRuns:
         )
         if not kept:
             raise _Gone
-        run.written = run.events.sequence
+        run.written = run.events.output.sequence
         run.wake()
 
     async def _fail(self, run: _Run, error: dict[str, Any]) -> None:
         events = run.events
-        events.sequence = run.written
+        events.output.sequence = run.written
         event = events.fail(error)
         events.response = failed({**events.response, "output": []}, error)
-        with contextlib.suppress(_Gone, RpcError):  # a store that fails is logged by itself
+        with contextlib.suppress(_Gone, RpcError):  # a store that fails writes a log line of its own
             await self._write(run, event)
 
     # --- showing that this process lives ---
@@ -236,7 +236,7 @@ class BackgroundRuns:
 
 
 async def _either(changed: asyncio.Event | None, longest_s: float) -> None:
-    """Wait until something has changed, or so long."""
+    """Wait until something has changed, for `longest_s` at most."""
     if changed is None:
         await asyncio.sleep(longest_s)
         return

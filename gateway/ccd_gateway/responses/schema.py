@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from ccd_gateway.errors import ApiError, bad_request, unsupported
 from ccd_gateway.surface.body import Effort, StreamOptions, decode_object, read_as, unknown_names
+from ccd_gateway.surface.values import changed
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 Summary = Literal["auto", "concise", "detailed"]
@@ -86,7 +87,7 @@ class ResponsesRequest(Struct, kw_only=True):
 FIELDS = frozenset(ResponsesRequest.__struct_fields__)
 
 
-class Decoded(NamedTuple):
+class DecodedResponse(NamedTuple):
     """A request, the parameters in it that have no effect, and all fields as they came."""
 
     request: ResponsesRequest
@@ -94,7 +95,7 @@ class Decoded(NamedTuple):
     fields: dict[str, Any]
 
 
-def decode(body: bytes, *, model_needed: bool = True) -> Decoded:
+def decode(body: bytes, *, model_needed: bool = True) -> DecodedResponse:
     """The request in a body.
 
     Args:
@@ -110,7 +111,8 @@ def decode(body: bytes, *, model_needed: bool = True) -> Decoded:
         fields = {**fields, "model": "" if goes_on else "default"}
     request = read_as(fields, ResponsesRequest)
     _refuse(request)
-    return Decoded(request, _ignored(request) + unknown_names(fields, ResponsesRequest), fields)
+    without_effect = _ignored(request) + unknown_names(fields, ResponsesRequest)
+    return DecodedResponse(request, without_effect + changed(body, fields), fields)
 
 
 def _refuse(request: ResponsesRequest) -> None:

@@ -16,8 +16,8 @@ from ccd_gateway.responses.job import history_of, not_found
 from ccd_gateway.responses.parts import Item
 from ccd_gateway.responses.resource import cancelled
 from ccd_gateway.responses.runs import BackgroundRuns
-from ccd_gateway.responses.store import ResponseStore
-from ccd_gateway.responses.table import ResponseTable, StoredResponse
+from ccd_gateway.responses.storage.store import ResponseStore
+from ccd_gateway.responses.storage.table import ResponseTable, StoredResponse
 from ccd_gateway.surface.driver import send
 from ccd_gateway.surface.ignored import name_ignored
 

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,11 +23,24 @@ from ccd_gateway.edge.envelope import App
 from ccd_gateway.metrics import gather
 from ccd_gateway.server.internals import GatewayWorker
 from ccd_gateway.server.tls import CertificateError, Certificates
-from ccd_gateway.settings import GatewaySettings
+from ccd_gateway.settings import GatewaySettings, json_log
+from ccd_settings import logs
 from ccd_settings.parent import die_with_parent, starter
 from ccd_settings.service_manager import Notifier, take_socket
 
 _BACKLOG = 4096
+#: gunicorn's own lines go the way of all others.
+_JSON_LOG = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "ccd_settings.logs.JsonFormatter"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}
+    },
+    "root": {"level": "WARNING", "handlers": ["stderr"]},
+    "loggers": {"gunicorn.error": {"level": "WARNING", "handlers": [], "propagate": True}},
+}
+_STUCK_S = 30  # a worker whose loop says nothing for so long is killed, and another one started
 
 
 def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None) -> int:
@@ -38,30 +50,34 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
 
     Args:
         settings: what to serve.
-        on_ready: called once in the master with the URL, when the socket listens; workers may still be
-            starting then, and the kernel holds the first connections for them.
+        on_ready: called once in the master with the URL, when all its workers take requests. The socket listens
+            before that, and the kernel holds the first connections for them.
 
     Returns:
         The exit status; 1 when the address cannot be used, 2 when it must not be used without keys.
     """
     if settings.die_with_parent:
         die_with_parent(starter(os.environ), signal.SIGTERM)
+    as_json = json_log(os.environ)
+    if as_json:
+        logs.configure("warning", "json")
+    say = partial(logs.say, "ccd gateway", as_json=as_json)
     manager = Notifier(os.environ)
     try:
         listener = take_socket(os.environ, "http") or listen(settings.bind)
     except OSError as error:
-        print(f"ccd gateway: cannot listen on {settings.bind}: {_why(error)}", file=sys.stderr)
+        say(f"cannot listen on {settings.bind}: {_why(error)}")
         return 1
     refusal = _refusal(settings, listener)
     if refusal is not None:
         listener.close()
-        print(f"ccd gateway: {refusal}", file=sys.stderr)
+        say(refusal)
         return 2
     try:
         certificates = Certificates(settings.certfile, settings.keyfile) if settings.certfile else None
     except CertificateError as error:
         listener.close()
-        print(f"ccd gateway: {error}", file=sys.stderr)
+        say(str(error))
         return 2
     if not is_local(listener.getsockname()) and not settings.insecure_no_auth:
         # Also where a worker starts when the last key is gone.
@@ -91,10 +107,8 @@ def _admin_listener(settings: GatewaySettings) -> socket.socket | None:
     try:
         return listen(settings.admin_bind)
     except OSError as error:
-        print(
-            f"ccd gateway: no metrics: cannot listen on {settings.admin_bind} (gateway.admin_bind): {_why(error)}",
-            file=sys.stderr,
-        )
+        text = f"no metrics: cannot listen on {settings.admin_bind} (gateway.admin_bind): {_why(error)}"
+        logs.say("ccd gateway", text, as_json=json_log(os.environ))
         return None
 
 
@@ -152,7 +166,7 @@ def options(settings: GatewaySettings) -> dict[str, Any]:
         # The envelope cancels at once; this is for what it does not see.
         "asgi_disconnect_grace_period": 1,
         "keepalive": 75,
-        "timeout": 120,
+        "timeout": _STUCK_S,
         "graceful_timeout": settings.graceful_timeout_s,
         "backlog": _BACKLOG,
         "preload_app": True,  # one copy of the code in memory, and errors show before a worker exists
@@ -194,6 +208,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
                 "certfile", str(self.settings.certfile)
             )  # so that gunicorn knows that it serves HTTPS
             self.cfg.set("ssl_context", self._context)
+        if json_log(os.environ):
+            self.cfg.set("logconfig_dict", _JSON_LOG)
         self.cfg.set("when_ready", self._when_ready)
         self.cfg.set("pre_fork", _pre_fork)
         self.cfg.set("child_exit", _child_exit)
@@ -208,7 +224,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         return create_app(self.settings, admin_address=self._admin_address)
 
     def _when_ready(self, arbiter: Any) -> None:
-        self._on_ready(self._url)
+        boot_signals.expect(self.settings.workers, partial(self._on_ready, self._url))
 
 
 def _pre_fork(arbiter: Any, worker: Any) -> None:

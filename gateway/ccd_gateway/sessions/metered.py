@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from ccd_gateway.access.caller import Caller
-from ccd_gateway.access.metering import Run
+from ccd_gateway.access.metering import MeteredAnswer
 from ccd_gateway.access.permission import may_run
 from ccd_gateway.answer.backend import Backend
 from ccd_protocol.errors import Code, RpcError
@@ -50,7 +50,7 @@ class Metered:
         self.model = ""
         self._backend = backend
         self._caller = caller
-        self._run: Run | None = None
+        self._run: MeteredAnswer | None = None
         self._refused = False
         self._checked_model: str | None = None
         self._cost_usd = 0.0  # of the session, at its last result

@@ -151,7 +151,7 @@ def _not_found(name: str) -> ApiError:
 
 
 def no_dialling_in(*_: str) -> ApiError:
-    """The refusal for a CLI that would connect by itself, as those of claude-code-api did."""
+    """The refusal for a CLI that dials in, as those of claude-code-api did."""
     return ApiError(
         404,
         "This gateway starts the CLI itself and talks to it over pipes, so nothing can dial in. "

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from ccd_gateway.errors import ApiError, bad_request
+from ccd_gateway.surface.values import broken
 
 T = TypeVar("T")
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -34,6 +35,8 @@ def decode_object(body: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if (found := broken(body)) is not None:
+            raise bad_request(f"'{found.path}': {found.why}.", found.path, "invalid_json") from error
         what = "it is empty" if not body.strip() else str(error)
         raise bad_request(f"The request body is not valid JSON: {what}.", code="invalid_json") from error
     if not isinstance(value, dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ccd_gateway.compat.task import TaskOptions
+from ccd_gateway.compat.task import CompatTaskOptions
 from ccd_gateway.edge.description import (
     COUNT,
     TEXT,
@@ -17,7 +17,7 @@ from ccd_gateway.edge.description import (
     ref,
     typed,
 )
-from ccd_gateway.shapes import FLASK, OPENAI, Shape
+from ccd_gateway.shapes import FLASK, MESSAGES, OPENAI, Shape
 
 _FLAG: Json = {"type": ["boolean", "null"]}
 _ANY: Json = {"type": "object"}
@@ -89,7 +89,7 @@ def both(*parts: Described) -> Described:
 
 def in_task_path() -> list[Json]:
     """The id in the path."""
-    return [{"name": "task_id", "in": "path", "required": True, "schema": {**TEXT, "minLength": 1}}]
+    return [_in_path("task_id")]
 
 
 def _task() -> Json:
@@ -132,7 +132,7 @@ def flask() -> dict[str, Described]:
     }
     workflow = _object({"workflow": steps}, {**_whole(), "async": _FLAG})
     page = [in_query("status", {"enum": _STATES}), _LIMIT, in_query("offset", COUNT)]
-    options = typed(TaskOptions)
+    options = typed(CompatTaskOptions)
 
     def post(name: str, body: Json, status: int = 200, also: int | None = None) -> Described:
         return described(
@@ -189,6 +189,73 @@ def native() -> dict[str, Described]:
             described("post", "resendWebhooks", body=_ANY, required=False, path=one),
         ),
     }
+
+
+def openai() -> dict[str, Described]:
+    """Descriptions of `/v1/files` and `/v1/batches`, by path."""
+    file, batch = [_in_path("file_id")], [_in_path("batch_id")]
+    asked = {"input_file_id": TEXT, "endpoint": {"enum": ["/v1/chat/completions", "/v1/responses"]}}
+    further = {"completion_window": {"const": "24h"}, "metadata": _whole()["metadata"]}
+    made = record({"id": TEXT, "object": {"const": "batch"}, "status": TEXT})
+    page = [_LIMIT, in_query("after", TEXT)]
+    content = described("get", "fileContent", path=file)
+
+    def as_bytes() -> Description:
+        item, schemas = content()
+        kind = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        item["get"]["responses"]["200"] = {"description": "The bytes.", "content": kind}
+        return Description(item, schemas)
+
+    return {
+        "/v1/files": both(
+            described("get", "files", answer=LISTED, parameters=page),
+            described("post", "uploadFile", body=None),
+        ),
+        "/v1/files/{file_id}": both(
+            described("get", "file", path=file), described("delete", "forgetFile", path=file)
+        ),
+        "/v1/files/{file_id}/content": as_bytes,
+        "/v1/batches": both(
+            described("get", "batches", answer=LISTED, parameters=page),
+            described("post", "createBatch", answer=made, body=_object(asked, further)),
+        ),
+        "/v1/batches/{batch_id}": described("get", "batch", answer=made, path=batch),
+        "/v1/batches/{batch_id}/cancel": described("post", "cancelBatch", answer=made, path=batch),
+    }
+
+
+def anthropic() -> dict[str, Described]:
+    """Descriptions of `/v1/messages/batches`, by path."""
+    one = "/v1/messages/batches/{batch_id}"
+    batch = [_in_path("batch_id")]
+    request = record({"custom_id": {**TEXT, "minLength": 1, "maxLength": 64}, "params": _ANY})
+    asked = record({"requests": {"type": "array", "minItems": 1, "items": request}})
+    made = record({"id": TEXT, "type": {"const": "message_batch"}, "processing_status": TEXT})
+    page = [_LIMIT, in_query("after_id", TEXT)]
+    shape = MESSAGES
+    results = described("get", "messageBatchResults", shape=shape, path=batch)
+
+    def as_lines() -> Description:
+        item, schemas = results()
+        item["get"]["responses"]["200"]["content"] = {"application/x-jsonl": {"schema": TEXT}}
+        return Description(item, schemas)
+
+    return {
+        "/v1/messages/batches": both(
+            described("get", "messageBatches", shape=shape, parameters=page),
+            described("post", "createMessageBatch", shape=shape, answer=made, body=asked),
+        ),
+        one: both(
+            described("get", "messageBatch", shape=shape, answer=made, path=batch),
+            described("delete", "forgetMessageBatch", shape=shape, path=batch),
+        ),
+        f"{one}/cancel": described("post", "cancelMessageBatch", shape=shape, answer=made, path=batch),
+        f"{one}/results": as_lines,
+    }
+
+
+def _in_path(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {**TEXT, "minLength": 1}}
 
 
 def _events(path: list[Json]) -> Described:

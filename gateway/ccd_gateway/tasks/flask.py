@@ -14,7 +14,7 @@ import msgspec
 from ccd_gateway.access.caller import Caller, caller_of
 from ccd_gateway.compat import task as flask_task
 from ccd_gateway.compat.rate import SharedLimit
-from ccd_gateway.compat.task import OPTIONS, TaskOptions, chat_params, read_task
+from ccd_gateway.compat.task import OPTIONS, CompatTaskOptions, chat_params, read_task
 from ccd_gateway.compat.task_files import TaskFiles
 from ccd_gateway.edge.body import read_body
 from ccd_gateway.errors import bad_request
@@ -266,7 +266,7 @@ def when(at_s: float | None) -> str | None:
 
 def result_of(item: Item) -> dict[str, Any]:
     """RESULT of an item that has ended."""
-    options = msgspec.convert((item["meta"] or {}).get("options") or {}, TaskOptions)
+    options = msgspec.convert((item["meta"] or {}).get("options") or {}, CompatTaskOptions)
     answer, error = item["result"] or {}, item["error"]
     took_s = (item["completed_at"] or 0) - (item["started_at"] or item["completed_at"] or 0)
     failure = None

@@ -26,7 +26,7 @@ _SUBMIT = ("kind", "steps", "priority", "options", "idempotency_key")
 _LAST_SEQ = 2**53
 
 
-class Tasks:
+class NativeTasks:
     """The resource; one instance per worker process."""
 
     def __init__(self, worker: TaskWorker, settings: GatewaySettings) -> None:

@@ -44,8 +44,8 @@ class Directive(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How to answer one request. Every field has a default that means "as an ordinary echo"."""
 
     text: _Text | None = None  # the answer; "" means no text block
-    repeat: Annotated[int, Meta(ge=1, le=1_000_000)] = 1  # the answer's text so many times over
-    deltas: _Count = 0  # cut into so many deltas; without `text` the answer is "w1 w2 … wN"
+    repeat: Annotated[int, Meta(ge=1, le=1_000_000)] = 1  # how often the answer's text is repeated
+    deltas: _Count = 0  # the number of deltas that it is cut into; without `text` the answer is "w1 w2 … wN"
     thinking: _Text | None = None  # said first, in a request that has thinking on
     tool_calls: Annotated[list[ScriptedCall], Meta(max_length=1000)] = []
     stop_reason: str | None = None
@@ -71,7 +71,7 @@ class Directive(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     hang_after_deltas: _Count | None = None  # nothing more is sent, the connection stays open
     hang: bool = False  # not even headers are sent
     no_end: bool = False  # the stream ends in order, but without message_delta and message_stop
-    times: Annotated[int, Meta(ge=1)] | None = None  # faults only hit the first so many requests
+    times: Annotated[int, Meta(ge=1)] | None = None  # how many requests a fault hits; None: all
 
     @property
     def faulty(self) -> bool:

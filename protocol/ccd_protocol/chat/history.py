@@ -40,7 +40,7 @@ class Piece(NamedTuple):
     path: str
 
 
-class Turn(NamedTuple):
+class HistoryMessage(NamedTuple):
     """A message.
 
     Attributes:
@@ -73,10 +73,10 @@ class Mended(NamedTuple):
 
     messages: list[Message]
     named: list[str]
-    turns: Sequence[Turn] = ()  #: the messages with the paths that they and their blocks come from
+    turns: Sequence[HistoryMessage] = ()  #: the messages with the paths that they and their blocks come from
 
 
-def turns_of(messages: Iterable[Message]) -> list[Turn]:
+def turns_of(messages: Iterable[Message]) -> list[HistoryMessage]:
     """Returns messages of the wire's own shape as turns."""
     found = []
     for index, message in enumerate(messages):
@@ -84,11 +84,11 @@ def turns_of(messages: Iterable[Message]) -> list[Turn]:
         text = content if isinstance(content, str) else None
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         pieces = [Piece(block, f"{path}.content[{number}]") for number, block in enumerate(blocks)]
-        found.append(Turn(message["role"], pieces, path, text))
+        found.append(HistoryMessage(message["role"], pieces, path, text))
     return found
 
 
-def mended(turns: Sequence[Turn], *, continued: bool = False) -> Mended:
+def mended(turns: Sequence[HistoryMessage], *, continued: bool = False) -> Mended:
     """Make of a history one that the API takes.
 
     Args:
@@ -104,7 +104,7 @@ def mended(turns: Sequence[Turn], *, continued: bool = False) -> Mended:
     named: list[str] = []
     groups = _groups(_spoken(turns, named))
     calls = _Calls(groups, continued=continued)
-    said: list[Turn] = []
+    said: list[HistoryMessage] = []
     for number, group in enumerate(groups):
         if group[0].role == "assistant":
             said += _joined([calls.renamed(turn) for turn in group])
@@ -113,13 +113,13 @@ def mended(turns: Sequence[Turn], *, continued: bool = False) -> Mended:
             said += [rest for turn in group if (rest := _without_results(turn, calls)) is not None]
     said = _with_results_in_place(said)
     if said and said[0].role == "assistant" and not continued:
-        said.insert(0, Turn("user", [], said[0].path, OPENING))
+        said.insert(0, HistoryMessage("user", [], said[0].path, OPENING))
     if not said:
         _refuse("messages", "must hold at least one user message")
     return Mended([turn.message() for turn in said], named, said)
 
 
-def place(turns: Sequence[Turn], param: str) -> str:
+def place(turns: Sequence[HistoryMessage], param: str) -> str:
     """Returns the caller's path of what is `messages[1].content[0]…` in the mended history; other names stay."""
     found = _WIRE_PATH.match(param)
     if found is None or int(found[1]) >= len(turns):
@@ -138,9 +138,9 @@ def original_id(call_id: str) -> str:
 # --- turns that say nothing ---
 
 
-def _spoken(turns: Sequence[Turn], named: list[str]) -> list[Turn]:
-    """The turns that say something; of the others the question that is to be answered now is refused."""
-    found: list[Turn] = []
+def _spoken(turns: Sequence[HistoryMessage], named: list[str]) -> list[HistoryMessage]:
+    """Returns the turns that say something; of the others the question that is to be answered now is refused."""
+    found: list[HistoryMessage] = []
     for turn in turns:
         for piece in turn.pieces:
             if piece.block.get("type") == _FOREIGN[turn.role]:
@@ -163,7 +163,7 @@ def _says_something(block: Block) -> bool:
 # --- calls and their results ---
 
 
-class _Call:
+class _HistoryCall:
     """A tool call: its id on the wire, where it is, and its result."""
 
     __slots__ = ("group", "id", "path", "result")
@@ -196,10 +196,12 @@ class _Ids:
 class _Calls:
     """Which result belongs to which call: of calls with the same id, to one of the latest turn that waits for it."""
 
-    def __init__(self, groups: Sequence[Sequence[Turn]], *, continued: bool) -> None:
-        self._of: dict[int, _Call] = {}  # by piece
-        self._waiting: dict[str, list[deque[_Call]]] = {}  # by id: the calls of each group without a result
-        self._answered: dict[int, list[_Call]] = {}  # by group, in the order of the results
+    def __init__(self, groups: Sequence[Sequence[HistoryMessage]], *, continued: bool) -> None:
+        self._of: dict[int, _HistoryCall] = {}  # by piece
+        self._waiting: dict[
+            str, list[deque[_HistoryCall]]
+        ] = {}  # by id: the calls of each group without a result
+        self._answered: dict[int, list[_HistoryCall]] = {}  # by group, in the order of the results
         self._foreign: set[int] = set()  # results of calls that a stored conversation holds
         ids = _Ids(
             _fit_id(piece) for group in groups for turn in group for piece in turn.pieces if _is_call(piece)
@@ -209,11 +211,11 @@ class _Calls:
             begun = begun or group[0].role == "assistant"
             for piece in (piece for turn in group for piece in turn.pieces):
                 if _is_call(piece):
-                    self._add(piece, _Call(ids.unique(_fit_id(piece)), number, piece.path))
+                    self._add(piece, _HistoryCall(ids.unique(_fit_id(piece)), number, piece.path))
                 elif _is_result(piece):
                     self._match(piece, foreign=continued and not begun)
 
-    def _add(self, piece: Piece, call: _Call) -> None:
+    def _add(self, piece: Piece, call: _HistoryCall) -> None:
         self._of[id(piece)] = call
         waiting = self._waiting.setdefault(piece.block["id"], [])
         if not waiting or waiting[-1][0].group != call.group:
@@ -242,7 +244,7 @@ class _Calls:
         """Returns whether a result belongs to a call that is not in the list."""
         return id(piece) in self._foreign
 
-    def renamed(self, turn: Turn) -> Turn:
+    def renamed(self, turn: HistoryMessage) -> HistoryMessage:
         """Returns the turn with its calls' ids as they go over the wire."""
         pieces = [
             piece._replace(block={**piece.block, "id": self._of[id(piece)].id}) if _is_call(piece) else piece
@@ -250,7 +252,9 @@ class _Calls:
         ]
         return turn._replace(pieces=pieces)
 
-    def results_of(self, number: int, group: Sequence[Turn], named: list[str]) -> list[Turn]:
+    def results_of(
+        self, number: int, group: Sequence[HistoryMessage], named: list[str]
+    ) -> list[HistoryMessage]:
         """Returns the turn of results that must follow a group of the assistant's, none where it called no tool."""
         pieces = [
             Piece({**call.result.block, "tool_use_id": call.id}, call.result.path)
@@ -266,7 +270,7 @@ class _Calls:
                         {"type": "tool_result", "tool_use_id": call.id, "content": MISSING_RESULT}, call.path
                     )
                 )
-        return [Turn("user", pieces, group[-1].path)] if pieces else []
+        return [HistoryMessage("user", pieces, group[-1].path)] if pieces else []
 
 
 def _is_call(piece: Piece) -> bool:
@@ -277,9 +281,9 @@ def _is_result(piece: Piece) -> bool:
     return piece.block.get("type") == "tool_result"
 
 
-def _groups(turns: Sequence[Turn]) -> list[list[Turn]]:
+def _groups(turns: Sequence[HistoryMessage]) -> list[list[HistoryMessage]]:
     """Neighbours of one role together."""
-    groups: list[list[Turn]] = []
+    groups: list[list[HistoryMessage]] = []
     for turn in turns:
         if groups and groups[-1][0].role == turn.role:
             groups[-1].append(turn)
@@ -288,36 +292,36 @@ def _groups(turns: Sequence[Turn]) -> list[list[Turn]]:
     return groups
 
 
-def _joined(group: list[Turn]) -> list[Turn]:
+def _joined(group: list[HistoryMessage]) -> list[HistoryMessage]:
     """A group of the assistant's as one turn where it calls a tool: the results must follow all of it directly."""
     if len(group) == 1 or not any(_is_call(piece) for turn in group for piece in turn.pieces):
         return group
-    return [Turn("assistant", [piece for turn in group for piece in turn.pieces], group[0].path)]
+    return [HistoryMessage("assistant", [piece for turn in group for piece in turn.pieces], group[0].path)]
 
 
-def _without_results(turn: Turn, calls: _Calls) -> Turn | None:
-    """A user's turn without the results that have gone to their calls; None where nothing is left of it."""
+def _without_results(turn: HistoryMessage, calls: _Calls) -> HistoryMessage | None:
+    """Returns a user's turn without the results that have gone to their calls; None where nothing is left of it."""
     left = [piece for piece in turn.pieces if not _is_result(piece) or calls.is_foreign(piece)]
     if len(left) == len(turn.pieces):
         return turn
     return turn._replace(pieces=left) if left else None
 
 
-def _with_results_in_place(said: Sequence[Turn]) -> list[Turn]:
+def _with_results_in_place(said: Sequence[HistoryMessage]) -> list[HistoryMessage]:
     """Results stand at the head of the turn that follows them, if the user goes on speaking."""
-    found: list[Turn] = []
+    found: list[HistoryMessage] = []
     for turn in said:
         last = found[-1] if found else None
         if last is not None and last.role == turn.role == "user" and any(map(_is_result, last.pieces)):
             pieces = sorted([*last.pieces, *turn.pieces], key=lambda piece: not _is_result(piece))
-            found[-1] = Turn("user", pieces, last.path)
+            found[-1] = HistoryMessage("user", pieces, last.path)
         else:
             found.append(turn)
     return found
 
 
 def _fit_id(piece: Piece) -> str:
-    """A call's id as the API takes it; other providers' ids may hold more kinds of characters."""
+    """Returns a call's id as the API takes it; other providers' ids may hold more kinds of characters."""
     value = piece.block.get("id")
     if not isinstance(value, str) or not value:
         _refuse(f"{piece.path}.id", "must be the id of a tool call")
@@ -325,7 +329,7 @@ def _fit_id(piece: Piece) -> str:
 
 
 def _id_path(piece: Piece) -> str:
-    """Where a caller finds the id of a result: a message of its own has another word for it than a block."""
+    """Returns where a caller finds the id of a result: a message of its own has another word for it than a block."""
     inside = piece.path.endswith("]") and ".content[" in piece.path
     return f"{piece.path}.tool_use_id" if inside else f"{piece.path}.tool_call_id"
 

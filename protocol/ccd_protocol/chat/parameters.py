@@ -80,7 +80,7 @@ class Parameter(NamedTuple):
     name: str = ""
 
     def fate(self, mode: str) -> Fate:
-        """What becomes of it in `full`, `keep_system` or `replay`."""
+        """Returns what becomes of it in `full`, `keep_system` or `replay`."""
         own: Fate | None = getattr(self, mode)
         return self.full if own is None else own
 
@@ -90,7 +90,7 @@ class Parameter(NamedTuple):
         return (self.name if name else None) if isinstance(name, bool) else name
 
     def wrong(self, value: Any) -> str | None:
-        """What is wrong with a value of the right type; None if nothing is."""
+        """Returns what is wrong with a value of the right type; None if nothing is."""
         if self.one_of:
             return None if value in self.one_of else f"{self.name} is one of {', '.join(self.one_of)}"
         if (self.low is None or value >= self.low) and (self.high is None or value <= self.high):
@@ -204,7 +204,7 @@ class ChatParams(TypedDict, total=False):
     top_k: Annotated[
         int,
         Parameter(
-            "so many of the likeliest tokens",
+            "how many of the likeliest tokens may be chosen",
             *(Fate.BODY, None, Fate.IGNORED),
             low=0,
             chat=True,
@@ -367,11 +367,11 @@ PARAMETERS: Final = _parameters()
 
 
 def with_fate(fate: Fate, mode: str) -> tuple[str, ...]:
-    """The names of the parameters that have this fate in a mode."""
+    """Returns the names of the parameters that have this fate in a mode."""
     return tuple(name for name, parameter in PARAMETERS.items() if parameter.fate(mode) == fate)
 
 
 def names_in(surface: str) -> dict[str, str]:
-    """What an API calls the parameters that it has: its name by ours."""
+    """Returns what an API calls the parameters that it has: its name by ours."""
     called = {name: parameter.called(surface) for name, parameter in PARAMETERS.items()}
     return {name: theirs for name, theirs in called.items() if theirs is not None}

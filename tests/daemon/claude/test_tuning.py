@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ccd_daemon.claude.probe import traces_in
+from ccd_daemon.claude.program import traces_in
 from ccd_daemon.claude.tuning import SETS, TRACES, Tuning, sparing, speeding
 
 

@@ -16,7 +16,7 @@ from ccd_daemon.rpc.call import Call, Handler
 from ccd_daemon.rpc.connection import Connection
 from ccd_daemon.rpc.server import Server
 from ccd_protocol.errors import Code
-from ccd_protocol.peer import Ended, Failed, GoingAway, Greeted, Peer
+from ccd_protocol.peer import CallFailed, Ended, GoingAway, Greeted, Peer
 
 _READ_BYTES = 65536
 
@@ -31,13 +31,13 @@ async def _never(call: Call) -> None:
     await asyncio.get_running_loop().create_future()
 
 
-async def _answers(sock: socket.socket, peer: Peer, count: int) -> list[Failed]:
+async def _answers(sock: socket.socket, peer: Peer, count: int) -> list[CallFailed]:
     """Read until so many calls have failed."""
-    loop, failed = asyncio.get_running_loop(), list[Failed]()
+    loop, failed = asyncio.get_running_loop(), list[CallFailed]()
     while len(failed) < count:
         data = await loop.sock_recv(sock, _READ_BYTES)
         assert data, "closed"
-        failed += [event for event in peer.receive(data) if isinstance(event, Failed)]
+        failed += [event for event in peer.receive(data) if isinstance(event, CallFailed)]
     return failed
 
 
@@ -131,7 +131,7 @@ def test_what_clients_make_the_daemon_keep_is_bounded() -> None:
             assert refused.code == Code.BUSY
             busy.peer.cancel(call, "")
             await busy.send()
-            assert (await busy.until(Failed)).code == Code.CANCELLED
+            assert (await busy.until(CallFailed)).code == Code.CANCELLED
             await slow.send(frame[len(_LARGE) :])
             await slow.until(Ended)
             async with Client(server) as fourth:
@@ -189,6 +189,6 @@ def test_a_client_that_does_not_read_can_still_cancel() -> None:
             await client.send()
             while client.connection.peer.open_calls:
                 await asyncio.sleep(0)
-            assert (await client.until(Failed)).code == Code.CANCELLED
+            assert (await client.until(CallFailed)).code == Code.CANCELLED
 
     run(main())

@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccd_gateway.anthropic.events import Event, EventReader, block_events
+from ccd_gateway.anthropic.events import EventReader, MessageEvent, block_events
 from ccd_gateway.anthropic.message import Collector
 from fakes.gateway_daemon import line, start, text
 
@@ -31,7 +31,7 @@ def assistant(*blocks: dict[str, Any], **more: Any) -> bytes:
     )
 
 
-def types(events: list[Event]) -> list[str]:
+def types(events: list[MessageEvent]) -> list[str]:
     for event in events:
         assert json.loads(event.data)["type"] == event.type
     return [event.type for event in events]
@@ -52,7 +52,7 @@ def test_events_are_cut_out_as_they_stand() -> None:
 def test_payloads_may_be_cut_anywhere(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(LINES)]
     reader = EventReader()
-    found: list[Event] = []
+    found: list[MessageEvent] = []
     for begin, end in itertools.pairwise(edges):
         found += reader.feed(LINES[begin:end])
     assert found == EventReader().feed(LINES)

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from ccd_gateway.anthropic.events import Event, event
+from ccd_gateway.anthropic.events import MessageEvent, event
 from ccd_gateway.anthropic.message import Collector, opening, whole_usage
 from ccd_gateway.anthropic.sse import PING, EventWriter
 
@@ -19,11 +19,11 @@ MESSAGE_KEYS = {
 }
 
 
-def delta(index: int, **fields: Any) -> Event:
+def delta(index: int, **fields: Any) -> MessageEvent:
     return event("content_block_delta", index=index, delta=fields)
 
 
-def block(index: int, **fields: Any) -> Event:
+def block(index: int, **fields: Any) -> MessageEvent:
     return event("content_block_start", index=index, content_block=fields)
 
 
@@ -137,7 +137,7 @@ def test_the_stream() -> None:
 def test_deltas_are_not_touched() -> None:
     raw = b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"\\u00e9 \xc3\xa9"}, "new":1}'
     assert (
-        EventWriter("m").write([Event("content_block_delta", raw)])
+        EventWriter("m").write([MessageEvent("content_block_delta", raw)])
         == b"event: content_block_delta\ndata: " + raw + b"\n\n"
     )
 

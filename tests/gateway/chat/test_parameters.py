@@ -6,14 +6,14 @@ import msgspec
 import pytest
 
 from ccd_gateway.chat.parameters import ignored_names, refuse_unsupported
-from ccd_gateway.chat.schema import ChatRequest
+from ccd_gateway.chat.schema import ChatBody
 from ccd_gateway.errors import ApiError
 from ccd_gateway.surface.ignored import header_value, refuse_ignored
 
 
-def request(**more: Any) -> ChatRequest:
+def request(**more: Any) -> ChatBody:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **more}
-    return msgspec.convert(body, ChatRequest)
+    return msgspec.convert(body, ChatBody)
 
 
 NO_OPS: dict[str, list[Any]] = {

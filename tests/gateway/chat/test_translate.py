@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ccd_gateway.chat.schema import ChatRequest
+from ccd_gateway.chat.schema import ChatBody
 from ccd_gateway.chat.translate import (
     completion,
     finish_reason,
@@ -19,10 +19,8 @@ from ccd_protocol.errors import Code, RpcError
 from fakes.gateway_daemon import RESULT
 
 
-def request(**more: Any) -> ChatRequest:
-    return msgspec.convert(
-        {"model": "m", "messages": [{"role": "user", "content": "hi"}], **more}, ChatRequest
-    )
+def request(**more: Any) -> ChatBody:
+    return msgspec.convert({"model": "m", "messages": [{"role": "user", "content": "hi"}], **more}, ChatBody)
 
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}

@@ -15,7 +15,6 @@ from fakes.gateway_process import Gateway
         ("POST", "/v1/audio/speech", "neither speaks"),
         ("POST", "/v1/images/generations", "makes no images"),
         ("POST", "/v1/moderations", "no moderation model"),
-        ("GET", "/v1/files", "inside messages"),
         ("POST", "/v1/fine_tuning/jobs", "cannot be tuned"),
         ("POST", "/v1/surprise", "There is no POST /v1/surprise here."),
     ],

@@ -16,7 +16,7 @@ from ccd_gateway.edge.routing import Route, Routes
 from ccd_gateway.settings import GatewaySettings
 from fakes.gateway_daemon import Daemon
 from fakes.gateway_keys import add_key, bearer
-from fakes.gateway_process import Gateway
+from fakes.gateway_process import Gateway, read_until
 
 
 def table() -> Routes:
@@ -81,7 +81,7 @@ def keyed(
     folder = tmp_path_factory.mktemp("routes")
     keys = {scope: add_key(folder / "keys.json", scope, scopes=(scope,)) for scope in SCOPES}
     files = {"keys_file": folder / "keys.json", "usage_file": folder / "usage.sqlite3"}
-    with Gateway(_daemon.path, **files) as gateway:
+    with Gateway(_daemon.path, reconnect_wait_s=0, **files) as gateway:
         yield gateway, keys
     assert gateway.log == gateway.greeting
 
@@ -99,6 +99,11 @@ def methods_of(route: Route) -> list[str]:
     return [name.upper() for name in served] or ["POST"]
 
 
+def one_that_may_and_one_that_may_not(route: Route) -> list[str]:
+    inside = [scope for scope in SCOPES if scope in (route.scopes or ())]
+    return [*inside[:1], *[scope for scope in SCOPES if scope not in inside][:1]]
+
+
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_path_spelt_oddly_is_no_way_in(
     keyed: tuple[Gateway, dict[str, str]], daemon: Daemon, spelling: str
@@ -106,11 +111,11 @@ def test_a_path_spelt_oddly_is_no_way_in(
     """It leads nowhere, unless the odd part stands where a name does; then the key must be for that route."""
     gateway, keys = keyed
     named = [(route.path.partition("{")[0], route.scopes or ()) for route in ROUTES if "{" in route.path]
-    for scope, token in keys.items():
-        for route in ROUTES:
-            target = SPELLINGS[spelling](plain(route))
+    for route in ROUTES:
+        target = SPELLINGS[spelling](plain(route))
+        for scope in one_that_may_and_one_that_may_not(route):
             for method in methods_of(route):
-                found = status(gateway, method, target, token)
+                found = status(gateway, method, target, keys[scope])
                 if found not in (400, 403, 404, 405, 426):
                     starts = [start for start, scopes in named if scope in scopes]
                     assert unquote(target).startswith(tuple(starts)), (method, target, scope, found)
@@ -133,6 +138,32 @@ def test_every_route_asks_for_its_scope(
                     assert (found in (401, 429)) is (route.scopes is not None), (method, target, found)
                 else:
                     assert (found == 403) is refused, (method, target, scope, found)
+
+
+def handshake(gateway: Gateway, target: str, token: str) -> int:
+    """The status of a WebSocket's handshake."""
+    head = (
+        f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nx-api-key: {token}\r\n\r\n"
+    )
+    with gateway.connect() as connection:
+        connection.sendall(head.encode())
+        return int(read_until(connection, b"\r\n").split(b" ")[1])
+
+
+def test_websockets_are_routed_the_same_way(keyed: tuple[Gateway, dict[str, str]], daemon: Daemon) -> None:
+    gateway, keys = keyed
+    for route in [route for route in ROUTES if route.socket or route.path == "/v1/responses"]:
+        for spell in (str, *SAME.values(), *SPELLINGS.values()):
+            target = spell(plain(route))
+            same = spell is str or spell in SAME.values()
+            for scope in ("chat", "agent"):
+                found = handshake(gateway, target, keys[scope])
+                there = route.path.startswith("/ws/session/") and scope == "agent"
+                if not (there and unquote(target).startswith("/ws/session/")):
+                    assert found in (400, 403, 404, 426), (target, scope, found)
+                elif same:
+                    assert found == 101, (target, found)
 
 
 def test_the_first_that_fits_counts() -> None:

@@ -173,3 +173,15 @@ def test_elsewhere_than_on_loopback_a_key_is_needed(_daemon: Daemon, tmp_path: P
         assert get(port)[0] == 401
         assert get(port, Authorization=f"Bearer {chat}")[0] == 403
         assert get(port, Authorization=f"Bearer {admin}")[0] == 200
+
+
+def test_alerts_and_dashboard_name_metrics_that_there_are() -> None:
+    folder = DOCUMENT.parent / "monitoring"
+    known = set(re.findall(r"^\| `(ccd_\w+)`", DOCUMENT.read_text(), re.MULTILINE))
+    texts = (folder / "alerts.yml").read_text() + (folder / "grafana.json").read_text()
+    named = {re.sub(r"_bucket$", "", name) for name in re.findall(r"\bccd_\w+", texts)}
+    assert named and named <= known
+    done = subprocess.run(
+        [promtool(), "check", "rules", folder / "alerts.yml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

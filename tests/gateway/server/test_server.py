@@ -178,6 +178,11 @@ def test_listen(bind: str, start_of_url: str) -> None:
     [
         (b"garbage\r\n\r\n", 400),
         (b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\n\r\n", 400),
+        (b"GET /openapi.json HTTP/1.1\r\nX: 1\r\n\r\n", 400),
+        (b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nOrigin: a\r\norigin: b\r\n\r\n", 400),
+        (b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX-CCD-Profile: a\r\nx-ccd-profile: b\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
@@ -232,3 +237,43 @@ def test_websockets_of_other_routes_are_refused(gateway: Gateway, path: str, sta
         head = read_until(connection, b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 %d " % status)
         assert set(json.loads(read_until(connection, b"}}"))["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_client_of_http_1_0_need_not_name_a_host(gateway: Gateway, daemon: Daemon) -> None:
+    with gateway.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        assert read_until(connection, b"\r\n") == b"HTTP/1.0 200 OK\r\n"
+
+
+def test_every_line_of_the_log_is_json(daemon: Daemon) -> None:
+    with Gateway(daemon.path, environ={"CCD_LOG__FORMAT": "json"}) as gateway:
+        [worker] = workers_of(gateway, 1)
+        os.kill(worker, signal.SIGKILL)
+        wait_for_none([worker])
+        workers_of(gateway, 1)
+        bind = f"127.0.0.1:{gateway.port}"
+        command = [sys.executable, "-m", "ccd_gateway", "--bind", bind, "--socket", str(daemon.path)]
+        environ = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(SOURCES),
+            "CCD_LOG__FORMAT": "json",
+        }
+        taken = subprocess.run(command, env=environ, capture_output=True, timeout=60, check=False)
+        assert taken.returncode == 1
+        [line] = taken.stderr.splitlines()
+        assert json.loads(line)["message"].startswith(f"cannot listen on {bind}: ")
+    lines = [line for line in gateway.log.splitlines() if line != gateway.greeting.strip()]
+    said = [json.loads(line) for line in lines]
+    assert said and all({"time", "level", "logger", "message"} <= set(entry) for entry in said)
+    assert any(str(worker) in entry["message"] for entry in said)
+
+
+def test_ready_is_said_when_all_workers_take_requests(daemon: Daemon) -> None:
+    with Gateway(daemon.path, workers=3) as gateway:
+        assert gateway.process.stderr is not None
+        assert gateway.process.stderr.readline().decode() == gateway.greeting
+        assert len(psutil.Process(gateway.process.pid).children()) == 3
+        for child in psutil.Process(gateway.process.pid).children():
+            child.kill()
+        workers_of(gateway, 3)
+    assert gateway.greeting not in gateway.log  # once

@@ -12,7 +12,7 @@ from ccd_client._calls.options import ChatOptions
 from ccd_gateway.anthropic.request import Betas, to_params
 from ccd_gateway.anthropic.schema import MessagesRequest
 from ccd_gateway.anthropic.schema import decode as decode_message
-from ccd_gateway.chat.schema import ChatRequest, decode_chat
+from ccd_gateway.chat.schema import ChatBody, decode_chat
 from ccd_gateway.chat.translate import to_call
 from ccd_gateway.responses.items import own_items, to_messages
 from ccd_gateway.responses.job import call_of
@@ -22,7 +22,7 @@ from ccd_gateway.surface.given import end_user, given, in_words_of
 from ccd_protocol.chat.parameters import PARAMETERS, Api, names_in
 
 TYPES: dict[Api, type[msgspec.Struct]] = {
-    Api.CHAT: ChatRequest,
+    Api.CHAT: ChatBody,
     Api.RESPONSES: ResponsesRequest,
     Api.MESSAGES: MessagesRequest,
 }

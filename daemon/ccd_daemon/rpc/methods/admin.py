@@ -34,11 +34,11 @@ log = logging.getLogger("ccd")
 _MAX_NOTE = 200
 
 
-class Reloading(Protocol):
+class Reloader(Protocol):
     """Takes the settings again (see `ccd_daemon.reload`)."""
 
     def reload(self) -> ReloadResult:
-        """All of them or none; raises RpcError."""
+        """All of them or none. Raises RpcError."""
 
 
 class Facts(Protocol):
@@ -49,19 +49,19 @@ class Facts(Protocol):
     version: str
 
     def uptime_s(self) -> float:
-        """Seconds since start."""
+        """Returns the seconds since start."""
 
     def status(self) -> dict[str, object]:
-        """The parts of the status that belong to no other object."""
+        """Returns the parts of the status that belong to no other object."""
 
     def memory(self) -> dict[str, object]:
-        """What bounds the workers' memory and ends their trees, and how short of memory the host is."""
+        """Returns what bounds the workers' memory and ends their trees, and how short of memory the host is."""
 
 
 class AdminMethods:
     """The methods that report."""
 
-    def __init__(self, facts: Facts, reloading: Reloading) -> None:
+    def __init__(self, facts: Facts, reloading: Reloader) -> None:
         self._facts = facts
         self._reloading = reloading
 
@@ -99,13 +99,13 @@ class AdminMethods:
         return NoResult()
 
     def workers(self, call: Called) -> WorkersResult:
-        """The CLI processes, oldest first."""
+        """Returns the CLI processes, oldest first."""
         rows = sorted(self._facts.pool.workers, key=lambda worker: worker.born)
         agents = sorted(self._facts.sessions.running, key=lambda session: session.process.born)
         return WorkersResult(workers=[*map(_row, rows), *map(_session_row, agents)])
 
     def status(self, call: Called) -> StatusResult:
-        """Everything an operator asks first."""
+        """Returns everything an operator asks first."""
         pool = self._facts.pool
         state, reason = pool_state(pool)
         workers = pool.workers

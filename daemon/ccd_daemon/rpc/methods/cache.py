@@ -14,5 +14,5 @@ class CacheMethods:
         self._remembered = remembered
 
     def stats(self, call: Called) -> CacheStats:
-        """What it holds. Answers at once."""
+        """Returns what it holds. Answers at once."""
         return self._remembered.stats()

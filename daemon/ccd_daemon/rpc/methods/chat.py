@@ -13,7 +13,7 @@ from ccd_daemon.pool.pool import Pool
 from ccd_daemon.pool.shelf import LeaseWish
 from ccd_daemon.request import body, exact, replay, structured, wish
 from ccd_daemon.request.body import Script, Wish
-from ccd_daemon.request.replay import Standing, Talk
+from ccd_daemon.request.replay import ReplayTalk, Standing
 from ccd_daemon.request.thoughts import Recalled, Signer, Thoughts, thinks_in_its_past, without_thinking
 from ccd_daemon.rpc.call import Call
 from ccd_daemon.rpc.methods import remembered
@@ -82,12 +82,12 @@ class ChatMethods:
         self._refused: dict[str | None, set[str]] = {}  # model: sampling parameters that it refuses
 
     async def stream(self, call: Call) -> ChatResult:
-        """The answer as ITEMs of CLI lines; the END carries what is known at the end."""
+        """Returns the answer as ITEMs of CLI lines; the END carries what is known at the end."""
         result, _ = await self._in_conversation(call, self._streamed)
         return result
 
     async def complete(self, call: Call) -> ChatAnswer:
-        """The whole answer at once; one that has the wrong format is sent back once to be corrected."""
+        """Returns the whole answer at once; one that has the wrong format is sent back once to be corrected."""
         result, content = await self._in_conversation(call, self._recalled)
         return _answer(result, content)
 
@@ -192,7 +192,7 @@ class ChatMethods:
         return await self._checker.problem(self._tenant(call, chat), text, chat["format"])
 
     async def _ask(self, call: Call, chat: ChatParams, *, streaming: bool) -> tuple[ChatResult, Turn]:
-        """One answer; asked again only while nothing of it has been passed on."""
+        """Returns one answer, which is asked for again only while nothing of it has been passed on."""
         profile, model = self._resolve(chat)
         tenant = self._tenant(call, chat)
         chat, named = wish.understood(chat, tenant)
@@ -259,7 +259,7 @@ class ChatMethods:
 
     @staticmethod
     def _may_strip(chat: ChatParams, *, bare: bool) -> bool:
-        """Whether a refused signature is the client's, and the client may be answered without it."""
+        """Returns whether a refused signature is the client's, and the client may be answered without it."""
         return not (bare or chat.get("exact") or chat.get("strict")) and thinks_in_its_past(chat)
 
     def _wish(
@@ -271,7 +271,7 @@ class ChatMethods:
         thoughtless: bool,
         loose: bool = False,
     ) -> Wish:
-        """What to ask."""
+        """Returns what to ask."""
         able = wish.abilities(self._pool.models, model)
         return wish.make(
             chat,
@@ -285,7 +285,7 @@ class ChatMethods:
         )
 
     @staticmethod
-    def _checked(mode: Mode, asked: Wish, tenant: str, profile: str) -> Talk | None:
+    def _checked(mode: Mode, asked: Wish, tenant: str, profile: str) -> ReplayTalk | None:
         """Check that it can be sent, before it costs a lease; in mode `replay` what it is recognised by."""
         if mode == Mode.REPLAY:
             return replay.talk(asked, tenant, profile)
@@ -378,14 +378,14 @@ class _NeverTaken(_NeverSent):
     tries = 2
 
 
-def _lease_wish(tenant: str, mode: Mode, asked: Wish, talk: Talk | None, *, again: bool) -> LeaseWish:
+def _lease_wish(tenant: str, mode: Mode, asked: Wish, talk: ReplayTalk | None, *, again: bool) -> LeaseWish:
     if talk is None:
         return LeaseWish(tenant, body.binding_of(mode, asked.chat), surely_alive=again)
     places = tuple(talk.places)
     return LeaseWish(tenant, places=places, parked_place=talk.parked_place, surely_alive=again)
 
 
-def _script(worker: Worker, asked: Wish, talk: Talk | None) -> Script:
+def _script(worker: Worker, asked: Wish, talk: ReplayTalk | None) -> Script:
     if (talk is None) == (worker.mode == Mode.REPLAY):
         why = f"meanwhile the backend has refused the mode that this was made for; in force is {worker.mode}"
         raise _NeverSent(RpcError(Code.BUSY, why, {"retry_after_ms": 1000}))

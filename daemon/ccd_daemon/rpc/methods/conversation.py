@@ -37,22 +37,22 @@ class ConversationMethods:
         self._rights = rights
 
     async def create(self, call: Call) -> ConversationInfo:
-        """A new, empty conversation; CONFLICT when the id is taken."""
+        """Returns a new, empty conversation; CONFLICT when the id is taken."""
         params, tenant = self._read(call, ConversationCreateParams)
         return await self._store.create(tenant, params.get("metadata", {}), params.get("conversation_id"))
 
     async def get(self, call: Call) -> ConversationInfo:
-        """One conversation."""
+        """Returns one conversation."""
         params, tenant = self._read(call, ConversationParams)
         return await self._store.get(tenant, check_id(params["conversation_id"]))
 
     async def list(self, call: Call) -> ConversationsResult:
-        """The caller's conversations, the last used first."""
+        """Returns the caller's conversations, the last used first."""
         _, tenant = self._read(call, ConversationsParams)
         return ConversationsResult(conversations=await self._store.all_of(tenant))
 
     async def messages(self, call: Call) -> MessagesResult:
-        """What was said in one conversation."""
+        """Returns what was said in one conversation."""
         params, tenant = self._read(call, ConversationParams)
         return MessagesResult(
             messages=await self._store.messages(tenant, check_id(params["conversation_id"]))
@@ -74,7 +74,7 @@ class ConversationMethods:
 
 
 def check_id(conversation_id: str) -> str:
-    """A conversation's name as a client may choose it.
+    """Returns a conversation's name as a client may choose it.
 
     Raises:
         RpcError: BAD_PARAMS.

@@ -22,11 +22,11 @@ class DaemonMethods:
         return self._pong
 
     def health(self, call: Called) -> HealthResult:
-        """Whether a chat sent now would be accepted."""
+        """Returns whether a chat sent now would be answered as fast as any."""
         pool = self._pool
         state, reason = pool_state(pool)
         answer = HealthResult(
-            ready=state in ("ready", "starting"),
+            ready=state == "ready",
             state=state,
             reason=reason,
             version=self._version,
@@ -38,7 +38,7 @@ class DaemonMethods:
 
 
 def pool_state(pool: Pool) -> tuple[str, str | None]:
-    """The daemon's state in a word, and why."""
+    """Returns the daemon's state in a word, and why."""
     if pool.draining:
         return "draining", "ccd is shutting down"
     if pool.login.refusal is not None:
@@ -46,6 +46,6 @@ def pool_state(pool: Pool) -> tuple[str, str | None]:
     broken = pool.broken()
     if broken is not None:
         return "degraded", f"the CLI cannot be started: {broken.breaker.reason}"
-    if not any(worker.was_ready for worker in pool.workers) and pool.counters["leases"] == 0:
+    if not pool.warm:
         return "starting", "the first CLI process is warming up"
     return "ready", None

@@ -22,7 +22,7 @@ class ModelMethods:
         self._profiles = profiles
 
     def list(self, call: Called) -> ModelsResult:
-        """The CLI's own list, each resolved name once, under the first alias that is not `default`."""
+        """Returns the CLI's own list, each resolved name once, under the first alias that is not `default`."""
         found: dict[str, Model] = {}
         default: str | None = None
         for entry in sorted(self._pool.models, key=lambda model: model.get("value") == "default"):

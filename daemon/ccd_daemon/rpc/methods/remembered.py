@@ -56,13 +56,13 @@ class Remembered:
         self._asking: dict[bytes, asyncio.Future[None]] = {}
 
     def stats(self) -> CacheStats:
-        """What the cache holds."""
+        """Returns what the cache holds."""
         return self._cache.stats(self._clock())
 
     async def answer(
         self, chat: ChatParams, key: Callable[[], bytes | None], ask: Callable[[], Awaitable[Answered]]
     ) -> Answered:
-        """The answer to a chat; its result says in `cache` where it came from, unless there is no cache.
+        """Returns the answer to a chat; its result says in `cache` where it came from, unless there is no cache.
 
         Callers that ask the same at the same time wait for the first of them. When that one fails or leaves, or its
         answer is not to be kept, each of them asks for itself.

@@ -52,7 +52,7 @@ class SessionMethods:
         self._settings = settings
 
     async def open(self, call: Call) -> SessionInfo:
-        """A new session, once its CLI takes messages; a caller that goes away meanwhile takes it along."""
+        """Returns a new session, once its CLI takes messages; a caller that goes away meanwhile takes it along."""
         params, tenant = self._read(call, SessionOpenParams)
         wish = SessionWish(
             _model(params.get("model")),
@@ -68,12 +68,12 @@ class SessionMethods:
         return (await self._sessions.open(tenant, wish, cwd, folder)).info()
 
     async def list(self, call: Call) -> SessionsResult:
-        """The caller's sessions, the oldest first."""
+        """Returns the caller's sessions, the oldest first."""
         _, tenant = self._read(call, SessionsParams)
         return SessionsResult(sessions=[session.info() for session in self._sessions.all_of(tenant)])
 
     async def get(self, call: Call) -> SessionInfo:
-        """One session."""
+        """Returns one session."""
         return self._one(call, SessionParams)[1].info()
 
     async def close(self, call: Call) -> NoResult:
@@ -162,7 +162,7 @@ def _id(params: Any) -> str:
 
 
 def _model(model: str | None) -> str | None:
-    """A model's name or alias; None, like `default`, is the CLI's own default."""
+    """Returns a model's name or alias; None, like `default`, is the CLI's own default."""
     if model in (None, "", "default"):
         return None
     assert model is not None

@@ -16,7 +16,7 @@ _EMPTY = (b"", b"{}", b"null")
 _MAX_WIRE, _MIN_WIRE = (1 << 64) - 1, -(1 << 63)
 
 
-class _Block(msgspec.Struct):
+class _InputBlock(msgspec.Struct):
     type: str = ""
     input: msgspec.Raw = msgspec.Raw(b"")
 
@@ -25,18 +25,18 @@ class _Delta(msgspec.Struct):
     partial_json: str = ""
 
 
-class _Event(msgspec.Struct):
+class _InputEvent(msgspec.Struct):
     index: int = -1
-    content_block: _Block | None = None
+    content_block: _InputBlock | None = None
     delta: _Delta | None = None
 
 
-class _Line(msgspec.Struct):
-    event: _Event
+class _InputLine(msgspec.Struct):
+    event: _InputEvent
     parent_tool_use_id: str | None = None
 
 
-_decode = msgspec.json.Decoder(_Line).decode
+_decode = msgspec.json.Decoder(_InputLine).decode
 
 
 class ToolInputs:
@@ -93,6 +93,6 @@ def _integer(digits: str) -> float | None:
 
 
 def _number(digits: str) -> float | None:
-    """The number, or what JSON says where there is none so large."""
+    """Returns the number, or what JSON says where there is none so large."""
     found = float(digits)
     return None if found in (float("inf"), float("-inf")) else found

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from ccd_gateway.responses.table import Bounds, Obituary, ResponseTable
+from ccd_gateway.responses.storage.table import Bounds, Obituary, ResponseTable
 from ccd_protocol.errors import Code, RpcError
 from ccd_settings.sqlite_file import OneThread
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ccd_gateway.responses.runs import obituary
-from ccd_gateway.responses.table import (
+from ccd_gateway.responses.storage.table import (
     Bounds,
     BrokenChainError,
     LongChainError,

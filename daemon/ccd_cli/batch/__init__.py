@@ -1,0 +1,1 @@
+"""`ccd batch`: many lines as one piece of durable work."""

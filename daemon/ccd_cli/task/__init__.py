@@ -1,0 +1,1 @@
+"""`ccd task`: durable work, one file for each command."""
