@@ -76,9 +76,9 @@ class Pool:
         self.recognition = Recognition()
         random = Random()
         self.shelves = {name: _shelf(settings, name, random) for name in settings.profiles}
-        self._room = Room(self.shelves.values(), self.recognition)
-        self.spawner = Spawner(self.shelves, settings, self._orders, self._spawn, self._room.for_spare)
-        self.leases = Leases(self, self.shelves, settings, self.recognition, self._room, self.spawner)
+        self.room = Room(self.shelves.values(), self.recognition)
+        self.spawner = Spawner(self.shelves, settings, self._orders, self._spawn, self.room.for_spare)
+        self.leases = Leases(self, self.shelves, settings, self.recognition, self.room, self.spawner)
 
     # --- facts ---
 
@@ -101,21 +101,6 @@ class Pool:
     def broken(self) -> Shelf | None:
         """Returns a profile whose processes cannot be started."""
         return next((shelf for shelf in self.shelves.values() if shelf.breaker.is_open), None)
-
-    # --- what calls find ---
-
-    def login_refused(self, why: str) -> None:
-        """The API does not accept the login: start no spares, and let only one caller at a time find out again."""
-        if self.login.refusal is None:
-            log.warning("the login is refused; no spares are started until it works again")
-        self.login.refused(self._loop.time(), why)
-
-    def forget(self, tenant: str, name: str) -> None:
-        """A named conversation is deleted: the process that has heard it ends, also when it waits for tool results."""
-        for shelf in self.shelves.values():
-            for worker in [worker for bound in shelf.bound.values() for worker in bound]:
-                if (worker.tenant, worker.parking.name) == (tenant, name):
-                    worker.feed(Event.CANCEL if worker.state is State.PARKED else Event.STOP)
 
     # --- what workers tell (see `worker.WorkerListener`) ---
 
@@ -227,7 +212,7 @@ class Pool:
         """
         relieved, self.pressed = self.pressed and not pressed, pressed
         if pressed and not self.waiting:
-            self._room.for_the_host()
+            self.room.for_the_host()
         elif relieved:
             self.spawner.refill()
 

@@ -225,7 +225,7 @@ class ChatMethods:
                 if tries <= 0:
                     raise error.reason from None
             except RpcError as error:
-                self._note_login(error)
+                self._pool.leases.login_said(error)
                 if error.data.get("output_started"):
                     raise
                 if fallback and error.code in _FALL_BACK_ON:
@@ -240,13 +240,6 @@ class ChatMethods:
             finally:
                 call.feed_from(None)
                 self._pool.leases.release(worker)
-
-    def _note_login(self, error: RpcError) -> None:
-        """What a failure says of the login; an API that refuses for another reason has accepted it."""
-        if error.code is Code.UPSTREAM_AUTH:
-            self._pool.login_refused(error.message)
-        elif isinstance(error.data.get("upstream_status"), int):
-            self._pool.login.worked()
 
     def _recall(self, tenant: str, model: str | None, chat: ChatParams, *, bare: bool) -> Recalled:
         """The chat with its thinking, as far as it is the model's own; `bare` leaves out what the client sent."""
