@@ -44,9 +44,19 @@ class CommandGroup(_Explained, click.Group):
     """A word with further words behind it."""
 
 
-def command(name: str, *examples: str, **more: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Declare a command; its docstring is its help, which the examples follow."""
-    return click.command(name, cls=Command, examples=examples, context_settings=CONTEXT, **more)
+def command(
+    name: str, *examples: str, pass_on: bool = False, **more: Any
+) -> Callable[[Callable[..., Any]], Command]:
+    """Declare a command; its docstring is its help, which the examples follow.
+
+    Args:
+        name: as it is typed.
+        examples: see `Command`.
+        pass_on: unknown options are another program's.
+        more: of `click.command`.
+    """
+    context = {**CONTEXT, "ignore_unknown_options": True} if pass_on else CONTEXT
+    return click.command(name, cls=Command, examples=examples, context_settings=context, **more)
 
 
 def group(name: str, *examples: str, **more: Any) -> Callable[[Callable[..., Any]], CommandGroup]:

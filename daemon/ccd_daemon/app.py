@@ -19,7 +19,8 @@ from importlib import metadata
 import uvloop
 
 from ccd_daemon.claude import argv, program
-from ccd_daemon.claude.login import login_kind, mode_for
+from ccd_daemon.claude.account import LoginWatch
+from ccd_daemon.claude.login import mode_for
 from ccd_daemon.claude.tuning import Tuning
 from ccd_daemon.config import Settings
 from ccd_daemon.daemon import Daemon
@@ -68,7 +69,8 @@ def build(settings: Settings, environ: Mapping[str, str], reread: Callable[[], S
         CliError: there is no usable CLI.
     """
     version = metadata.version("ccdaemon")
-    login = login_kind({**environ, **settings.cli.env})
+    watch = LoginWatch({**environ, **settings.cli.env})
+    login = watch.kind
     mode = mode_for(settings.engine.body, login)
     cli = program.found(settings.cli.command, settings.data_dir, environ, Tuning(settings.engine.tuning))
     if not login.is_private:
@@ -81,10 +83,10 @@ def build(settings: Settings, environ: Mapping[str, str], reread: Callable[[], S
     checker = Checker(settings.deadlines.check_s)
     sweeper = Sweeper(others=lambda: checker.pids)
     launcher = Launcher(settings, environ, login, cli, groups, sweeper)
-    pool = Pool(settings, mode, launcher.worker, sweeper.ended, private_login=login.is_key)
+    pool = Pool(settings, mode, launcher.worker, sweeper.ended, private_login=login.is_key, login_watch=watch)
     alone = contextlib.nullcontext if login.is_private else pool.spawner.stopped
-    sessions = Sessions(settings, launcher.session, sweeper.ended, alone)
-    housekeeping = Housekeeping(pool, sweeper, cli, settings)
+    sessions = Sessions(settings, launcher.session, sweeper.ended, alone, watch)
+    housekeeping = Housekeeping(pool, sessions, sweeper, cli, watch, settings)
 
     conversations = ConversationStore(settings.data_dir / "conversations.db", settings.conversations)
     cache = AnswerCache(settings.cache)
@@ -94,7 +96,7 @@ def build(settings: Settings, environ: Mapping[str, str], reread: Callable[[], S
     rights = Rights(settings.server, settings.sessions.uids)
     connections: set[Connection] = set()
     report = Report(
-        version, settings, login, cli, groups, pool, sessions, remembered, housekeeping, connections
+        version, settings, watch, cli, groups, pool, sessions, remembered, housekeeping, connections
     )
     serves = handlers(
         {

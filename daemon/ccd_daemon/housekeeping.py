@@ -1,4 +1,5 @@
-"""What has to be looked at now and then: memory, what workers left behind, the host's pressure, the CLI's file.
+"""What has to be looked at now and then: memory, what workers left behind, the host's pressure, the CLI's file,
+the login.
 
 Once a second, and sooner while a worker grows towards its limit.
 """
@@ -9,10 +10,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from ccd_daemon.claude.account import LoginWatch
 from ccd_daemon.claude.program import Program
 from ccd_daemon.config import Settings
 from ccd_daemon.pool.pool import Pool
 from ccd_daemon.process import cgroup, memory
+from ccd_daemon.session.sessions import Sessions
 from ccd_daemon.sweeper import CliProcess, Sweeper
 from ccd_daemon.worker.lifecycle import State
 
@@ -25,8 +28,18 @@ _BUSY_POLL_S = 0.2  # where only polling watches: what a model's tools allocate 
 class Housekeeping:
     """The daemon's regular rounds."""
 
-    def __init__(self, pool: Pool, sweeper: Sweeper, program: Program, settings: Settings) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        sessions: Sessions,
+        sweeper: Sweeper,
+        program: Program,
+        login_watch: LoginWatch,
+        settings: Settings,
+    ) -> None:
         self.pressure = 0.0
+        self._sessions = sessions
+        self._login_watch = login_watch
         self._pool = pool
         self._sweeper = sweeper
         self._program = program
@@ -68,6 +81,9 @@ class Housekeeping:
         if self._program.was_replaced():
             log.warning("%s was replaced: rolling the CLI processes over to the new one", self._program.path)
             self._pool.roll()
+        self._login_watch.look(closely=True)
+        self._pool.look_at_login()
+        self._sessions.look_at_login()
         also()
 
     def _measure(self, *, everybody: bool) -> float:

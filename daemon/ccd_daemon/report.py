@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
+from ccd_daemon.claude.account import LoginWatch
 from ccd_daemon.claude.capability import capabilities
-from ccd_daemon.claude.login import LoginKind
 from ccd_daemon.claude.program import Program
 from ccd_daemon.config import Settings
 from ccd_daemon.housekeeping import Housekeeping
@@ -25,7 +25,7 @@ class Report:
         self,
         version: str,
         settings: Settings,
-        login: LoginKind,
+        login: LoginWatch,
         program: Program,
         groups: Groups,
         pool: Pool,
@@ -51,6 +51,9 @@ class Report:
         """Returns the seconds since start."""
         return self._loop.time() - self._born
 
+    def _account(self) -> str | None:
+        return None if self._login.account is None else str(self._login.account)
+
     def status(self) -> dict[str, object]:
         """Returns the parts of the status that belong to no other object."""
         settings, pool, program = self._settings, self.pool, self._program
@@ -66,7 +69,7 @@ class Report:
             },
             "sessions": {"running": len(self.sessions.processes), **self.sessions.counters},
             "tuning": {"set": settings.engine.tuning, "variables": dict(program.variables)},
-            "login": {"kind": self._login, "mode": pool.first_mode},
+            "login": {"kind": self._login.kind, "account": self._account(), "mode": pool.first_mode},
             "settings": {
                 "file": str(settings.source) if settings.source else None,
                 "data_dir": str(settings.data_dir),
@@ -90,5 +93,5 @@ class Report:
         busy = sum(worker.state is State.BUSY for worker in workers)
         return (
             f"{len(workers)} of {self._settings.max_workers} CLI processes, {busy} busy; "
-            f"{len(self.sessions.processes)} sessions; CLI {self._program.version}, login {self._login}"
+            f"{len(self.sessions.processes)} sessions; CLI {self._program.version}, login {self._login.kind}"
         )

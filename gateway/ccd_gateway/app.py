@@ -11,7 +11,7 @@ import falcon
 import falcon.asgi
 from falcon.routing import CompiledRouter
 
-from ccd_gateway import boot_signals, health
+from ccd_gateway import boot_signals, health, welcome
 from ccd_gateway.access.auth import ADMIN, Door, KeyStore, is_local
 from ccd_gateway.access.caller import caller_of
 from ccd_gateway.access.metering import Books
@@ -116,6 +116,7 @@ def all_routes(
     limit = SharedLimit(settings.flask_requests_per_minute)  # of all processes that are forked after this
     listed = [
         *tasks.routes(worker, settings, limit, backend, answers),
+        *welcome.routes(backend),
         *health.routes(backend, settings),
         *models.routes(backend, settings),
         *chat.routes(backend, settings),

@@ -18,7 +18,7 @@ CHAT = "/v1/chat/completions"
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "unknown_url"),
+        ("GET", "/nothing", 404, "unknown_url"),
         ("GET", "/v1/nothing", 404, "unknown_url"),
         ("POST", "/chat/completions", 404, "unknown_url"),
         ("GET", "/v1/nothing%20%0d%0aX:y", 404, "unknown_url"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
 
@@ -33,13 +35,38 @@ def ensure_cli(settings: Settings, environ: Mapping[str, str]) -> None:
     click.echo(f"Claude Code {installed.version} is installed: {installed.path}", err=True)
 
 
-def install_shown(settings: Settings, version: str | None = None) -> Installed:
+def install_shown(settings: Settings, release: str | None = None) -> Installed:
     """Install the CLI and show how far that is; a failure ends the command."""
     try:
         with shown() as progress:
-            return install(settings.data_dir, version=version, progress=progress)
+            installed = install(settings.data_dir, version=release, progress=progress)
     except InstallFailed as error:
         stop(str(error), EXIT_FAILED)
+    if release is not None:
+        with contextlib.suppress(OSError):
+            _release_file(installed.path).write_text(release)
+    return installed
+
+
+def already_there(settings: Settings, release: str | None) -> Installed | None:
+    """The copy that needs no download: of that release, or, without one, the one in use."""
+    copies = binary.installed(settings.data_dir)
+    if release is not None:
+        copies = [path for path in copies if _released(path) == release]
+    chosen = binary.chosen(settings.data_dir)
+    copies.sort(key=lambda path: path.parent.name != chosen)
+    return Installed(copies[0], copies[0].parent.name) if copies else None
+
+
+def _release_file(copy: Path) -> Path:
+    return copy.with_name("release")
+
+
+def _released(copy: Path) -> str | None:
+    try:
+        return _release_file(copy).read_text()
+    except OSError:
+        return None
 
 
 def _agreed(settings: Settings) -> bool:

@@ -1,7 +1,7 @@
 """Finds the Claude Code CLI, asks for its version, and says whether ccd can use it.
 
 Order: the setting `cli.command` (which is never second-guessed), `claude` on PATH, ccd's own copies in
-`<data>/cli/<version>/claude` (`cli_install` puts them there), newest first.
+`<data>/cli/<version>/claude` (`install` puts them there): the one that was chosen, else the newest.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from ccd_settings.paths import is_file
 
 LOWEST_SUPPORTED = "2.1.197"
 NAME = "claude"
@@ -131,6 +133,20 @@ def installed(data_dir: Path) -> list[Path]:
     return [path for path in paths if _runnable(path)]
 
 
+def chosen_file(data_dir: Path) -> Path:
+    """Where `ccd cli use` notes which of ccd's own copies is to be used."""
+    return installed_dir(data_dir) / "chosen"
+
+
+def chosen(data_dir: Path) -> str | None:
+    """The version of the copy that was chosen; None is the newest."""
+    try:
+        with chosen_file(data_dir).open(encoding="ascii", errors="replace") as file:
+            return file.read(100).strip() or None
+    except OSError:
+        return None
+
+
 def sortable(version: str) -> tuple[int, ...]:
     """Returns a version as numbers that compare rightly; what follows the third number does not count."""
     match = _VERSION.match(version)
@@ -145,8 +161,10 @@ def _find(
     on_path = _on_path(NAME, path_env)
     if on_path:
         return on_path, "PATH"
-    own = installed(data_dir)
-    return (own[0], "installed") if own else None
+    own = {path.parent.name: path for path in installed(data_dir)}
+    wanted = chosen(data_dir)
+    found = own.get(wanted or "") or next(iter(own.values()), None)
+    return (found, "installed") if found else None
 
 
 def _named(command: str, path_env: str) -> Path:
@@ -164,9 +182,9 @@ def _named(command: str, path_env: str) -> Path:
 
 
 def _why_not(path: Path) -> str:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - does not raise where a directory is closed
         return "that is a directory"
-    return "that file is not executable" if path.exists() else "there is no such file"
+    return "that file is not executable" if is_file(path) else "there is no such file that ccd may see"
 
 
 def _on_path(name: str, path_env: str) -> Path | None:
@@ -179,13 +197,13 @@ def _on_path(name: str, path_env: str) -> Path | None:
 
 
 def _runnable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+    return is_file(path) and os.access(path, os.X_OK)
 
 
 def _ask(path: Path, env: Mapping[str, str]) -> str:
     home = tempfile.mkdtemp(prefix="ccd-cli-")
     try:
-        status, output = _run([str(path), "--version"], {"PATH": env.get("PATH", os.defpath), "HOME": home})
+        status, output = _run([str(path), "--version"], _probe_env(env, home))
     except OSError as error:
         raise CliBroken(f"{path} cannot be run: {error.strerror}. Is it made for this machine?") from error
     finally:
@@ -197,6 +215,11 @@ def _ask(path: Path, env: Mapping[str, str]) -> str:
             said = f"it did not come to an end within {_VERSION_TIMEOUT_S:g} s"
         raise CliBroken(f"{path} does not tell its version: {said}. Is it Claude Code?")
     return match[1]
+
+
+def _probe_env(env: Mapping[str, str], home: str) -> dict[str, str]:
+    """What it leaves goes with its home directory."""
+    return {"PATH": env.get("PATH", os.defpath), "HOME": home, "TMPDIR": home, "CLAUDE_CODE_TMPDIR": home}
 
 
 def _run(command: list[str], env: dict[str, str]) -> tuple[int, str]:

@@ -330,7 +330,8 @@ def _place(binary: Path, root: Path, version: str) -> Path:
 
 def _prune(root: Path, version: str) -> None:
     """Remove all but the new version and the newest others."""
-    others = [path.parent for path in cli_binary.installed(root.parent) if path.parent.name != version]
+    kept = (version, cli_binary.chosen(root.parent))
+    others = [path.parent for path in cli_binary.installed(root.parent) if path.parent.name not in kept]
     for directory in others[KEPT_VERSIONS - 1 :]:
         shutil.rmtree(directory, ignore_errors=True)
 

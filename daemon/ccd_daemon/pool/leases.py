@@ -43,6 +43,9 @@ class LeasingPool(Protocol):
     login: Login
     counters: dict[str, int]
 
+    def look_at_login(self) -> None:
+        """See whether the workers still have the login in force."""
+
     def shelve(self, worker: Worker) -> None:
         """A worker is PARKED, and no call has it."""
 
@@ -93,6 +96,7 @@ class Leases:
         shelf = self._shelves[profile]
         if self._pool.draining:
             raise refusal.shutting_down()
+        self._pool.look_at_login()
         self._pool.counters["leases"] += 1
         shelf.in_use = True
         shelf.saw(wish.binding)

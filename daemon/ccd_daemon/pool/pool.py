@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from random import Random
 
+from ccd_daemon.claude.account import LoginWatch
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.config import Settings
 from ccd_daemon.pool import refusal
@@ -39,6 +40,7 @@ class Pool:
         launch: starts a worker's process.
         ended: is told when it has ended.
         private_login: the login is a key, so spares may rehearse with it.
+        login_watch: the login in force; None where it cannot change.
     """
 
     def __init__(
@@ -49,7 +51,10 @@ class Pool:
         ended: Callable[[Worker], None],
         *,
         private_login: bool = False,
+        login_watch: LoginWatch | None = None,
     ) -> None:
+        self._login_watch = login_watch
+        self._login_seen = 0
         self.mode = self.first_mode = mode
         self.draining = False
         self._hurried = False
@@ -78,6 +83,7 @@ class Pool:
         self.shelves = {name: _shelf(settings, name, random) for name in settings.profiles}
         self.room = Room(self.shelves.values(), self.recognition)
         self.spawner = Spawner(self.shelves, settings, self._orders, self._spawn, self.room.for_spare)
+        self.start = self.spawner.refill  # begin to warm the spares of the preforked profiles
         self.leases = Leases(self, self.shelves, settings, self.recognition, self.room, self.spawner)
 
     # --- facts ---
@@ -101,6 +107,21 @@ class Pool:
     def broken(self) -> Shelf | None:
         """Returns a profile whose processes cannot be started."""
         return next((shelf for shelf in self.shelves.values() if shelf.breaker.is_open), None)
+
+    # --- what calls find ---
+
+    def look_at_login(self) -> None:
+        """Before a worker is handed out: one that began with another login serves nobody any more."""
+        watch = self._login_watch
+        if watch is None:
+            return
+        watch.look()
+        if watch.generation != self._login_seen:
+            self._login_seen = watch.generation
+            log.warning("the login has changed (%s now): rolling the CLI processes over to it", watch.kind)
+            self.login.worked()  # as far as anybody knows
+            self.roll()
+            self.spawner.refill()
 
     # --- what workers tell (see `worker.WorkerListener`) ---
 
@@ -198,10 +219,6 @@ class Pool:
         shelf.workers.add(worker)
         self.counters["spawned"] += 1
         self._launch(worker)
-
-    def start(self) -> None:
-        """Begin to warm the spares of the preforked profiles."""
-        self.spawner.refill()
 
     # --- what housekeeping finds ---
 

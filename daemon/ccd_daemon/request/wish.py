@@ -17,7 +17,7 @@ from ccd_daemon.claude.login import Mode
 from ccd_daemon.request import exact, replay, structured, tool_schema
 from ccd_daemon.request.answer_schema import expressible, reduced
 from ccd_daemon.request.body import EFFORTS, Wish, bad
-from ccd_protocol.chat.history import mended, turns_of
+from ccd_protocol.chat.history import is_sound, mended, turns_of
 from ccd_protocol.methods import ChatParams, Message
 
 _JSON_ONLY = "Answer with one JSON object and nothing else: no prose around it, no code fence."
@@ -79,7 +79,9 @@ def understood(chat: ChatParams, tenant: str) -> tuple[ChatParams, list[str]]:
     """
     if chat.get("exact"):
         return chat, []
-    messages, named, _ = mended(turns_of(chat["messages"]))
+    messages, named = chat["messages"], list[str]()
+    if not is_sound(messages):
+        messages, named, _ = mended(turns_of(messages))
     found: ChatParams = {**chat, "messages": messages}
     who = chat.get("metadata", {}).get("user_id")
     if isinstance(who, str) and (opaque := opaque_id(who, tenant)) != who:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+from ccd_daemon.claude.account import LoginWatch
 from ccd_daemon.config import Settings
 from ccd_daemon.session.process import SessionProcess, SessionWish
 from ccd_daemon.session.session import Session
@@ -47,7 +48,10 @@ class Sessions:
         launch: Launch,
         ended: Callable[[SessionProcess], None],
         alone: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
+        login_watch: LoginWatch | None = None,
     ) -> None:
+        self._login_watch = login_watch
+        self._account_seen = 0
         self._ended = ended
         self.counters = dict.fromkeys(("opened", "refused", "crashed", "idle"), 0)
         self._settings = settings
@@ -67,12 +71,25 @@ class Sessions:
         """Every process that is not dead."""
         return [session.process for session in self.running]
 
+    def look_at_login(self) -> None:
+        """A session that began with another account's login ends: two are never mixed in one conversation."""
+        watch = self._login_watch
+        if watch is None:
+            return
+        watch.look()
+        if watch.account_generation != self._account_seen:
+            self._account_seen = watch.account_generation
+            for session in list(self.running):
+                self._forget(session.tenant, session.id)
+                session.close("another login is in force")
+
     def find(self, tenant: str, session_id: str) -> Session:
         """Returns one of the tenant's sessions.
 
         Raises:
             RpcError: NOT_FOUND, also for a session of another tenant.
         """
+        self.look_at_login()
         session = self._known.get((tenant, session_id))
         if session is None:
             raise RpcError(Code.NOT_FOUND, "there is no such session", {"param": "session_id"})

@@ -50,8 +50,9 @@ def content(given: Any, path: str, *, assistant: bool, ignored: list[str]) -> Re
     if not isinstance(given, list):
         raise bad_request(f"'{path}': expected a text or a list of parts.", path)
     found = Read([], [])
-    for index, part in enumerate(given):
+    for index, one in enumerate(given):
         place = f"{path}[{index}]"
+        part = {"type": "text", "text": one} if isinstance(one, str) else one  # as some clients put texts
         kind = mapping(part, place).get("type")
         if kind == ("tool_use" if assistant else "tool_result"):
             found.others.append((part, place))
@@ -70,6 +71,7 @@ def input_part(part: Any, path: str, ignored: list[str]) -> Item:
     Raises:
         ApiError: 400, naming it.
     """
+    part = {"type": "text", "text": part} if isinstance(part, str) else part
     kind = mapping(part, path).get("type")
     if kind not in _KNOWN or kind == "refusal":
         known = "input_text, input_image, input_file"

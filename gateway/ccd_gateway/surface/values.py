@@ -16,8 +16,8 @@ import msgspec
 
 _MAX_EXACT = 1 << 53
 _MAX_DEPTH = 500
-#: A number that is long, begins with -0 or has an exponent, where a value may stand.
-_SUSPECT = re.compile(rb"[:,\[]\s*-?(?:\d{16}|0[^\d]|0$|[\d.]+[eE])")
+#: A number that is long, or begins with -0, where a value may stand.
+_SUSPECT = re.compile(rb"[:,\[]\s*(?:-?\d{16}|-0)")
 _SPACED_KEY = re.compile(rb'"\s+:')
 _KEY = b'":'
 

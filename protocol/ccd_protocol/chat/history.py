@@ -28,6 +28,7 @@ OPENING = "(The assistant begins.)"
 MISSING_RESULT = "(The result of this call is not known.)"
 _UNSAFE_IN_ID = re.compile(r"[^A-Za-z0-9_-]")
 _WIRE_PATH = re.compile(r"messages\[(\d{1,9})\](?:\.content\[(\d{1,9})\])?")
+_FIT_ID = re.compile(r"[A-Za-z0-9_-]+")
 _REPEATED = re.compile(r"--\d+\Z")
 _FOREIGN = {"user": "tool_use", "assistant": "tool_result"}
 _THINKING = ("thinking", "redacted_thinking")
@@ -117,6 +118,54 @@ def mended(turns: Sequence[HistoryMessage], *, continued: bool = False) -> Mende
     if not said:
         _refuse("messages", "must hold at least one user message")
     return Mended([turn.message() for turn in said], named, said)
+
+
+def is_sound(messages: Sequence[Message]) -> bool:
+    """Returns whether a history is as the API wants it, and `mended` would change nothing, at a tenth of its cost."""
+    seen: set[str] = set()
+    waiting: list[str] = []
+    if not messages or messages[0]["role"] != "user":
+        return False
+    for message in messages:
+        role, content = message["role"], message["content"]
+        if waiting and role != "user":
+            return False
+        if isinstance(content, str):
+            if waiting or not content.strip():
+                return False
+            continue
+        calls, results, says = _ids_in(content, role)
+        if not says or not seen.isdisjoint(calls) or len(set(calls)) < len(calls):
+            return False
+        if sorted(results) != sorted(waiting):
+            return False
+        seen.update(calls)
+        waiting = calls
+    return not waiting
+
+
+def _ids_in(content: Sequence[Block], role: str) -> tuple[list[str], list[str], bool]:
+    """Ids of calls, ids of the results at the head, and whether all of it is in place and says something."""
+    calls: list[str] = []
+    results: list[str] = []
+    says = others = False
+    for block in content:
+        kind = block.get("type")
+        if kind == "tool_use":
+            call_id = block.get("id")
+            if role != "assistant" or not isinstance(call_id, str) or not _FIT_ID.fullmatch(call_id):
+                return [], [], False
+            calls.append(call_id)
+        elif kind == "tool_result":
+            if role != "user" or others:
+                return [], [], False
+            results.append(str(block.get("tool_use_id")))
+        else:
+            others = True
+        if kind == "text" and not str(block.get("text") or "").strip():
+            return [], [], False
+        says = says or kind not in _THINKING
+    return calls, results, says
 
 
 def place(turns: Sequence[HistoryMessage], param: str) -> str:
@@ -310,13 +359,18 @@ def _without_results(turn: HistoryMessage, calls: _Calls) -> HistoryMessage | No
 def _with_results_in_place(said: Sequence[HistoryMessage]) -> list[HistoryMessage]:
     """Results stand at the head of the turn that follows them, if the user goes on speaking."""
     found: list[HistoryMessage] = []
+    heads = 0  # results at the head of the last turn, where it is the user's and still takes more
     for turn in said:
-        last = found[-1] if found else None
-        if last is not None and last.role == turn.role == "user" and any(map(_is_result, last.pieces)):
-            pieces = sorted([*last.pieces, *turn.pieces], key=lambda piece: not _is_result(piece))
-            found[-1] = HistoryMessage("user", pieces, last.path)
-        else:
-            found.append(turn)
+        results = [piece for piece in turn.pieces if _is_result(piece)] if turn.role == "user" else []
+        if heads and turn.role == "user":
+            others = [piece for piece in turn.pieces if not _is_result(piece)] if results else turn.pieces
+            found[-1].pieces[heads:heads] = results
+            found[-1].pieces.extend(others)
+            heads += len(results)
+            continue
+        heads = len(results)
+        ordered = sorted(turn.pieces, key=lambda piece: not _is_result(piece))
+        found.append(HistoryMessage("user", ordered, turn.path) if results else turn)
     return found
 
 

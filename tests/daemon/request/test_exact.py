@@ -157,3 +157,19 @@ def test_replay_honours_the_effort_and_names_or_refuses_the_rest() -> None:
     odd = user | {"extra_body": {"output_config": {"format": {"type": "json_schema"}}}}
     assert refusal(odd, mode=Mode.REPLAY) == "output_config.format"
     assert refusal(user | {"tools": [SERVER_TOOL]}, mode=Mode.REPLAY) == "tools[0].type"
+
+
+@pytest.mark.parametrize(("kind", "left"), [("enabled", False), ("adaptive", True), ("disabled", True)])
+def test_another_models_thinking_is_left_out_on_the_way_to_the_fallback_model(kind: str, left: bool) -> None:
+    """With a budget a tool loop needs the thinking that it began with, and that was the other model's."""
+    thinking = {"type": kind, **({"budget_tokens": 1024} if kind == "enabled" else {})}
+    chat = body.validate({**CHAT, "thinking": thinking})
+    made = wish.make(chat, "m", wish.Abilities(), mode=Mode.FULL, thoughtless=True, betas=True)
+    assert ("thinking" in made.chat) == left
+    assert made.ignored == (() if left else ("thinking",))
+
+
+def test_a_long_context_is_kept_beside_betas() -> None:
+    chat = body.validate({**CHAT, "betas": ["own"]})
+    made = wish.make(chat, "sonnet[1m]", wish.Abilities(), mode=Mode.FULL, thoughtless=False, betas=True)
+    assert made.extra["betas"] == ["own", "context-1m-2025-08-07"]

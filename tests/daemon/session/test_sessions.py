@@ -111,6 +111,7 @@ def test_its_environment_and_arguments_are_enumerated(stack: FaultStack, client:
     entries = Path(f"/proc/{row['pid']}/environ").read_text().split("\0")
     environ = dict(entry.split("=", 1) for entry in entries if entry)
     assert set(environ) <= {
+        *("TMPDIR", "CLAUDE_CODE_TMPDIR"),
         *("PATH", "HOME", "LANG", "LC_CTYPE", "PWD", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
         *("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "DISABLE_AUTOUPDATER", "DISABLE_TELEMETRY"),
         *(

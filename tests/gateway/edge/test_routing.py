@@ -36,7 +36,8 @@ def inside(path: str, what: str) -> str:
     return path[0] + path[1:].replace("/", what) if "/" in path[1:] else path.replace("/", what)
 
 
-ROUTES = table().all
+#: "/" has no letters to spell otherwise, and guards nothing.
+ROUTES = [route for route in table().all if route.path != "/"]
 SPELLINGS = {
     "two slashes first": lambda path: "/" + path,
     "three slashes first": lambda path: "//" + path,

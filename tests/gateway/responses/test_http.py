@@ -179,7 +179,7 @@ def test_ignored_parameters_are_named(gateway: Gateway, daemon: Daemon) -> None:
         ({"input": [{"type": ["x"]}]}, "input[0].type"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
         ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
-        ({"input": [{"role": "user", "content": ["x"]}]}, "input[0].content[0]"),
+        ({"input": [{"role": "user", "content": [5]}]}, "input[0].content[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input[0].content[0].type"),
         ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
         (
@@ -345,6 +345,38 @@ def test_a_chain_with_a_call(gateway: Gateway, daemon: Daemon) -> None:
             "content": [{"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}}],
         },
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "2"}]},
+    ]
+
+
+def test_chat_completions_words_are_taken(gateway: Gateway, daemon: Daemon) -> None:
+    call = {
+        "id": "c:1",
+        "type": "function",
+        "function": {"name": "f", "arguments": '{"a": 1}'},
+        "extra": True,
+    }
+    items = [
+        {"role": "user", "content": ["look", {"type": "image_url", "image_url": {"url": PIXEL}}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c:1", "content": "done"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t2", "name": "f", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t2", "content": "ok"}, "go on"]},
+    ]
+    answer = ask(gateway, input=items)
+    assert answer.status == 200, answer.body
+    assert answer.headers["x-ccd-ignored"] == "input[1].tool_calls[0].extra"
+    roles = [[block["type"] for block in message["content"]] for message in sent(daemon)["messages"]]
+    assert roles == [["text", "image"], ["tool_use"], ["tool_result"], ["tool_use"], ["tool_result", "text"]]
+    listed = gateway.request("GET", f"/v1/responses/{answer.json['id']}/input_items?order=asc").json["data"]
+    assert [item["type"] for item in listed] == [
+        *(
+            "message",
+            "function_call",
+            "function_call_output",
+            "function_call",
+            "function_call_output",
+            "message",
+        ),
     ]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ccd_offline import models
 from ccd_offline.rules import validation
-from ccd_protocol.chat.history import MISSING_RESULT, OPENING, mended, original_id, turns_of
+from ccd_protocol.chat.history import MISSING_RESULT, OPENING, is_sound, mended, original_id, turns_of
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import Message
 
@@ -254,6 +254,12 @@ def test_many_calls_of_the_same_id_take_no_longer_than_others() -> None:
     assert [block["tool_use_id"] for block in messages[2]["content"]] == ids  # type: ignore[index]
 
 
+def test_many_words_after_a_result_take_no_longer_than_others() -> None:
+    count = 50_000
+    messages, _ = mend(user("a"), assistant(use("x")), user(result("x")), *(user("b") for _ in range(count)))
+    assert len(messages) == 3 and len(messages[2]["content"]) == count + 1
+
+
 ids = st.sampled_from(["x", "y", "x.1", "x:1", "x--2"])
 block = st.one_of(
     st.sampled_from(["", " ", "hi"]).map(text),
@@ -312,6 +318,23 @@ def test_the_api_takes_what_is_mended(messages: list[Message]) -> None:
         b for m in found if not isinstance(m["content"], str) for b in m["content"] if b["type"] == "tool_use"
     ]
     assert len(calls) == len(made)
+
+
+@given(st.lists(message, max_size=8))
+def test_what_is_called_sound_is_not_changed(messages: list[Message]) -> None:
+    if is_sound(messages):
+        assert mend(*messages) == (messages, [])
+
+
+@pytest.mark.parametrize("messages", GOOD)
+def test_good_histories_are_sound(messages: list[Message]) -> None:
+    assert is_sound(messages)
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_what_is_to_be_mended_is_not_sound_and_afterwards_it_is(name: str) -> None:
+    given_, wanted, _ = MENDED[name]
+    assert not is_sound(given_) and is_sound(wanted)
 
 
 @given(st.lists(message, max_size=8).map(_fit))
