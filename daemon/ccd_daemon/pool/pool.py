@@ -57,7 +57,7 @@ class Pool:
         self._login_seen = 0
         self.mode = self.first_mode = mode
         self.draining = False
-        self._hurried = False
+        self.hurried = False  # when it stops, running turns are not waited for
         self.counters = dict.fromkeys(
             ("spawned", "died_unready", "turns", "resets", "refused", "surplus_calls", "leases"), 0
         )
@@ -266,10 +266,6 @@ class Pool:
 
     # --- stopping ---
 
-    def hurry(self) -> None:
-        """Stop waiting for running turns."""
-        self._hurried = True
-
     async def stop(self, grace_s: float) -> None:
         """Take no more leases, let running turns end within `grace_s`, then end every process and wait for it."""
         self.draining = True
@@ -277,7 +273,7 @@ class Pool:
             shelf.refuse_waiting(refusal.shutting_down)
         deadline = self._loop.time() + grace_s
         while any((turn := worker.turns.turn) is not None and not turn.over for worker in self.workers):
-            if self._hurried or self._loop.time() >= deadline:
+            if self.hurried or self._loop.time() >= deadline:
                 break
             await asyncio.sleep(0.02)
         for worker in self.workers:
