@@ -2,6 +2,9 @@
 
 What the CLI says goes to every follower as `reader` shows it. The process and its life are `process`'s; who may open a
 session, and how many there may be, is `sessions`'s.
+
+Not here: turns in the sense of `worker`, which have one caller each. A session speaks to whoever is attached, so
+nothing of it may wait for one of them: a follower that does not read is cut off (DECISIONS, "Who is slow").
 """
 
 from __future__ import annotations
