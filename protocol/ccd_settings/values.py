@@ -75,7 +75,7 @@ def convert(kind: Any, value: Any, where: Where, meta: Mapping[str, Any]) -> Any
     raise SettingsError(f"{where}: expected {_expected(kind, meta)}{form}{got}")
 
 
-class Unit(NamedTuple):
+class SpelledUnit(NamedTuple):
     """How an amount may be written besides as a number: `2G`, `30s`."""
 
     ending: str  # of the names of the settings that are measured so
@@ -102,13 +102,13 @@ _SIZES = {
 }
 _TIMES_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNITS = (
-    Unit("_bytes", {"b": 1.0, **_SIZES}, "2G or 512M"),
-    Unit("_ms", {name: 1000 * factor for name, factor in _TIMES_S.items()}, "30s or 5m"),
-    Unit("_s", _TIMES_S, "30s or 5m"),
+    SpelledUnit("_bytes", {"b": 1.0, **_SIZES}, "2G or 512M"),
+    SpelledUnit("_ms", {name: 1000 * factor for name, factor in _TIMES_S.items()}, "30s or 5m"),
+    SpelledUnit("_s", _TIMES_S, "30s or 5m"),
 )
 
 
-def _unit(kind: Any, where: Where) -> Unit | None:
+def _unit(kind: Any, where: Where) -> SpelledUnit | None:
     """Returns the unit that a number is measured in, by the end of its name."""
     name = where.path[-1] if where.path and kind in (int, float) else ""
     return next((unit for unit in _UNITS if name.lower().endswith(unit.ending)), None)

@@ -77,7 +77,7 @@ class Pool:
         self.login = Login(_LOGIN_PROBE_S)
         self.rehearsals = Rehearsals(settings.pool.rehearse and mode == Mode.FULL and private_login)
         self._rehearsing: set[Worker] = set()
-        self._was_warm = False
+        self.was_warm = False  # a process has waited for somebody
         self.recognition = Recognition()
         random = Random()
         self.shelves = {name: _shelf(settings, name, random) for name in settings.profiles}
@@ -86,12 +86,6 @@ class Pool:
         self.leases = Leases(self, self.shelves, settings, self.recognition, self._room, self.spawner)
 
     # --- facts ---
-
-    @property
-    def warm(self) -> bool:
-        """Whether a process has waited for somebody, or none is to: the first request finds all as the others will."""
-        wanted = any(shelf.spare_target for shelf in self.shelves.values())
-        return self._was_warm or self.pressed or not wanted
 
     @property
     def workers(self) -> list[Worker]:
@@ -152,7 +146,7 @@ class Pool:
             return
         shelf = self.shelves[worker.profile]
         self._rehearsing.discard(worker)
-        self._was_warm = True
+        self.was_warm = True
         if worker.wear.turns == 0:
             shelf.breaker.warmed()
         self.models = worker.models or self.models
@@ -224,10 +218,6 @@ class Pool:
         shelf.workers.add(worker)
         self.counters["spawned"] += 1
         self._launch(worker)
-
-    def start(self) -> None:
-        """Begin to warm the spares of the preforked profiles."""
-        self.spawner.refill()
 
     # --- what housekeeping finds ---
 

@@ -71,6 +71,7 @@ def _configure_sqlite(connection: Any, record: object) -> None:
     connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA secure_delete=ON")
 
 
 def _prepare_file(path: Path) -> None:

@@ -1,4 +1,9 @@
-"""`chat.stream` and `chat.complete`: lease a worker, write the turn, pass its lines on, give the worker back."""
+"""`chat.stream` and `chat.complete`: lease a worker, write the turn, pass its lines on, give the worker back.
+
+Not here: what a parameter becomes (`request`), who gets which worker (`pool.leases`), and whether a line is part of the
+answer (`worker.reader`). What is tried again is tried only while nothing of the answer was passed on: a second answer
+behind half of the first would be worse than an error.
+"""
 
 from __future__ import annotations
 
