@@ -22,6 +22,8 @@ _EXTRA_OF = {
     "standardwebhooks": "tasks",
 }
 
+_INTERRUPTED = 130
+
 
 def main() -> int:
     """Run the `ccd` command; exit status 69 (unavailable) when an extra is not installed."""
@@ -29,6 +31,8 @@ def main() -> int:
         cli = importlib.import_module("ccd_cli.root")
     except ModuleNotFoundError as error:
         return missing(error)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     try:
         cli.main(prog_name="ccd")
     except ModuleNotFoundError as error:

@@ -6,9 +6,11 @@ import click
 
 from ccd_cli.ask.ask import ask
 from ccd_cli.ask.chat import chat
+from ccd_cli.ask.models import models
 from ccd_cli.batch.batch import batch
 from ccd_cli.cli.cli import cli
 from ccd_cli.cli.run import login, logout
+from ccd_cli.completion.completion import completion
 from ccd_cli.config.config import config
 from ccd_cli.ctl.ctl import ctl
 from ccd_cli.doctor.bugreport import bugreport
@@ -33,7 +35,7 @@ def main() -> None:
     """Claude Code as a host service: a warm pool of CLI processes behind a Unix socket and an OpenAI gateway."""
 
 
-for _command in (up, daemon, gateway, worker, ask, chat, login, logout, task, batch):
+for _command in (up, daemon, gateway, worker, ask, chat, models, login, logout, task, batch):
     main.add_command(_command)
-for _command in (ctl, cli, service, config, doctor, bugreport):
+for _command in (ctl, cli, service, config, doctor, bugreport, completion):
     main.add_command(_command)

@@ -203,6 +203,11 @@ class SessionSettings:
     setting_sources: list[Literal["user", "project", "local"]] = setting(
         [], "settings files that its CLI reads (user, project, local); project brings CLAUDE.md too"
     )
+    trust_projects: bool = setting(
+        False,
+        "allow project and local in sessions.setting_sources: what lies in a session's directory is then run as ccd's "
+        "user before anybody is asked (hooks, apiKeyHelper)",
+    )
     env: dict[str, str] = setting({}, "variables set for every session", secret=True)
     uids: list[int] = setting(
         [], "user ids that may open sessions, besides root, the daemon's user and server.tenant_uids"
@@ -315,7 +320,7 @@ def read(
     settings = Settings(
         **values,
         profiles=profiles,
-        socket=Path(str(flag)) if flag else socket_in_force(environ, source),
+        socket=Path(str(flag)) if flag else socket_in_force(environ, source, serving=True),
         data_dir=values["data"].dir or default_data_dir(environ),
         source=source,
         compat_notes=tuple(found.notes_for("daemon")),
@@ -328,6 +333,35 @@ def _check_together(settings: Settings) -> None:
     pool = settings.pool
     if pool.rss_hard_bytes <= pool.rss_soft_bytes:
         raise SettingsError("pool.rss_hard_bytes: must be larger than pool.rss_soft_bytes")
+    sessions = settings.sessions
+    if {"project", "local"} & set(sessions.setting_sources) and not sessions.trust_projects:
+        raise SettingsError(
+            "sessions.setting_sources: project and local have the CLI run what a session's directory says (hooks, "
+            "apiKeyHelper), as ccd's user and before any message; set sessions.trust_projects to true if you trust "
+            "every directory of sessions.roots, and whoever can write there"
+        )
+
+
+def check_places(settings: Settings) -> None:
+    """See that the directories that settings name are there, before anything is started.
+
+    Raises:
+        SettingsError: naming the key.
+    """
+    for root in settings.sessions.roots:
+        if not os.path.isdir(root):  # noqa: PTH112 - does not raise where a directory is closed
+            raise SettingsError(
+                f"sessions.roots: there is no directory {root} that ccd may see; make it first"
+            )
+    folder = settings.data_dir
+    if settings.data.dir is not None and not os.path.isdir(folder.parent):  # noqa: PTH112
+        raise SettingsError(f"data.dir: there is no directory {folder.parent} to make {folder.name} in")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SettingsError(f"data.dir: cannot make the directory {folder}: {error.strerror}") from None
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise SettingsError(f"data.dir: ccd may not read and write {folder}; change its owner, or data.dir")
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:

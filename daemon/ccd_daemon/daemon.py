@@ -23,6 +23,7 @@ from ccd_daemon.pool.pool import Pool
 from ccd_daemon.process import memory, reaper
 from ccd_daemon.reload import Reloading
 from ccd_daemon.report import Report
+from ccd_daemon.rpc.methods.daemon import is_warm
 from ccd_daemon.rpc.server import Server, SocketLock, bind
 from ccd_daemon.schema.checker import Checker
 from ccd_daemon.session.sessions import Sessions
@@ -80,7 +81,7 @@ class Daemon:
             await self.server.start(sock, path, keep=given is not None)
             self._on_signals(self._stopping.set)
             log.info("serving %s: %s, mode %s", path, self.report.line(), self.pool.mode)
-            self.pool.start()
+            self.pool.spawner.refill()
             self.checker.warm()
             async with asyncio.TaskGroup() as tasks:
                 keeping = tasks.create_task(self.housekeeping.run(self._round))
@@ -98,7 +99,7 @@ class Daemon:
             lock.release()
 
     async def _announce(self, ready: Callable[[], None], watchdog: Watchdog) -> None:
-        while not self.pool.warm:
+        while not is_warm(self.pool):
             if self.pool.broken():
                 break  # up, though degraded: what is wrong is said to whoever asks
             await asyncio.sleep(_LOOK_S)
@@ -133,7 +134,7 @@ class Daemon:
             await asyncio.sleep(_LOOK_S)
 
     def _hurry(self) -> None:
-        self.pool.hurry()
+        self.pool.hurried = True
         self.sessions.hurry()
 
     def _on_signals(self, act: Callable[[], None]) -> None:

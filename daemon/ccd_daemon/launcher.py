@@ -17,6 +17,7 @@ from ccd_daemon.config import Settings
 from ccd_daemon.process import reaper
 from ccd_daemon.process.cgroup import Group, Groups
 from ccd_daemon.process.process import WORKER_MARKER
+from ccd_daemon.process.tree import clear_temporary, temporary_of
 from ccd_daemon.rpc.server import SocketError
 from ccd_daemon.session.process import SessionWish
 from ccd_daemon.session.session import Session
@@ -59,6 +60,7 @@ class Launcher:
         self._groups.clear_leftovers()
         reaper.sweep_leftovers(self.owner)
         shutil.rmtree(self._home, ignore_errors=True)
+        clear_temporary(self._home)
         try:
             self._home.mkdir(mode=0o700)
         except OSError as error:
@@ -79,6 +81,7 @@ class Launcher:
             markers=self._markers(worker.id),
             max_retries=settings.cli.max_retries,
             config_dir=str(home) if self._login.is_private else None,
+            temporary=str(temporary_of(home)),
             tuned=self._program.variables,
         )
         self._sweeper.started(worker)
@@ -93,6 +96,7 @@ class Launcher:
             markers=self._markers(session.id),
             max_retries=settings.cli.max_retries,
             config_dir=str(home / "config") if self._login.is_private else None,
+            temporary=str(temporary_of(home)),
         )
         bypass = self._may_bypass(env, wish)
         arguments = argv.session_argv(settings.sessions.setting_sources, may_bypass=bypass)

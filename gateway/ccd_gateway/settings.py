@@ -14,7 +14,7 @@ from ccd_gateway.names import model_name
 from ccd_settings import compat
 from ccd_settings.paths import data_dir
 from ccd_settings.settings import config_path, load, setting, socket_in_force
-from ccd_settings.values import Where, convert
+from ccd_settings.values import SettingsError, Where, convert
 
 DEFAULT_MAX_ITEMS = 100_000
 MOST_ITEMS = 10_000_000
@@ -216,6 +216,8 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -
     folder: Path | None = loaded["data"].dir
     if folder is None:
         return settings
+    if not folder.parent.is_dir():  # else a misspelt one would be a gateway without its keys
+        raise SettingsError(f"data.dir: there is no directory {folder.parent} to make {folder.name} in")
     keys = settings.keys_path(environ)
     return replace(
         settings,

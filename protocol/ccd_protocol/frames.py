@@ -10,6 +10,9 @@ msgpack's own `max_buffer_size` bounds only the bytes *not yet decoded*:
 
 The accepting side is the strict one: whoever connects has chosen whom to trust. What it would refuse is found out
 before it is sent (`unacceptable`), because a refused frame costs the connection and every other call on it.
+
+Not here: which frame may come when (`peer`). A length before each frame would be the obvious way to bound it, and
+costs 259 to 383 ns per frame where the decoder alone needs 100 (DECISIONS, "CCDP/1 is a bare stream").
 """
 
 from __future__ import annotations

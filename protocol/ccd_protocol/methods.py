@@ -100,6 +100,8 @@ class SessionOpenParams(TypedDict, total=False):
     permission_mode: str | None  # default, acceptEdits, plan, dontAsk, auto; bypassPermissions where allowed
     # permission rules, for example "Read" or "Bash(git diff:*)": not asked about
     allowed_tools: list[str] | None
+    # names of the models that it may use, its subagents and later choices included; absent: any
+    models: list[str] | None
     tenant: str
 
 

@@ -9,6 +9,10 @@ typed `Closed` and a GOAWAY, never with an exception.
 The peer reads no clock, starts nothing and waits for nothing. HELLO in time, deadlines of calls and the
 number of buffered outgoing bytes are the business of the program around it. It is not safe to use from two
 threads at once.
+
+Not here: what a method means (`methods`), what an ITEM's payload is, and waiting for credit, which is the source's. A
+queue of items for a slow reader would be the obvious place for backpressure, and would hold a whole answer of everybody
+who does not read; instead the caller's window holds back the CLI itself (DECISIONS, "CCDP/1 is a bare stream").
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ccd_settings.paths import is_file
 from ccd_settings.settings import MAX_FILE_BYTES, SettingsError
 
 SWITCH = "CCD_COMPAT"
@@ -140,7 +141,7 @@ def _files(folder: Path, mode: str, remarks: list[str]) -> Iterator[Path]:
     for name in (mode, "local"):
         for kind in (*_READABLE, *_NOT_READ):
             path = folder / "config" / f"{name}.{kind}"
-            if not path.is_file():
+            if not is_file(path):
                 continue
             if kind in _READABLE:
                 yield path
@@ -173,7 +174,7 @@ def _flat(tree: Mapping[str, Any], path: Path, above: str = "") -> dict[str, Giv
 
 def _dotenv(path: Path) -> dict[str, str]:
     """`NAME=value` lines; quotes around a value and `export` before a name are taken off, `#` begins a comment."""
-    if not path.is_file():
+    if not is_file(path):
         return {}
     values: dict[str, str] = {}
     for line in _text(path).splitlines():

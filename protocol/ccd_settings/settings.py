@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ccd_settings.paths import socket_path
+from ccd_settings.paths import is_file, socket_path
 from ccd_settings.toml_lines import lines_of
 from ccd_settings.values import PREFIX, RawText, SettingsError, Where, convert, from_json, shown
 
@@ -77,10 +77,10 @@ def config_path(environ: Mapping[str, str]) -> Path | None:
         return Path(named)
     home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else None)
     places = [Path(home) / "ccd" / "ccd.toml"] if home else []
-    return next((place for place in (*places, Path("/etc/ccd/ccd.toml")) if place.is_file()), None)
+    return next((place for place in (*places, Path("/etc/ccd/ccd.toml")) if is_file(place)), None)
 
 
-def socket_in_force(environ: Mapping[str, str], toml_path: Path | None) -> Path:
+def socket_in_force(environ: Mapping[str, str], toml_path: Path | None, *, serving: bool = False) -> Path:
     """The daemon's socket for a program that no flag tells: the variables, else the file, else the usual places.
 
     Nothing but `server.socket` is looked at: the rest of that section is the daemon's business.
@@ -94,7 +94,7 @@ def socket_in_force(environ: Mapping[str, str], toml_path: Path | None) -> Path:
         server = _parse_file(toml_path).get("server")
         named = server.get("socket") if isinstance(server, dict) else None
         where = Where(str(toml_path), where.path)
-    return Path(convert(Path, named, where, {})) if named else socket_path(environ)
+    return Path(convert(Path, named, where, {})) if named else socket_path(environ, serving=serving)
 
 
 def setting(default: Any, help: str, **bounds: Any) -> Any:
@@ -195,7 +195,7 @@ def drop_ins(path: Path) -> list[Path]:
 
     One file for each profile, put there by a package or a tool; nothing but profiles may be set in them.
     """
-    return sorted(file for file in (path.parent / "profiles.d").glob("*.toml") if file.is_file())
+    return sorted(file for file in (path.parent / "profiles.d").glob("*.toml") if is_file(file))
 
 
 def _parse_file(path: Path) -> dict[str, Any]:

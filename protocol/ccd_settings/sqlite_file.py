@@ -106,6 +106,7 @@ def _opened(path: Path, schema: Schema, *, durable: bool) -> sqlite3.Connection:
             raise sqlite3.DatabaseError(f"{path} was written by another version of ccd ({version})")
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA secure_delete = ON")  # else what was deleted stays in the file, readable
         db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         db.execute("PRAGMA foreign_keys = ON")
         with transaction(db):
@@ -130,6 +131,11 @@ def _set_aside(path: Path, error: sqlite3.DatabaseError) -> None:
     for end in _PARTS:
         with contextlib.suppress(FileNotFoundError):
             Path(f"{path}{end}").rename(f"{aside}{end}")
+
+
+def wipe(db: sqlite3.Connection) -> None:
+    """What was deleted is also gone from the write-ahead log; outside of a transaction, after one that deletes."""
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 class OneThread(Generic[T]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -65,11 +66,52 @@ def convert(kind: Any, value: Any, where: Where, meta: Mapping[str, Any]) -> Any
         if value is None or (isinstance(value, RawText) and not value):
             return None
         return convert(inner, value, where, meta)
+    unit = _unit(kind, where)
     try:
-        return _parse(kind, value, meta)
+        return _parse(kind, value if unit is None else unit.read(value), meta)
     except (ValueError, TypeError, OverflowError):
         got = "" if meta.get("secret") else f", got {shown(value)}"
-    raise SettingsError(f"{where}: expected {_expected(kind, meta)}{got}")
+    form = "" if unit is None else f" (or text like {unit.example})"
+    raise SettingsError(f"{where}: expected {_expected(kind, meta)}{form}{got}")
+
+
+class SpelledUnit(NamedTuple):
+    """How an amount may be written besides as a number: `2G`, `30s`."""
+
+    ending: str  # of the names of the settings that are measured so
+    factors: Mapping[str, float]  # by what stands after the number
+    example: str
+
+    def read(self, value: Any) -> Any:
+        """Returns the number that a text with a unit stands for, as text; anything else as it is.
+
+        Raises:
+            ValueError: the number is no whole one, and the setting's unit has no smaller one.
+        """
+        found = _AMOUNT.fullmatch(value.strip().lower()) if isinstance(value, str) else None
+        factor = None if found is None else self.factors.get(found[2])
+        if found is None or factor is None:
+            return value
+        amount = float(found[1]) * factor
+        return RawText(int(amount)) if amount.is_integer() else RawText(amount)
+
+
+_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*([a-z]+)")
+_SIZES = {
+    name: 1024.0**power for power, word in enumerate("kmgt", 1) for name in (word, f"{word}b", f"{word}ib")
+}
+_TIMES_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = (
+    SpelledUnit("_bytes", {"b": 1.0, **_SIZES}, "2G or 512M"),
+    SpelledUnit("_ms", {name: 1000 * factor for name, factor in _TIMES_S.items()}, "30s or 5m"),
+    SpelledUnit("_s", _TIMES_S, "30s or 5m"),
+)
+
+
+def _unit(kind: Any, where: Where) -> SpelledUnit | None:
+    """Returns the unit that a number is measured in, by the end of its name."""
+    name = where.path[-1] if where.path and kind in (int, float) else ""
+    return next((unit for unit in _UNITS if name.lower().endswith(unit.ending)), None)
 
 
 def _parse(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,31 @@ def test_the_gateways_section_is_left_to_the_gateway(tmp_path: Path) -> None:
         config.read({"HOME": str(tmp_path), "CCD_CONFIG": str(file), "CCD_GATEWAY__WORKERS": "1"}).source
         == file
     )
+
+
+def test_directories_that_are_not_there_stop_the_start(tmp_path: Path) -> None:
+    def settings(**environ: str) -> config.Settings:
+        return config.read({"HOME": str(tmp_path), **environ})
+
+    config.check_places(settings(CCD_DATA__DIR=str(tmp_path / "data")))
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").write_text("")
+    for key, value, words in (
+        ("CCD_DATA__DIR", tmp_path / "none" / "data", "data.dir"),
+        ("CCD_DATA__DIR", tmp_path / "file", "data.dir"),
+        ("CCD_SESSIONS__ROOTS", [str(tmp_path / "none")], "sessions.roots"),
+        ("CCD_SESSIONS__ROOTS", [str(tmp_path), str(tmp_path / "file")], "sessions.roots"),
+    ):
+        text = json.dumps(value) if isinstance(value, list) else str(value)
+        with pytest.raises(SettingsError, match=words):
+            config.check_places(settings(**{key: text}))
+
+
+@pytest.mark.parametrize("source", ["project", "local"])
+def test_settings_of_a_project_are_code_and_need_trust(source: str) -> None:
+    environ = {"HOME": "/nonexistent", "CCD_SESSIONS__SETTING_SOURCES": json.dumps(["user", source])}
+    with pytest.raises(SettingsError, match="trust_projects"):
+        config.read(environ)
+    trusting = config.read({**environ, "CCD_SESSIONS__TRUST_PROJECTS": "true"})
+    assert trusting.sessions.setting_sources == ["user", source]
+    assert config.read({"HOME": "/x", "CCD_SESSIONS__SETTING_SOURCES": '["user"]'}).sessions.setting_sources

@@ -13,7 +13,7 @@ import pytest
 from websockets.sync.client import connect
 
 from fakes.gateway_keys import bearer
-from fakes.session_socket import Talk, opened, socket_url
+from fakes.session_socket import Talk, opened, socket_url, using
 from fakes.session_socket import ask as socket_ask
 from fakes.stack import Api, Stack, running_stack, wait_until
 
@@ -102,6 +102,9 @@ def test_a_session_does_not_lead_to_another_model(stack: Stack) -> None:
                 talk.say("user_message", content=command)
                 assert "certain models" in talk.until("error")["error"]
             assert not talk.ask("hello")["is_error"]
+            given = {"description": "x", "prompt": "say hi", "subagent_type": "general-purpose"}
+            talk.ask(using("Agent", **given, model="opus"))  # asked for by the model, or by who prompts it
+            talk.until("result")  # of the turn that the subagent's end begins
         asked = {entry["body"]["model"] for entry in stack.api.requests(before)}
         assert len(asked) == 1 and all(model.startswith("claude-haiku-") for model in asked)
     finally:

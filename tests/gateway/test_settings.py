@@ -71,3 +71,11 @@ def test_the_longest_list_is_set_in_the_daemon_s_section(tmp_path: Path) -> None
     assert max_items({"CCD_CONFIG": str(file), "CCD_SERVER__MAX_ITEMS": "9"}) == 9
     with pytest.raises(SettingsError, match="CCD_SERVER__MAX_ITEMS"):
         max_items({"CCD_CONFIG": "", "CCD_SERVER__MAX_ITEMS": "0"})
+
+
+def test_a_data_directory_that_cannot_be_meant_is_not_made(tmp_path: Path) -> None:
+    """A gateway that starts there would have none of the keys that it should ask for."""
+    environ = {"CCD_CONFIG": "", "CCD_DATA__DIR": str(tmp_path / "new")}
+    assert load_settings(environ, {}).keys_file == tmp_path / "new" / "keys.json"
+    with pytest.raises(SettingsError, match=r"data\.dir: there is no directory"):
+        load_settings({**environ, "CCD_DATA__DIR": str(tmp_path / "mistyped" / "data")}, {})

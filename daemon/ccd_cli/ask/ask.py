@@ -14,6 +14,7 @@ from ccd_cli.ask import batch as ask_batch
 from ccd_cli.ask import last
 from ccd_cli.ask.question import message
 from ccd_cli.ask.shown import Shown
+from ccd_cli.completion import words as completed
 from ccd_cli.connection import connected
 from ccd_cli.options import command, json_option, seconds, socket_option
 
@@ -28,8 +29,13 @@ from ccd_cli.options import command, json_option, seconds, socket_option
     "ccd ask --batch questions.txt --resume answers.jsonl >> answers.jsonl",
 )
 @click.argument("words", nargs=-1, metavar="[PROMPT]...")
-@click.option("-m", "--model", help="For example sonnet, opus, haiku, or PROFILE/MODEL.")
-@click.option("--profile", help="The kind of worker.  [default: chat]")
+@click.option(
+    "-m",
+    "--model",
+    shell_complete=completed.models,
+    help="For example sonnet, opus, haiku, or PROFILE/MODEL.",
+)
+@click.option("--profile", shell_complete=completed.profiles, help="The kind of worker.  [default: chat]")
 @click.option("--system", help="A system prompt.")
 @click.option(
     "-f",

@@ -8,14 +8,17 @@ from pathlib import Path
 import click
 
 from ccd_cli.ask import last
+from ccd_cli.completion import words
 from ccd_cli.connection import connected
 from ccd_cli.ending import EXIT_USAGE, stop
 from ccd_cli.options import command, socket_option
 
 
 @command("chat", "ccd chat", "ccd chat -c -m opus", "ccd chat --conversation notes")
-@click.option("-m", "--model", help="For example sonnet, opus, haiku, or PROFILE/MODEL.")
-@click.option("--profile", help="The kind of worker.  [default: chat]")
+@click.option(
+    "-m", "--model", shell_complete=words.models, help="For example sonnet, opus, haiku, or PROFILE/MODEL."
+)
+@click.option("--profile", shell_complete=words.profiles, help="The kind of worker.  [default: chat]")
 @click.option("--system", help="A system prompt.")
 @click.option("-c", "--continue", "go_on", is_flag=True, help="Go on with the last conversation.")
 @click.option("--conversation", metavar="NAME", help="Go on with, or begin, the conversation of that name.")

@@ -37,6 +37,7 @@ def daemon(socket: Path | None, config: Path | None, with_parent: bool) -> None:
 
     settings = checked(read)
 
+    checked(lambda: settings_module.check_places(settings))
     if settings.cli.auto_install:
         from ccd_cli.cli.ensure import ensure_cli  # noqa: PLC0415
 

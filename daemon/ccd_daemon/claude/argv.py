@@ -52,7 +52,7 @@ _SESSION_ARGV = (
 
 #: Passed on from the daemon's own environment, by exact name.
 HOST_ENV = (
-    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "TMPDIR"),
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ"),
     *(
         "LANG",
         "LANGUAGE",
@@ -132,6 +132,8 @@ WORKER_ENV: Mapping[str, str] = {
     "MAX_MCP_OUTPUT_TOKENS": "1000000",  # so that their results' tokens are not counted, by a call each
 }
 
+_CLI_TMPDIR = "CLAUDE_CODE_TMPDIR"
+
 #: What every session runs with.
 SESSION_ENV: Mapping[str, str] = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -154,6 +156,7 @@ def worker_env(
     markers: Mapping[str, str],
     max_retries: int,
     config_dir: str | None,
+    temporary: str | None = None,
     tuned: Mapping[str, str] = {},
 ) -> dict[str, str]:
     """Returns the whole environment of a worker.
@@ -165,9 +168,11 @@ def worker_env(
         config_dir: a private configuration directory, or None to use the login in the home directory. With a key it
             is the home directory too, and should be the working directory: in any other directory the CLI runs `git`
             at every turn, which costs each request 3 ms.
+        temporary: a directory for temporary files of its own; None: the daemon's.
         tuned: what makes it faster (see `tuning`); settings win over it.
     """
     env = {name: environ[name] for name in (*HOST_ENV, *LOGIN_ENV) if name in environ}
+    env.update(_temporary(environ, temporary))
     env.update(WORKER_ENV)
     env.update(tuned)
     env["CLAUDE_CODE_MAX_RETRIES"] = str(max_retries)
@@ -183,6 +188,12 @@ def worker_env(
     return env
 
 
+def _temporary(environ: Mapping[str, str], folder: str | None) -> dict[str, str]:
+    """The CLI's own files go where the operator says, if that is said."""
+    found = {name: environ[name] for name in ("TMPDIR", _CLI_TMPDIR) if environ.get(name)}
+    return found if folder is None else {_CLI_TMPDIR: folder, **found, "TMPDIR": folder}
+
+
 def session_argv(setting_sources: Iterable[str], *, may_bypass: bool) -> tuple[str, ...]:
     """Returns the arguments of a session's CLI; model, permission mode and tools are set when it runs."""
     bypass = ("--allow-dangerously-skip-permissions",) if may_bypass else ()
@@ -196,12 +207,14 @@ def session_env(
     markers: Mapping[str, str],
     max_retries: int,
     config_dir: str | None,
+    temporary: str | None = None,
 ) -> dict[str, str]:
     """Returns the whole environment of a session's CLI, and so of its tools. For the arguments see `worker_env`.
 
     The home directory is the user's own: tools such as git look there for their settings.
     """
     env = {name: environ[name] for name in (*HOST_ENV, *LOGIN_ENV) if name in environ}
+    env.update(_temporary(environ, temporary))
     env.update(SESSION_ENV)
     env["CLAUDE_CODE_MAX_RETRIES"] = str(max_retries)
     if config_dir is not None:

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ccd_settings.paths import is_file
+
 LOWEST_SUPPORTED = "2.1.197"
 NAME = "claude"
 _VERSION_TIMEOUT_S = 10.0
@@ -180,9 +182,9 @@ def _named(command: str, path_env: str) -> Path:
 
 
 def _why_not(path: Path) -> str:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - does not raise where a directory is closed
         return "that is a directory"
-    return "that file is not executable" if path.exists() else "there is no such file"
+    return "that file is not executable" if is_file(path) else "there is no such file that ccd may see"
 
 
 def _on_path(name: str, path_env: str) -> Path | None:
@@ -195,13 +197,13 @@ def _on_path(name: str, path_env: str) -> Path | None:
 
 
 def _runnable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+    return is_file(path) and os.access(path, os.X_OK)
 
 
 def _ask(path: Path, env: Mapping[str, str]) -> str:
     home = tempfile.mkdtemp(prefix="ccd-cli-")
     try:
-        status, output = _run([str(path), "--version"], {"PATH": env.get("PATH", os.defpath), "HOME": home})
+        status, output = _run([str(path), "--version"], _probe_env(env, home))
     except OSError as error:
         raise CliBroken(f"{path} cannot be run: {error.strerror}. Is it made for this machine?") from error
     finally:
@@ -213,6 +215,11 @@ def _ask(path: Path, env: Mapping[str, str]) -> str:
             said = f"it did not come to an end within {_VERSION_TIMEOUT_S:g} s"
         raise CliBroken(f"{path} does not tell its version: {said}. Is it Claude Code?")
     return match[1]
+
+
+def _probe_env(env: Mapping[str, str], home: str) -> dict[str, str]:
+    """What it leaves goes with its home directory."""
+    return {"PATH": env.get("PATH", os.defpath), "HOME": home, "TMPDIR": home, "CLAUDE_CODE_TMPDIR": home}
 
 
 def _run(command: list[str], env: dict[str, str]) -> tuple[int, str]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
+from ccd_settings.paths import is_file
+
 _PROVIDERS = ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY")
 
 
@@ -55,7 +57,7 @@ def login_kind(environ: Mapping[str, str]) -> LoginKind:
         return LoginKind.TOKEN
     if environ.get("ANTHROPIC_API_KEY"):
         return LoginKind.API_KEY
-    if environ.get("CLAUDE_CODE_OAUTH_TOKEN") or credentials_file(environ).is_file():
+    if environ.get("CLAUDE_CODE_OAUTH_TOKEN") or is_file(credentials_file(environ)):
         return LoginKind.OAUTH
     return LoginKind.NONE
 

@@ -14,11 +14,10 @@ from collections.abc import Callable, Collection, Iterable
 
 from ccd_daemon.pool.room import Room
 from ccd_daemon.pool.shelf import LeaseWish, Shelf
-from ccd_daemon.worker.lifecycle import State
+from ccd_daemon.worker.lifecycle import ENDING, State
 from ccd_daemon.worker.worker import Worker
 
-_ENDING = (State.DRAINING, State.KILLING)
-_PASSING = (State.RESETTING, *_ENDING)
+_PASSING = (State.RESETTING, *ENDING)
 _PROMPT_S = 1.0  # to end, or to forget; a process that was idle needs a tenth
 _GRAIN_S = 0.01
 _PATIENCE_S = 2.0  # of a caller whose profile has no process at all, while those of others come and go
@@ -143,7 +142,7 @@ class Allocation:
         """Processes that may be started now, or as soon as those that end have ended."""
         self._note_passing()
         workers = [worker for shelf in self._shelves for worker in shelf.workers]
-        return max(0, self.max_workers - len(workers)) + len(self._promptly(workers, *_ENDING))
+        return max(0, self.max_workers - len(workers)) + len(self._promptly(workers, *ENDING))
 
     def _starves(self, shelf: Shelf, shelves: list[Shelf]) -> bool:
         """Whether others, who came later, would take every worker that becomes idle from a caller without any."""

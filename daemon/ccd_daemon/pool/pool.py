@@ -57,7 +57,7 @@ class Pool:
         self._login_seen = 0
         self.mode = self.first_mode = mode
         self.draining = False
-        self._hurried = False
+        self.hurried = False  # when it stops, running turns are not waited for
         self.counters = dict.fromkeys(
             ("spawned", "died_unready", "turns", "resets", "refused", "surplus_calls", "leases"), 0
         )
@@ -77,21 +77,16 @@ class Pool:
         self.login = Login(_LOGIN_PROBE_S)
         self.rehearsals = Rehearsals(settings.pool.rehearse and mode == Mode.FULL and private_login)
         self._rehearsing: set[Worker] = set()
-        self._was_warm = False
+        self.was_warm = False  # a process has waited for somebody
         self.recognition = Recognition()
         random = Random()
         self.shelves = {name: _shelf(settings, name, random) for name in settings.profiles}
-        self._room = Room(self.shelves.values(), self.recognition)
-        self.spawner = Spawner(self.shelves, settings, self._orders, self._spawn, self._room.for_spare)
-        self.leases = Leases(self, self.shelves, settings, self.recognition, self._room, self.spawner)
+        self.room = Room(self.shelves.values(), self.recognition)
+        self.spawner = Spawner(self.shelves, settings, self._orders, self._spawn, self.room.for_spare)
+        self.start = self.spawner.refill  # begin to warm the spares of the preforked profiles
+        self.leases = Leases(self, self.shelves, settings, self.recognition, self.room, self.spawner)
 
     # --- facts ---
-
-    @property
-    def warm(self) -> bool:
-        """Whether a process has waited for somebody, or none is to: the first request finds all as the others will."""
-        wanted = any(shelf.spare_target for shelf in self.shelves.values())
-        return self._was_warm or self.pressed or not wanted
 
     @property
     def workers(self) -> list[Worker]:
@@ -122,12 +117,6 @@ class Pool:
             self.roll()
             self.spawner.refill()
 
-    def login_refused(self, why: str) -> None:
-        """The API does not accept the login: start no spares, and let only one caller at a time find out again."""
-        if self.login.refusal is None:
-            log.warning("the login is refused; no spares are started until it works again")
-        self.login.refused(self._loop.time(), why)
-
     # --- what workers tell (see `worker.WorkerListener`) ---
 
     def may_rehearse(self, worker: Worker) -> bool:
@@ -152,7 +141,7 @@ class Pool:
             return
         shelf = self.shelves[worker.profile]
         self._rehearsing.discard(worker)
-        self._was_warm = True
+        self.was_warm = True
         if worker.wear.turns == 0:
             shelf.breaker.warmed()
         self.models = worker.models or self.models
@@ -225,10 +214,6 @@ class Pool:
         self.counters["spawned"] += 1
         self._launch(worker)
 
-    def start(self) -> None:
-        """Begin to warm the spares of the preforked profiles."""
-        self.spawner.refill()
-
     # --- what housekeeping finds ---
 
     def under_pressure(self, pressed: bool) -> None:
@@ -238,7 +223,7 @@ class Pool:
         """
         relieved, self.pressed = self.pressed and not pressed, pressed
         if pressed and not self.waiting:
-            self._room.for_the_host()
+            self.room.for_the_host()
         elif relieved:
             self.spawner.refill()
 
@@ -276,10 +261,6 @@ class Pool:
 
     # --- stopping ---
 
-    def hurry(self) -> None:
-        """Stop waiting for running turns."""
-        self._hurried = True
-
     async def stop(self, grace_s: float) -> None:
         """Take no more leases, let running turns end within `grace_s`, then end every process and wait for it."""
         self.draining = True
@@ -287,7 +268,7 @@ class Pool:
             shelf.refuse_waiting(refusal.shutting_down)
         deadline = self._loop.time() + grace_s
         while any((turn := worker.turns.turn) is not None and not turn.over for worker in self.workers):
-            if self._hurried or self._loop.time() >= deadline:
+            if self.hurried or self._loop.time() >= deadline:
                 break
             await asyncio.sleep(0.02)
         for worker in self.workers:

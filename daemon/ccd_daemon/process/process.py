@@ -4,6 +4,10 @@ Why not the loop's own subprocess support: uvloop forks, which stalls every stre
 large daemon; `subprocess.Popen` uses vfork. Exit is noticed by pidfd and never by end of file, so neither a paused
 pipe nor a grandchild that holds stdout open can hide a death. Signals go through pidfds, or to the group of a child
 that has not been reaped, so a recycled pid is never hit.
+
+Not here: what the process says (`worker.reader`) and what becomes of what it leaves behind (`reaper`). psutil would
+find descendants too, by a look at every process of the host: 9.2 ms with 147 of them instead of 0.23 ms, each second
+for each worker (DECISIONS, "Popen and pidfd", "A tree is killed before its head is reaped").
 """
 
 from __future__ import annotations

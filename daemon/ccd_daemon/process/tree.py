@@ -7,13 +7,21 @@ method may be called all the same.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ccd_daemon.process import memory
 from ccd_daemon.process.cgroup import Group
 from ccd_daemon.process.process import WORKER_MARKER, Process, ProcessListener, death_wrapper
+
+_LONGEST_BYTES = 75  # of 107 for a socket's path; what programs put below takes up to 30
+_SECRET = secrets.token_hex()
 
 
 class ProcessTree:
@@ -126,13 +134,43 @@ class ProcessTree:
         return f"{WORKER_MARKER}={self.marker}"
 
 
+def temporary_of(home: Path) -> Path:
+    """Where a process with this private directory has its temporary files, which go with it.
+
+    In the shared `/tmp` the CLI's directory has a name that anybody can take before it. Inside `home`, but where the
+    path is so long that sockets could not be made there; then somewhere with a name that nobody can guess.
+    """
+    inside = home / "tmp"
+    if len(os.fsencode(inside)) <= _LONGEST_BYTES:
+        return inside
+    return Path(tempfile.gettempdir()) / f"{_elsewhere(home.parent)}{_digest(f'{_SECRET} {home}')}"
+
+
+def clear_temporary(homes: Path) -> None:
+    """Remove what an earlier daemon's processes with private directories in `homes` left elsewhere."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_elsewhere(homes)}*"):
+        with contextlib.suppress(OSError):
+            if folder.lstat().st_uid == os.getuid():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _elsewhere(homes: Path) -> str:
+    return f"ccd-{_digest(str(homes))}-"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def _make(home: Path, open_group: Callable[[], Group | None]) -> Group | None:
     home.mkdir(parents=True, mode=0o700)
+    temporary_of(home).mkdir(mode=0o700)
     return open_group()
 
 
 def _delete(home: Path | None, group: Group | None) -> None:
     if home is not None:
+        shutil.rmtree(temporary_of(home), ignore_errors=True)
         shutil.rmtree(home, ignore_errors=True)
     if group is not None:
         group.remove()

@@ -3,6 +3,10 @@
 The whole request travels in `CLAUDE_CODE_EXTRA_BODY`, which the CLI merges over its own API request. The CLI *reports
 success and sends its own transcript* when that variable is not a valid JSON object, so nothing is written before the
 body has been encoded strictly and read back. How the mode `replay` does it is in `replay`.
+
+Not here: what a model can do (`wish`) and what a client calls a parameter (the surfaces; `ccd_protocol.chat.parameters`
+is the one table). Leaving `system` out is the obvious way to have none, and would send the CLI's own (DECISIONS, "An
+absent system prompt is sent as an empty list").
 """
 
 from __future__ import annotations

@@ -3,6 +3,10 @@
 A method that answers at once runs inside the read that brought it, without a task; the others get a task each,
 which is cancelled when the caller cancels, its deadline passes, or the connection is lost. The one place where an
 exception becomes a CCDP code is `fail`.
+
+Not here: who may connect and call (`server`, `rights`), and what a method does. Two obvious simplifications would cost:
+a task for every call costs a ping another round of the loop, and a write for every ITEM a system call per token, where
+one turn of the loop needs one (`flush_soon`).
 """
 
 from __future__ import annotations

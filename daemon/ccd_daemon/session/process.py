@@ -41,6 +41,7 @@ class SessionWish:
     model: str | None = None
     permission_mode: str = "default"
     allowed_tools: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None  # the CLI holds itself and its subagents to these; None: to any
 
 
 class SessionProcessListener(Protocol):
@@ -138,6 +139,8 @@ class SessionProcess:
         settings: dict[str, Any] = {} if wish.model is None else {"model": wish.model}
         if wish.allowed_tools:
             settings["permissions"] = {"allow": list(wish.allowed_tools)}
+        if wish.models is not None:
+            settings["availableModels"] = list(wish.models)
         if self.state is not State.WARMING:
             return
         asked = [

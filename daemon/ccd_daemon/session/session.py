@@ -2,6 +2,9 @@
 
 What the CLI says goes to every follower as `reader` shows it. The process and its life are `process`'s; who may open a
 session, and how many there may be, is `sessions`'s.
+
+Not here: turns in the sense of `worker`, which have one caller each. A session speaks to whoever is attached, so
+nothing of it may wait for one of them: a follower that does not read is cut off (DECISIONS, "Who is slow").
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ class Session:
         self.closed: str | None = None
         self.ended: RpcError | None = None
         model = wish.model or ""
+        self._models = wish.models
         self.view = View(session_id, model=model, cwd=cwd, permission_mode=wish.permission_mode)
         self.permissions = Permissions(
             self._deny_late, lambda: self._rearm_if(State.BUSY), settings.sessions.permission_s
@@ -165,8 +169,14 @@ class Session:
         """Use another model from the next request on; None is the CLI's default.
 
         Raises:
-            RpcError: BAD_PARAMS, the CLI says no; CONFLICT, the session has ended.
+            RpcError: BAD_PARAMS, the CLI says no; CONFLICT, the session has ended; MODEL_NOT_FOUND, it was opened for
+                others.
         """
+        if self._models is not None and (model or "default") not in self._models:
+            text = (
+                f"this session may not use the model {(model or 'default')!r}; it was opened for certain ones"
+            )
+            raise RpcError(Code.MODEL_NOT_FOUND, text, {"param": "model"})
         # Not by the request of that name: with a pinned id it makes a hidden, billed call.
         await self._request("apply_flag_settings", settings={"model": model})
         self.view.state["model"] = model or ""

@@ -122,9 +122,11 @@ class Sessions:
             async with self._starting, self._alone():
                 await self._start(session, wish, folder)
             session.check_open()
-        except BaseException:
+        except BaseException as error:
             self._forget(tenant, session.id)
             session.close("it could not be opened")
+            if self._draining and isinstance(error, RpcError):
+                raise _draining() from None
             raise
         self.counters["opened"] += 1
         self._warn_of_sharing()
@@ -155,7 +157,7 @@ class Sessions:
         limits = self._settings.sessions
         own = sum(session.tenant == tenant for session in self.running)
         if self._draining:
-            raise RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})
+            raise _draining()
         if own < limits.max_per_tenant and len(self.running) < limits.max_count:
             return
         self.counters["refused"] += 1
@@ -221,3 +223,7 @@ def _close_opened(opening: asyncio.Future[int | None]) -> None:
     """A directory that was opened for a session that is no longer wanted."""
     if opening.exception() is None and (descriptor := opening.result()) is not None:
         os.close(descriptor)
+
+
+def _draining() -> RpcError:
+    return RpcError(Code.DRAINING, "ccd is shutting down", {"retry_after_ms": 2000})

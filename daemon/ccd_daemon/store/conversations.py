@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from ccd_daemon.config import ConversationSettings
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import ConversationInfo, Message
-from ccd_settings.sqlite_file import OneThread, Schema, open_file, transaction
+from ccd_settings.sqlite_file import OneThread, Schema, open_file, transaction, wipe
 
 T = TypeVar("T")
 log = logging.getLogger("ccd.conversations")
@@ -71,6 +71,7 @@ class ConversationStore:
         self._path = path
         self._settings = settings
         self._clock = clock
+        self._deleted = 0  # rows, by what the thread is doing
         self._file = OneThread("ccd-conversations", self._open, sqlite3.Connection.close)
         self._locks: dict[tuple[str, str], _Turns] = {}
 
@@ -146,8 +147,12 @@ class ConversationStore:
 
     async def _do(self, work: Callable[..., T], *args: Any) -> T:
         def run(db: sqlite3.Connection) -> T:
+            self._deleted = 0
             with transaction(db):
-                return work(db, *args)
+                result = work(db, *args)
+            if self._deleted:
+                wipe(db)
+            return result
 
         try:
             return await self._file.do(run)
@@ -234,20 +239,20 @@ class ConversationStore:
             (number, cut),
         ).fetchone()[0]
         # A single turn over the limit leaves nothing: a history cannot begin with an answer.
-        db.execute(
+        self._deleted += db.execute(
             "DELETE FROM message WHERE conversation = :number AND (:following IS NULL OR seq < :following)",
             {"number": number, "following": following},
-        )
+        ).rowcount
 
     def _forget_old(self, db: sqlite3.Connection) -> None:
-        db.execute(
+        self._deleted += db.execute(
             "DELETE FROM conversation WHERE updated_at < ?", (self._clock() - self._settings.retention_s,)
-        )
-        db.execute(
+        ).rowcount
+        self._deleted += db.execute(
             "DELETE FROM conversation WHERE number IN (SELECT number FROM conversation"
             " ORDER BY updated_at DESC LIMIT -1 OFFSET ?)",
             (self._settings.max_count,),
-        )
+        ).rowcount
 
     def _create(
         self, db: sqlite3.Connection, tenant: str, conversation_id: str, metadata: dict[str, Any]
@@ -274,7 +279,7 @@ class ConversationStore:
 
     def _delete(self, db: sqlite3.Connection, tenant: str, conversation_id: str) -> None:
         row = self._find(db, tenant, conversation_id)
-        db.execute("DELETE FROM conversation WHERE number = ?", (row["number"],))
+        self._deleted += db.execute("DELETE FROM conversation WHERE number = ?", (row["number"],)).rowcount
 
 
 class _Turns:

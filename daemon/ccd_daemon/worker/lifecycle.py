@@ -15,6 +15,9 @@ That event is stepped at once, from the state that the first step has led to, an
 `feed` returns. So such an action stands last in its row: nothing of the step before may be left to do. A test of the
 table sees to it.
 
+Not here: clocks, processes, and who waits. A few `if`s at the places where things happen would be shorter, and would
+leave out the pair that nobody thought of; that one hands a worker to two callers or kills it under one.
+
 Every pair is decided. A pair that is neither in `TABLE` nor in `IGNORED` is a bug of ours and raises
 `IllegalTransition`; the worker then logs it and kills the process, because a process in an unknown state must
 not answer anybody.

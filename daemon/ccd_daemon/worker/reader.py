@@ -4,6 +4,9 @@ Theory of operation. `on_stdout` is the hot path: one read of the pipe becomes o
 nothing decoded unless a message starts or ends in it. A read in which there is anything else takes the slow path:
 its lines are sorted one by one, and those that are passed on still go out together. What concerns the answer is
 decided here; what concerns the process and its life is told to the listener.
+
+Not here: decoding tokens. The obvious way, reading line by line and decoding each, costs 7 µs of CPU per line instead
+of 0.2 to 0.6, and a queue between stdout and socket would hide a slow client from the CLI.
 """
 
 from __future__ import annotations

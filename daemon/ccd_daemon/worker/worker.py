@@ -3,6 +3,9 @@
 The worker feeds events to `lifecycle` and carries out the actions it gets back. What it is made of: the process and
 all that is its own (`process.tree`), its turns (`turns`, which listens to `reader`), what is asked of the CLI beside
 turns (`controller`), the clock of its state (`clocks`), what it has been through (`wear`) and its last steps (`story`).
+
+Not here: who gets it (`pool`), and what an answer is (`turns`, `reader`). Nothing sets `state` but `feed`: a shortcut
+past the table is how a process in an unknown state gets to answer somebody (DECISIONS, "A worker of parts").
 """
 
 from __future__ import annotations
@@ -227,6 +230,7 @@ class Worker:
         elif self.state in (State.PARKED, State.CANCELLING):
             interrupted = self.state is State.CANCELLING
             self.wear.tainted = True
+            self.parking.spoil()
             self.feed(Event.RESULT)
             if interrupted:
                 self._listener.idle(self)

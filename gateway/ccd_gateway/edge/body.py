@@ -43,6 +43,7 @@ async def read_body(request: falcon.asgi.Request, max_bytes: int) -> bytes:
     if request.content_length is not None and held < request.content_length:
         raise ApiError(400, "The request body is shorter than its Content-Length.", code="incomplete_body")
     body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    pieces.clear()  # the check may take its time
     await share.check(body)
     return body
 

@@ -45,6 +45,7 @@ DEFAULT_PING_S = 20.0
 CLOSE_SERVICE_RESTART = 1012
 _DENIAL = "websocket.http.response"  # the name of ASGI's extension
 _MAX_FRAGMENTS = 1024
+_MAX_UNREAD_BYTES = 1 << 20
 _LINGER_S = 1.0
 _LOOK_EVERY_S = 0.1
 
@@ -107,6 +108,19 @@ class WebSocket(gunicorn_websocket.WebSocketProtocol):  # type: ignore[misc]
         if self.accepted and not self._close_sent:
             await self._send_close(CLOSE_SERVICE_RESTART, "the gateway restarts")
             await self._receive_queue.put({"type": "websocket.disconnect", "code": CLOSE_SERVICE_RESTART})
+
+    async def _send_frame(self, opcode: int, payload: bytes | str) -> None:
+        """Data waits until its client reads; what answers a client's own frames would pile up, so it ends one that
+        only writes."""
+        if self.transport.is_closing():
+            return
+        if opcode >= gunicorn_websocket.OPCODE_CLOSE and self._unread_bytes() > _MAX_UNREAD_BYTES:
+            self.transport.abort()
+            return
+        await super()._send_frame(opcode, payload)
+
+    def _unread_bytes(self) -> int:
+        return int(self.transport.get_write_buffer_size())
 
     async def _send(self, message: dict[str, Any]) -> None:
         if message["type"] == f"{_DENIAL}.start":

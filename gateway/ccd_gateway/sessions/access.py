@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ccd_gateway.access.caller import Caller
+from ccd_gateway.access.keyfile import Key
 from ccd_gateway.access.permission import Known, may_run
 from ccd_gateway.errors import ApiError
 
@@ -87,6 +88,19 @@ def check_model(caller: Caller, known: Known, model: str | None) -> None:
     names = {model or "default", known.means(model or "default")}
     if caller.key is not None and not any(map(caller.key.may_use_model, names)):
         raise _no_model(model)
+
+
+def models_of(key: Key, known: Known, model: str | None) -> list[str] | None:
+    """The names of the models that a session may use, its subagents included; None where the key allows all.
+
+    Args:
+        key: of whoever opens it.
+        known: what names of models mean.
+        model: what it begins with.
+    """
+    if not key.bound_to_models:
+        return None
+    return sorted({model or "default", *(name for name in known.models if may_run(key, known, name))})
 
 
 def _no_model(model: str | None) -> ApiError:

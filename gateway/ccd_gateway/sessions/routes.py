@@ -66,12 +66,14 @@ class SessionResource:
         caller = self._checked(req)
         body = await read_body(req, self._settings.max_body_bytes) or b"{}"
         fields = await apart(body, decode_object, body)
-        wanted = _wanted(acting("session.open", fields, set_here=("tenant",)))
+        wanted = _wanted(acting("session.open", fields, set_here=("tenant", "models")))
         if wanted.model is not None:
             wanted.model = self._settings.model_for(wanted.model)
-        if caller.key is not None:
-            access.check_model(caller, await self._backend.known(), wanted.model)
         params = {**msgspec.structs.asdict(wanted), "tenant": caller.tenant}
+        if caller.key is not None:
+            known = await self._backend.known()
+            access.check_model(caller, known, wanted.model)
+            params["models"] = access.models_of(caller.key, known, wanted.model)
         try:
             found = await self._backend.call("session.open", params)
         except RpcError as error:

@@ -44,49 +44,56 @@ class Api(StrEnum):
     CLIENT = "client"  # the options of `ccd_client`'s chat()
 
 
+class Fates(NamedTuple):
+    """What becomes of a parameter in each mode; None: as in `full`."""
+
+    full: Fate
+    keep_system: Fate | None = None
+    replay: Fate | None = None
+
+
+class Names(NamedTuple):
+    """What each API calls a parameter; True: as the wire does; None: it has no such thing. Dots lead into objects."""
+
+    chat: str | bool | None = None
+    responses: str | bool | None = None
+    messages: str | bool | None = None
+    client: str | bool | None = None
+
+
 class Parameter(NamedTuple):
     """What is known of one parameter.
 
     Attributes:
         about: for the documents.
-        full: what becomes of it in mode `full`.
-        keep_system: in mode `keep_system`; None: as in `full`.
-        replay: in mode `replay`; None: as in `full`.
+        fates: what becomes of it.
+        names: what it is called.
         low: the smallest value that a number may have.
         high: the largest one.
         one_of: all values that a text may have.
         needs: it means nothing without this parameter.
         excludes: parameters that cannot be given together with it.
-        chat: Chat Completions' name; True: the same; None: it has none.
-        responses: the Responses API's; dots lead into an object.
-        messages: the Messages API's.
-        client: the option of the client library.
         name: its key in `ChatParams`; filled in by `PARAMETERS`.
     """
 
     about: str
-    full: Fate
-    keep_system: Fate | None = None
-    replay: Fate | None = None
+    fates: Fates
+    names: Names = Names()
     low: float | None = None
     high: float | None = None
     one_of: tuple[str, ...] = ()
     needs: str | None = None
     excludes: tuple[str, ...] = ()
-    chat: str | bool | None = None
-    responses: str | bool | None = None
-    messages: str | bool | None = None
-    client: str | bool | None = None
     name: str = ""
 
     def fate(self, mode: str) -> Fate:
         """Returns what becomes of it in `full`, `keep_system` or `replay`."""
-        own: Fate | None = getattr(self, mode)
-        return self.full if own is None else own
+        own: Fate | None = getattr(self.fates, mode)
+        return self.fates.full if own is None else own
 
     def called(self, surface: str) -> str | None:
         """Its name in an API, or None where that has no such thing."""
-        name: str | bool | None = getattr(self, surface)
+        name: str | bool | None = getattr(self.names, surface)
         return (self.name if name else None) if isinstance(name, bool) else name
 
     def wrong(self, value: Any) -> str | None:
@@ -104,6 +111,12 @@ class Parameter(NamedTuple):
         )
 
 
+SENT_OR_TYPED = Fates(Fate.BODY, None, Fate.KNOB)
+SENT_OR_IGNORED = Fates(Fate.BODY, None, Fate.IGNORED)
+ACTED_ON = Fates(Fate.HERE)
+EVERYWHERE = Names(chat=True, responses=True, messages=True, client=True)
+NOT_IN_RESPONSES = Names(chat=True, messages=True, client=True)
+IN_CLIENT = Names(client=True)
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
@@ -131,224 +144,154 @@ class ChatParams(TypedDict, total=False):
             list[Message],
             Parameter(
                 "the conversation, the user's message last",
-                *(Fate.BODY, None, Fate.KNOB),
-                chat=True,
-                responses="input",
-                messages=True,
+                SENT_OR_TYPED,
+                Names(chat=True, responses="input", messages=True),
             ),
         ]
     ]
     profile: Annotated[
-        str,
-        Parameter("a profile of the daemon's settings; over HTTP `X-CCD-Profile`", Fate.HERE, client=True),
+        str, Parameter("a profile of the daemon's settings; over HTTP `X-CCD-Profile`", ACTED_ON, IN_CLIENT)
     ]
     model: Annotated[
-        str,
-        Parameter(
-            "a model or alias; `profile/model` names both",
-            Fate.KNOB,
-            chat=True,
-            responses=True,
-            messages=True,
-            client=True,
-        ),
+        str, Parameter("a model or alias; `profile/model` names both", Fates(Fate.KNOB), EVERYWHERE)
     ]
     system: Annotated[
         str | list[dict[str, Any]],
         Parameter(
             "the system prompt",
-            *(Fate.BODY, Fate.KNOB, Fate.KNOB),
-            responses="instructions",
-            messages=True,
-            client=True,
+            Fates(Fate.BODY, Fate.KNOB, Fate.KNOB),
+            Names(responses="instructions", messages=True, client=True),
         ),
     ]
     max_tokens: Annotated[
         int,
         Parameter(
             "the longest answer",
-            *(Fate.BODY, None, Fate.KNOB),
+            SENT_OR_TYPED,
+            Names(chat=True, responses="max_output_tokens", messages=True, client=True),
             low=1,
-            chat=True,
-            responses="max_output_tokens",
-            messages=True,
-            client=True,
         ),
     ]
     temperature: Annotated[
         float,
         Parameter(
             "how much chance there is; the newest models take none",
-            *(Fate.BODY, None, Fate.IGNORED),
+            SENT_OR_IGNORED,
+            EVERYWHERE,
             low=0,
             high=1,
-            chat=True,
-            responses=True,
-            messages=True,
-            client=True,
         ),
     ]
     top_p: Annotated[
         float,
         Parameter(
-            "the likeliest tokens that are this likely together",
-            *(Fate.BODY, None, Fate.IGNORED),
-            low=0,
-            high=1,
-            chat=True,
-            responses=True,
-            messages=True,
-            client=True,
+            "the likeliest tokens that are this likely together", SENT_OR_IGNORED, EVERYWHERE, low=0, high=1
         ),
     ]
     top_k: Annotated[
         int,
-        Parameter(
-            "how many of the likeliest tokens may be chosen",
-            *(Fate.BODY, None, Fate.IGNORED),
-            low=0,
-            chat=True,
-            messages=True,
-            client=True,
-        ),
+        Parameter("how many of the likeliest tokens may be chosen", SENT_OR_IGNORED, NOT_IN_RESPONSES, low=0),
     ]
     stop_sequences: Annotated[
         list[str],
         Parameter(
-            "texts that end the answer",
-            *(Fate.BODY, None, Fate.IGNORED),
-            chat="stop",
-            messages=True,
-            client="stop",
+            "texts that end the answer", SENT_OR_IGNORED, Names(chat="stop", messages=True, client="stop")
         ),
     ]
     metadata: Annotated[
         dict[str, Any],
         Parameter(
             "`user_id`: who the end user is, for the model API; no tenant",
-            *(Fate.BODY, None, Fate.IGNORED),
-            chat="user",
-            responses="user",
-            messages=True,
-            client=True,
+            SENT_OR_IGNORED,
+            Names(chat="user", responses="user", messages=True, client=True),
         ),
     ]
-    service_tier: Annotated[
-        str,
-        Parameter(
-            "the model API's own",
-            *(Fate.BODY, None, Fate.IGNORED),
-            chat=True,
-            messages=True,
-            client=True,
-        ),
-    ]
+    service_tier: Annotated[str, Parameter("the model API's own", SENT_OR_IGNORED, NOT_IN_RESPONSES)]
     tools: Annotated[
         list[dict[str, Any]],
-        Parameter(
-            "name, description, input_schema; the caller runs them",
-            *(Fate.BODY, None, Fate.KNOB),
-            chat=True,
-            responses=True,
-            messages=True,
-            client=True,
-        ),
+        Parameter("name, description, input_schema; the caller runs them", SENT_OR_TYPED, EVERYWHERE),
     ]
     tool_choice: Annotated[
         dict[str, Any],
         Parameter(
             "type auto, any, tool (with name) or none; disable_parallel_tool_use",
-            *(Fate.BODY, None, Fate.TOLD),
+            Fates(Fate.BODY, Fate.BODY, Fate.TOLD),
+            EVERYWHERE,
             needs="tools",
-            chat=True,
-            responses=True,
-            messages=True,
-            client=True,
         ),
     ]
     effort: Annotated[
         str,
         Parameter(
             "how much to think, whatever the model calls it",
-            *(Fate.FITTED, None, Fate.KNOB),
+            Fates(Fate.FITTED, Fate.FITTED, Fate.KNOB),
+            Names(chat="reasoning_effort", responses="reasoning.effort", client=True),
             one_of=_EFFORTS,
             excludes=("thinking",),
-            chat="reasoning_effort",
-            responses="reasoning.effort",
-            client=True,
         ),
     ]
     thinking: Annotated[
         dict[str, Any],
         Parameter(
             "the Messages API's own field, instead of an effort",
-            *(Fate.BODY, None, Fate.KNOB),
+            SENT_OR_TYPED,
+            NOT_IN_RESPONSES,
             excludes=("effort",),
-            chat=True,
-            messages=True,
-            client=True,
         ),
     ]
     format: Annotated[
         dict[str, Any],
         Parameter(
             '`{"type": "json_schema", "schema": {…}}` or `{"type": "json_object"}`; checked, repaired once',
-            Fate.FITTED,
-            chat="response_format",
-            responses="text.format",
-            client="response_format",
+            Fates(Fate.FITTED),
+            Names(chat="response_format", responses="text.format", client="response_format"),
         ),
     ]
     fallback_model: Annotated[
         str | None,
         Parameter(
             "asked when the model is overloaded or does not exist; null: not even the profile's",
-            Fate.HERE,
-            client=True,
+            ACTED_ON,
+            IN_CLIENT,
         ),
     ]
     exact: Annotated[
         bool,
         Parameter(
             "the model API's own form: nothing is added or fitted, system notes may stand among the messages",
-            Fate.HERE,
+            ACTED_ON,
         ),
     ]
     extra_body: Annotated[
         dict[str, Any],
         Parameter(
             "further keys of the model API's request; in mode `replay` the effort alone, the others are named",
-            Fate.FITTED,
+            Fates(Fate.FITTED),
             needs="exact",
         ),
     ]
     betas: Annotated[
         list[str],
         Parameter(
-            "the `anthropic-beta` header",
-            *(Fate.FITTED, Fate.IGNORED, Fate.IGNORED),
-            needs="exact",
+            "the `anthropic-beta` header", Fates(Fate.FITTED, Fate.IGNORED, Fate.IGNORED), needs="exact"
         ),
     ]
     strict: Annotated[
         bool,
         Parameter(
-            "refuse the call instead of ignoring a parameter; over HTTP `X-CCD-Strict`",
-            Fate.HERE,
-            client=True,
+            "refuse the call instead of ignoring a parameter; over HTTP `X-CCD-Strict`", ACTED_ON, IN_CLIENT
         ),
     ]
     conversation_id: Annotated[
-        str,
-        Parameter("continue this stored conversation; created at first use", Fate.HERE, chat=True),
+        str, Parameter("continue this stored conversation; created at first use", ACTED_ON, Names(chat=True))
     ]
     tenant: Annotated[
-        str, Parameter("only peers that may speak for others (the gateway) can set it", Fate.HERE)
+        str, Parameter("only peers that may speak for others (the gateway) can set it", ACTED_ON)
     ]
     cache: Annotated[
         CacheUse,
         Parameter(
-            "chat.complete only; without it an answer is neither taken from the cache nor kept", Fate.HERE
+            "chat.complete only; without it an answer is neither taken from the cache nor kept", ACTED_ON
         ),
     ]
 

@@ -62,3 +62,15 @@ def test_no_value_of_a_request_is_in_the_arguments() -> None:
         assert "--disable-slash-commands" not in words  # it would refuse the reset
         assert words[words.index("--tools") + 1] == ""
         assert ("--max-turns" in words) == (mode != Mode.REPLAY)  # there a turn goes on after a tool's result
+
+
+@pytest.mark.parametrize("kind", ["worker", "session"])
+def test_temporary_files_are_its_own_but_for_what_the_operator_says(kind: str) -> None:
+    def env(**environ: str) -> dict[str, str]:
+        given = {"extra": (), "markers": {}, "max_retries": 0, "config_dir": None, "temporary": "/run/w1/tmp"}
+        if kind == "worker":
+            return argv.worker_env(environ, login=LoginKind.API_KEY, **given)  # type: ignore[arg-type]
+        return argv.session_env(environ, **given)  # type: ignore[arg-type]
+
+    assert env(TMPDIR="/shared")["TMPDIR"] == env()["CLAUDE_CODE_TMPDIR"] == "/run/w1/tmp"
+    assert env(CLAUDE_CODE_TMPDIR="/big")["CLAUDE_CODE_TMPDIR"] == "/big"

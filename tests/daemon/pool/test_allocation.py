@@ -116,7 +116,7 @@ class Scene:
 
     async def play(self, seconds: float, *, profiles: int, tenants: int, rate: float) -> None:
         end = self.loop.time() + seconds
-        self.pool.start()
+        self.pool.spawner.refill()
         async with asyncio.TaskGroup() as callers:
             while self.loop.time() < end:
                 for _ in range(self.random.choice((1, 1, 1, 12))):
@@ -162,7 +162,7 @@ def test_the_spare_of_one_profile_does_not_take_the_slot_that_another_waits_for(
     async def main() -> None:
         limits = {"CCD_POOL__MAX_WORKERS": "3", "CCD_POOL__SPARES": "1", "CCD_QUEUE__TIMEOUT_S": "5"}
         scene = Scene(1, **limits)
-        scene.pool.start()
+        scene.pool.spawner.refill()
         async with asyncio.TaskGroup() as callers:
             for _ in range(12):
                 callers.create_task(scene.caller("chat", "t", 0.1, None))

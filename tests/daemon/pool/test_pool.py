@@ -39,7 +39,7 @@ class Bench:
 
     def warmed(self) -> Bench:
         """With its spares."""
-        self.pool.start()
+        self.pool.spawner.refill()
         self.warm_all()
         return self
 
@@ -72,7 +72,7 @@ SMALL = {"CCD_POOL__SPARES": "2", "CCD_POOL__MAX_WORKERS": "4", "CCD_POOL__SPAWN
 @in_loop
 async def test_the_warmest_worker_is_leased_first() -> None:
     bench = Bench(**SMALL)
-    bench.pool.start()
+    bench.pool.spawner.refill()
     first, second = bench.launched
     bench.warm(first)
     bench.warm(second)
@@ -96,7 +96,7 @@ async def test_a_tenant_gets_its_own_worker_and_a_stranger_a_fresh_one() -> None
 @in_loop
 async def test_a_waiter_cancelled_in_the_moment_of_the_hand_over_loses_no_worker() -> None:
     bench = Bench(**SMALL)
-    bench.pool.start()
+    bench.pool.spawner.refill()
     asking = await bench.wanted_by("t")
     bench.warm(bench.launched[0])  # handed over now …
     asking.cancel()  # … and cancelled before the waiter runs
@@ -110,7 +110,7 @@ async def test_a_waiter_cancelled_in_the_moment_of_the_hand_over_loses_no_worker
 @in_loop
 async def test_a_worker_handed_to_a_cancelled_waiter_goes_to_the_next_in_line() -> None:
     bench = Bench(**SMALL)
-    bench.pool.start()
+    bench.pool.spawner.refill()
     first, second = await bench.wanted_by("t"), await bench.wanted_by("t")
     bench.warm(bench.launched[0])
     first.cancel()
@@ -121,7 +121,7 @@ async def test_a_worker_handed_to_a_cancelled_waiter_goes_to_the_next_in_line() 
 @in_loop
 async def test_a_cancelled_waiter_leaves_the_queue() -> None:
     bench = Bench(**SMALL)
-    bench.pool.start()
+    bench.pool.spawner.refill()
     asking = await bench.wanted_by("t")
     assert bench.pool.waiting == 1
     asking.cancel()
@@ -135,7 +135,7 @@ async def test_a_cancelled_waiter_leaves_the_queue() -> None:
 @in_loop
 async def test_waiting_too_long_is_busy_with_a_time_to_retry() -> None:
     bench = Bench(**SMALL, CCD_QUEUE__TIMEOUT_S="0.05")
-    bench.pool.start()
+    bench.pool.spawner.refill()
     with pytest.raises(RpcError) as caught:
         await bench.pool.leases.lease("chat", LeaseWish("t"))
     assert caught.value.code is Code.BUSY
@@ -145,7 +145,7 @@ async def test_waiting_too_long_is_busy_with_a_time_to_retry() -> None:
 @in_loop
 async def test_starts_are_limited_at_a_time_and_in_all() -> None:
     bench = Bench(CCD_POOL__SPARES="8", CCD_POOL__MAX_WORKERS="5", CCD_POOL__SPAWN_CONCURRENCY="2")
-    bench.pool.start()
+    bench.pool.spawner.refill()
     for expected in (2, 3, 4, 5, 5):
         assert len(bench.launched) == expected
         assert len(bench.starting) <= 2
@@ -159,7 +159,7 @@ async def test_starts_are_limited_at_a_time_and_in_all() -> None:
 async def test_an_open_breaker_fails_fast_and_lets_one_probe_through() -> None:
     backoff = {"CCD_BREAKER__DEATHS": "2", "CCD_BREAKER__BACKOFF_S": "0.1", "CCD_BREAKER__WINDOW_S": "10"}
     bench = Bench(**SMALL, **backoff)
-    bench.pool.start()
+    bench.pool.spawner.refill()
     waiting = await bench.wanted_by("t")
     while bench.starting:
         bench.starting[0].death = "no such file"
@@ -186,7 +186,7 @@ async def test_an_open_breaker_fails_fast_and_lets_one_probe_through() -> None:
 async def test_a_failing_probe_waits_longer() -> None:
     backoff = {"CCD_BREAKER__DEATHS": "1", "CCD_BREAKER__BACKOFF_S": "0.05", "CCD_POOL__SPARES": "1"}
     bench = Bench(**{**SMALL, **backoff})
-    bench.pool.start()
+    bench.pool.spawner.refill()
     shelf = bench.pool.shelves["chat"]
     waits = []
     for _ in range(3):

@@ -37,7 +37,7 @@ class Stage:
             list[Worker]().append,
             private_login=private_login,
         )
-        self.pool.start()
+        self.pool.spawner.refill()
 
     def answer(self, worker: Worker) -> State:
         """The process is there and answers its first question."""

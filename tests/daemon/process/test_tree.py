@@ -10,7 +10,7 @@ import pytest
 
 from ccd_daemon.process.cgroup import Group
 from ccd_daemon.process.process import WORKER_MARKER
-from ccd_daemon.process.tree import ProcessTree
+from ccd_daemon.process.tree import ProcessTree, clear_temporary, temporary_of
 from fakes.in_loop import in_loop
 
 ECHO = "import sys\nfor line in sys.stdin: print(line, end='', flush=True)\n"
@@ -116,3 +116,17 @@ async def test_what_could_not_be_started_can_be_ended_and_removed(tmp_path: Path
     async with asyncio.timeout(10):
         while home.exists():
             await asyncio.sleep(0.01)
+
+
+def test_temporary_files_are_inside_but_for_names_that_no_socket_could_have(tmp_path: Path) -> None:
+    assert temporary_of(Path("/run/ccd/ccd.sock.workers/w1")) == Path("/run/ccd/ccd.sock.workers/w1/tmp")
+    first, second = temporary_of(Path("/x" * 40) / "w1"), temporary_of(Path("/x" * 40) / "w2")
+    assert first.name.startswith("ccd-") and first != second
+    assert temporary_of(Path("/x" * 40) / "w1") == first
+    other = temporary_of(Path("/y" * 40) / "w1")
+    for folder in (first, second, other):
+        folder.mkdir()
+    clear_temporary(Path("/x" * 40))
+    assert not first.exists() and not second.exists() and other.exists()
+    clear_temporary(Path("/y" * 40))
+    assert not other.exists()

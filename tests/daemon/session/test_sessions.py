@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ def test_its_environment_and_arguments_are_enumerated(stack: FaultStack, client:
     entries = Path(f"/proc/{row['pid']}/environ").read_text().split("\0")
     environ = dict(entry.split("=", 1) for entry in entries if entry)
     assert set(environ) <= {
+        *("TMPDIR", "CLAUDE_CODE_TMPDIR"),
         *("PATH", "HOME", "LANG", "LC_CTYPE", "PWD", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
         *("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "DISABLE_AUTOUPDATER", "DISABLE_TELEMETRY"),
         *(
@@ -458,6 +460,21 @@ def test_sessions_end_with_the_daemon(tmp_path: Path, busy: bool) -> None:
             stack.daemon.process.send_signal(signal.SIGTERM)
             assert session.ended() == "ccd is shutting down"
             assert stack.daemon.stop() == 0
+
+
+def test_one_that_is_being_opened_when_the_daemon_stops_is_refused_like_one_that_comes_later(
+    tmp_path: Path,
+) -> None:
+    with running_faults(tmp_path, CCD_DEADLINES__SHUTDOWN_S="0.3", **NONE_SPARE) as stack:
+        stack.faults(start_ms=60_000)
+        with stack.client() as client, stack.client() as asking, ThreadPoolExecutor(1) as threads:
+            opening = threads.submit(failure, asking, "open")
+            wait_until(lambda: client.status()["sessions"]["running"] == 1)
+            stack.daemon.process.send_signal(signal.SIGTERM)
+            error = opening.result(60)
+            assert (error.code, error.message) == (Code.DRAINING, "ccd is shutting down")
+            assert error.retry_after_ms == 2000
+        assert stack.daemon.stop() == 0
 
 
 def test_a_killed_daemon_leaves_nothing(tmp_path: Path) -> None:

@@ -235,3 +235,30 @@ def test_a_file_of_the_version_before_is_used_as_it_is(path: Path) -> None:
     store = ConversationStore(path, Settings())
     asyncio.run(go_on(store))
     store.close()
+
+
+def _everything(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir())
+
+
+@pytest.mark.parametrize("way", ["deleted", "too old", "too many", "too long"])
+def test_what_is_forgotten_is_nowhere_in_the_files(path: Path, clock: Clock, way: str) -> None:
+    bounds = {"too many": {"max_count": 1}, "too long": {"max_messages": 2}}.get(way, {})
+    store = ConversationStore(path, Settings(**bounds), clock)
+    secret = "the-secret-text"
+
+    async def run() -> None:
+        await store.append("a", "one", said(secret * 500, "answer"), secret)
+        assert secret.encode() in _everything(path.parent)
+        clock.now += 1
+        if way == "deleted":
+            await store.delete("a", "one")
+        elif way == "too long":
+            await store.append("a", "one", said("next", "answer"), "other")
+        else:
+            clock.now += 100 * 86400 if way == "too old" else 0
+            await store.append("a", "two", said("next", "answer"), None)
+        assert secret.encode() not in _everything(path.parent)
+
+    asyncio.run(run())
+    store.close()

@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +244,16 @@ def test_unmasking_is_the_same_as_gunicorns(size: int) -> None:
     payload, mask = os.urandom(size), os.urandom(4)
     ours, theirs = (kind._unmask(None, payload, mask) for kind in WebSocket.__mro__[:2])  # type: ignore[attr-defined]
     assert ours == theirs and (size == 0 or ours != payload or mask == bytes(4))
+
+
+def test_a_client_that_only_sends_pings_is_let_go(wire: tuple[socket.socket, Frames], daemon: Daemon) -> None:
+    """Each is answered, and answers that nobody reads must not pile up."""
+    connection, _ = wire
+    pings = (bytes([FINAL | PING, 0x80 | 125]) + bytes(4) + b"a" * 125) * 1000
+    sent = 0
+    with suppress(OSError):
+        while sent < 64 << 20:
+            connection.sendall(pings)
+            sent += len(pings)
+    assert sent < 64 << 20
+    assert daemon.cancellations.acquire(timeout=20)

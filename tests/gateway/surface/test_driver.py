@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ccd_gateway.surface.driver import KEEPALIVE
 from ccd_protocol.errors import Code, RpcError
 from fakes.gateway_daemon import RESULT, Call, Daemon, start, text
 from fakes.gateway_process import USER, Answer, Gateway, read_until
@@ -24,13 +25,11 @@ class Asked(NamedTuple):
 
 
 SURFACES = {
-    "chat": Asked(
-        "/v1/chat/completions", {"model": "m", "messages": USER}, b": keep-alive\n\n", {"seed": 1}, "seed"
-    ),
+    "chat": Asked("/v1/chat/completions", {"model": "m", "messages": USER}, KEEPALIVE, {"seed": 1}, "seed"),
     "responses": Asked(
         "/v1/responses",
         {"model": "m", "input": "hi"},
-        b": keep-alive\n\n",
+        KEEPALIVE,
         {"truncation": "auto"},
         "truncation",
     ),

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from ccd_cli.completion import words
 from ccd_cli.ctl.keys.file import failing, file_option, named, path_of
 from ccd_cli.options import command
 from ccd_gateway.access import keyfile
 
 
 @command("revoke", "ccd ctl keys revoke laptop")
-@click.argument("name")
+@click.argument("name", shell_complete=words.keys)
 @file_option
 def revoke(name: str, keys_file: Path | None) -> None:
     """Make a key useless, by its name or id; its usage stays on record."""

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from ccd_cli.completion import words
 from ccd_cli.ctl.keys.file import failing, file_option, named, path_of, say_once, show_token
 from ccd_cli.options import command, json_option
 from ccd_gateway.access import keyfile
 
 
 @command("rotate", "ccd ctl keys rotate laptop")
-@click.argument("name")
+@click.argument("name", shell_complete=words.keys)
 @file_option
 @json_option
 def rotate(name: str, keys_file: Path | None, as_json: bool) -> None:

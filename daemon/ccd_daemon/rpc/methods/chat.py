@@ -1,4 +1,9 @@
-"""`chat.stream` and `chat.complete`: lease a worker, write the turn, pass its lines on, give the worker back."""
+"""`chat.stream` and `chat.complete`: lease a worker, write the turn, pass its lines on, give the worker back.
+
+Not here: what a parameter becomes (`request`), who gets which worker (`pool.leases`), and whether a line is part of the
+answer (`worker.reader`). What is tried again is tried only while nothing of the answer was passed on: a second answer
+behind half of the first would be worse than an error.
+"""
 
 from __future__ import annotations
 
@@ -212,6 +217,7 @@ class ChatMethods:
             )
             try:
                 script = _script(worker, asked, talk)
+                worker.parking.name = chat.get("conversation_id")
                 result, turn = await self._turn(call, worker, asked, script, streaming=streaming)
                 result["ignored"] = sorted(dropped)
                 if fell_back:
@@ -224,8 +230,7 @@ class ChatMethods:
                 if tries <= 0:
                     raise error.reason from None
             except RpcError as error:
-                if error.code is Code.UPSTREAM_AUTH:
-                    self._pool.login_refused(error.message)
+                self._pool.leases.login_said(error)
                 if error.data.get("output_started"):
                     raise
                 if fallback and error.code in _FALL_BACK_ON:

@@ -37,6 +37,12 @@ class DaemonMethods:
         return answer
 
 
+def is_warm(pool: Pool) -> bool:
+    """Whether a process has waited for somebody, or none is to: the first request finds all as the others will."""
+    wanted = any(shelf.spare_target for shelf in pool.shelves.values())
+    return pool.was_warm or pool.pressed or not wanted
+
+
 def pool_state(pool: Pool) -> tuple[str, str | None]:
     """Returns the daemon's state in a word, and why."""
     if pool.draining:
@@ -46,6 +52,6 @@ def pool_state(pool: Pool) -> tuple[str, str | None]:
     broken = pool.broken()
     if broken is not None:
         return "degraded", f"the CLI cannot be started: {broken.breaker.reason}"
-    if not pool.warm:
+    if not is_warm(pool):
         return "starting", "the first CLI process is warming up"
     return "ready", None

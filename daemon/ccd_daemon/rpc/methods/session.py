@@ -38,6 +38,10 @@ T = TypeVar("T")
 _MODES = ("default", "acceptEdits", "plan", "dontAsk", "auto", "bypassPermissions")
 _BLOCKS = ("text", "image", "document")
 _MAX_MODEL_CHARS = 512
+_SETTING_COMMAND = (
+    "/config"  # writes to the configuration, which a login shares with its user and all sessions
+)
+_MAX_MODELS = 200
 _MAX_TOOLS = 200
 _MAX_TOOL_CHARS = 1000
 _MAX_ID_CHARS = 200
@@ -58,6 +62,7 @@ class SessionMethods:
             _model(params.get("model")),
             self._mode(params.get("permission_mode") or "default"),
             _tools(params.get("allowed_tools") or []),
+            _models(params.get("models")),
         )
         asked, cwd = params.get("cwd"), ""
         folder: Callable[[], int | None] = _no_folder
@@ -136,7 +141,7 @@ class SessionMethods:
                 "sessions run tools as ccd's user, so they are for that user, root, server.tenant_uids and "
                 "sessions.uids, and not for what a worker has started",
             )
-        params = read(call.params, kind)
+        params = read(call.params, kind, call.method)
         may_name = self._rights.may_speak_for_others(call.identity)
         return params, tenant_of(call, call.params.get("tenant"), may_name=may_name)
 
@@ -171,6 +176,15 @@ def _model(model: str | None) -> str | None:
     return model
 
 
+def _models(models: list[str] | None) -> tuple[str, ...] | None:
+    if models is None:
+        return None
+    if len(models) > _MAX_MODELS or not all(0 < len(name) <= _MAX_MODEL_CHARS for name in models):
+        text = f"models: expected at most {_MAX_MODELS} names of 1 to {_MAX_MODEL_CHARS} characters"
+        raise bad("models", text)
+    return tuple(models)
+
+
 def _tools(tools: list[str]) -> tuple[str, ...]:
     if len(tools) > _MAX_TOOLS or not all(0 < len(tool) <= _MAX_TOOL_CHARS for tool in tools):
         text = f"allowed_tools: expected at most {_MAX_TOOLS} rules of 1 to {_MAX_TOOL_CHARS} characters"
@@ -183,4 +197,10 @@ def _content(content: Any) -> str | list[dict[str, Any]]:
         raise bad("content", "content: expected a text, or a list of content blocks")
     if not isinstance(content, str) and not all(block.get("type") in _BLOCKS for block in content):
         raise bad("content", f"content: expected blocks of the types {', '.join(_BLOCKS)}")
+    for text in (content,) if isinstance(content, str) else (block.get("text") for block in content):
+        if isinstance(text, str) and text.lstrip().partition(" ")[0].rstrip() == _SETTING_COMMAND:
+            why = (
+                "it may change more than this session's settings; there are set_model and set_permission_mode"
+            )
+            raise bad("content", f"content: {_SETTING_COMMAND} is refused: {why}")
     return content  # type: ignore[no-any-return]

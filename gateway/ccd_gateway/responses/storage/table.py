@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ccd_settings.sqlite_file import Schema, open_file, transaction
+from ccd_settings.sqlite_file import Schema, open_file, transaction, wipe
 
 RUNNING = ("queued", "in_progress")
 _MAX_CHAIN = 2000
@@ -200,7 +200,9 @@ class ResponseTable:
         """Forget a response; False when there is none."""
         with transaction(self._db):
             done = self._db.execute("DELETE FROM responses WHERE id = ? AND tenant = ?", (id, tenant))
-            return done.rowcount > 0
+        if done.rowcount:
+            wipe(self._db)
+        return done.rowcount > 0
 
     def prune(self, now: float) -> int:
         """Delete what is too old or too much; the number of responses that went."""
@@ -216,6 +218,7 @@ class ResponseTable:
             ).rowcount
         if gone:
             self._db.execute("PRAGMA incremental_vacuum").fetchall()
+            wipe(self._db)
         return gone
 
     # --- reading ---
