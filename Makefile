@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: run test unit lint type bench check clean
+.PHONY: run test unit soak lint type bench check clean
 
 run: $(VENV)/.all
 	@CCD_CLI__AUTO_INSTALL=true exec $(BIN)/ccd up --try
@@ -14,6 +14,10 @@ test: $(VENV)/.dev
 # All but what needs the real CLI or other people's clients.
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest --ignore tests/e2e --ignore tests/clients
+
+# What takes longer than a commit should wait for.
+soak: $(VENV)/.dev
+	$(BIN)/python -m pytest -m soak -s
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ BENCHMARKS = {
     "g": "gateway",
     "h": "peers",
     "r": "replay",
+    "t": "tasks",
 }
 RESULTS = HERE / "results" / "latest.json"
 

@@ -36,11 +36,11 @@ def _rate(bench: Bench) -> list[Figure]:
     with instant_api(folder) as api, daemon_stack(folder / "ccd", bench.cli, api) as stack:
         with Client(stack.socket) as client:
             wait_until(lambda: stack.status()["state"] == "ready", timeout_s=30)
-            _in_parallel(8, lambda index: _ask(client, "warm"))
-            ours = count / _in_parallel(count, lambda index: _ask(client, f"question {index}"))
+            in_parallel(8, lambda index: _ask(client, "warm"))
+            ours = count / in_parallel(count, lambda index: _ask(client, f"question {index}"))
             surplus = stack.status()["counters"]["surplus_calls"]
         spawns = max(8, count // 5)
-        theirs = spawns / _in_parallel(spawns, lambda index: cold(bench.cli, folder / "home", api))
+        theirs = spawns / in_parallel(spawns, lambda index: cold(bench.cli, folder / "home", api))
     return [
         single(
             GROUP, f"a spawn per request, {_CONCURRENCY} at a time", "requests/s", theirs,
@@ -58,7 +58,7 @@ def _ask(client: Client, text: str) -> None:
     client.call("chat.complete", {"messages": [{"role": "user", "content": text}], "model": "haiku"})
 
 
-def _in_parallel(count: int, work: Callable[[int], object]) -> float:
+def in_parallel(count: int, work: Callable[[int], object]) -> float:
     """Seconds for `count` calls, `_CONCURRENCY` at a time."""
     started = time.perf_counter()
     with ThreadPoolExecutor(_CONCURRENCY) as threads:
@@ -81,7 +81,7 @@ def _conversations(bench: Bench) -> list[Figure]:
             _converse(client, index, with_tools=index % 2 == 0)
             processes.append(len(stack.processes()))
 
-        took_s = _in_parallel(count, converse)
+        took_s = in_parallel(count, converse)
     return [
         single(
             GROUP, f"{count} conversations of {_TURNS} turns, half with tools, {_CONCURRENCY} at a time", "processes",

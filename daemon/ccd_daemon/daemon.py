@@ -134,7 +134,7 @@ class Daemon:
             await asyncio.sleep(_LOOK_S)
 
     def _hurry(self) -> None:
-        self.pool.hurry()
+        self.pool.hurried = True
         self.sessions.hurry()
 
     def _on_signals(self, act: Callable[[], None]) -> None:

@@ -121,9 +121,10 @@ class Running:
 
 
 def start(
-    arguments: list[str], environ: dict[str, str], log: Path, *, timeout_s: float = READY_TIMEOUT_S
+    arguments: list[str], environ: dict[str, str], log: Path, *, timeout_s: float | None = None
 ) -> Running:
-    """Run `python -m …` until its first line of output."""
+    """Run `python -m …` until its first line of output, by default for `READY_TIMEOUT_S`."""
+    timeout_s = READY_TIMEOUT_S if timeout_s is None else timeout_s
     with log.open("ab") as errors:
         process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -218,8 +219,8 @@ class Stack:
         self.daemon = start(["-m", "ccd_cli", "daemon"], self.environ(), self.folder / "daemon.log")
         return self.daemon
 
-    def start_gateway(self) -> Running:
-        arguments = ["-m", "ccd_cli", "gateway", "--bind", f"127.0.0.1:{free_port()}"]
+    def start_gateway(self, port: int | None = None) -> Running:
+        arguments = ["-m", "ccd_cli", "gateway", "--bind", f"127.0.0.1:{port or free_port()}"]
         self.gateway = start(arguments, self.environ(), self.folder / "gateway.log")
         return self.gateway
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import urllib.error
 import urllib.request
@@ -41,9 +42,12 @@ class TaskStack:
     def database(self) -> Path:
         return Path(self.stack.settings["CCD_DATA__DIR"]) / "tasks" / "tasks.sqlite3"
 
-    def start(self) -> Running:
-        environ = {**self.stack.environ(), **self._settings}
-        self.worker = start(["-m", "ccd_cli", "worker"], environ, self.stack.folder / "worker.log")
+    def start(self, module: str = "ccd_cli", **extra: str) -> Running:
+        environ = {**self.stack.environ(), **self._settings, **extra}
+        if module != "ccd_cli":  # one of the fakes
+            paths = [str(Path(__file__).parents[1]), environ.get("PYTHONPATH", "")]
+            environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        self.worker = start(["-m", module, "worker"], environ, self.stack.folder / "worker.log")
         return self.worker
 
     def stop(self) -> None:
@@ -66,9 +70,9 @@ class TaskStack:
     def items(self, task_id: str) -> list[Any]:
         return list(self.call("task.items", task_id=task_id, limit=1000)["items"])
 
-    def events(self, task_id: str, after: int = 0) -> list[Any]:
+    def events(self, task_id: str, after: int = 0, **more: Any) -> list[Any]:
         with Client(self.socket) as client:
-            stream = client.call_stream("task.events", {"task_id": task_id, "after": after})
+            stream = client.call_stream("task.events", {"task_id": task_id, "after": after, **more})
             return [json.loads(line) for line in b"".join(stream).splitlines()]
 
     def http(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from ccd_client import Tasks
+from ccd_protocol.errors import Code, RpcError
 from fakes.offline_api import directive
 from fakes.postgres import Postgres, running_postgres
 from fakes.stack import Api, Stack, running_stack, wait_until
 from fakes.task_stack import TaskStack
 
+pytestmark = pytest.mark.timeout(300)
 QUICK = {"CCD_TASKS__HEARTBEAT_S": "0.5", "CCD_TASKS__DEAD_S": "3", "CCD_TASKS__CONCURRENCY": "4"}
 
 
@@ -91,6 +94,19 @@ def test_postgresql_restarts_in_mid_run(hosts: tuple[TaskStack, TaskStack], post
     batch = first.submit(*[f"pg {n} {slow}" for n in range(24)], kind="batch", options={"concurrency": 4})
     wait_until(lambda: first.call("task.get", task_id=batch["id"])["items"]["completed"] >= 2)
     postgres.stop()
+    with pytest.raises(RpcError) as caught:
+        first.submit("now")
+    assert caught.value.code is Code.DRAINING and caught.value.retryable
     postgres.start()
-    ended = second.wait(batch["id"])
+    with Tasks(second.socket) as client:
+        wait_until(lambda: _is_there(client, batch["id"]), what="the server to have started up")
+        ended = client.wait(batch["id"], 120)
     assert ended["status"] == "completed" and ended["items"]["completed"] == 24
+
+
+def _is_there(client: Tasks, task_id: str) -> bool:
+    try:
+        return bool(client.get(task_id))
+    except RpcError as error:
+        assert error.retryable, error
+        return False

@@ -112,7 +112,7 @@ def _signal(process: asyncio.subprocess.Process, signum: signal.Signals) -> None
         process.send_signal(signum)
 
 
-class Unit:
+class UpUnit:
     """The parts of one `ccd up`."""
 
     def __init__(self, plan: Plan) -> None:
@@ -298,4 +298,4 @@ def run(plan: Plan) -> int:
     else:
         logging.basicConfig(format="ccd: %(message)s", force=True)
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    return asyncio.run(Unit(plan).run())
+    return asyncio.run(UpUnit(plan).run())

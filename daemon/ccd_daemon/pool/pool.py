@@ -57,7 +57,7 @@ class Pool:
         self._login_seen = 0
         self.mode = self.first_mode = mode
         self.draining = False
-        self._hurried = False
+        self.hurried = False  # when it stops, running turns are not waited for
         self.counters = dict.fromkeys(
             ("spawned", "died_unready", "turns", "resets", "refused", "surplus_calls", "leases"), 0
         )
@@ -81,9 +81,10 @@ class Pool:
         self.recognition = Recognition()
         random = Random()
         self.shelves = {name: _shelf(settings, name, random) for name in settings.profiles}
-        self._room = Room(self.shelves.values(), self.recognition)
-        self.spawner = Spawner(self.shelves, settings, self._orders, self._spawn, self._room.for_spare)
-        self.leases = Leases(self, self.shelves, settings, self.recognition, self._room, self.spawner)
+        self.room = Room(self.shelves.values(), self.recognition)
+        self.spawner = Spawner(self.shelves, settings, self._orders, self._spawn, self.room.for_spare)
+        self.start = self.spawner.refill  # begin to warm the spares of the preforked profiles
+        self.leases = Leases(self, self.shelves, settings, self.recognition, self.room, self.spawner)
 
     # --- facts ---
 
@@ -115,12 +116,6 @@ class Pool:
             self.login.worked()  # as far as anybody knows
             self.roll()
             self.spawner.refill()
-
-    def login_refused(self, why: str) -> None:
-        """The API does not accept the login: start no spares, and let only one caller at a time find out again."""
-        if self.login.refusal is None:
-            log.warning("the login is refused; no spares are started until it works again")
-        self.login.refused(self._loop.time(), why)
 
     # --- what workers tell (see `worker.WorkerListener`) ---
 
@@ -228,7 +223,7 @@ class Pool:
         """
         relieved, self.pressed = self.pressed and not pressed, pressed
         if pressed and not self.waiting:
-            self._room.for_the_host()
+            self.room.for_the_host()
         elif relieved:
             self.spawner.refill()
 
@@ -266,10 +261,6 @@ class Pool:
 
     # --- stopping ---
 
-    def hurry(self) -> None:
-        """Stop waiting for running turns."""
-        self._hurried = True
-
     async def stop(self, grace_s: float) -> None:
         """Take no more leases, let running turns end within `grace_s`, then end every process and wait for it."""
         self.draining = True
@@ -277,7 +268,7 @@ class Pool:
             shelf.refuse_waiting(refusal.shutting_down)
         deadline = self._loop.time() + grace_s
         while any((turn := worker.turns.turn) is not None and not turn.over for worker in self.workers):
-            if self._hurried or self._loop.time() >= deadline:
+            if self.hurried or self._loop.time() >= deadline:
                 break
             await asyncio.sleep(0.02)
         for worker in self.workers:

@@ -68,9 +68,9 @@ class DbosProcess:
     async def launch(self, turns: int, idle_s: float) -> None:
         """Start it; what this host left unfinished is begun again, in the loop that runs now."""
         DBOS.launch()
-        for name, at_once in ((TASKS, 2 * turns), (BATCHES, max(8, turns))):
+        for name, at_once, poll_s in ((TASKS, 2 * turns, idle_s), (BATCHES, max(8, turns), 5 * idle_s)):
             await DBOS.register_queue_async(
-                name, worker_concurrency=at_once, polling_interval_sec=idle_s, on_conflict="always_update"
+                name, worker_concurrency=at_once, polling_interval_sec=poll_s, on_conflict="always_update"
             )
 
     async def begin_now(self, function: Any, workflow_id: str, *args: Any) -> None:

@@ -18,7 +18,7 @@ from ccd_tasks.engine import durable
 from ccd_tasks.engine.dbos_process import BATCHES, TASKS, DbosProcess
 from ccd_tasks.settings import TasksSettings
 from ccd_tasks.spec import Options
-from ccd_tasks.store import tasks
+from ccd_tasks.store import items, tasks
 from ccd_tasks.store.events import add as add_events
 from ccd_tasks.store.journal import Journal
 from ccd_tasks.store.schema import CANCELLED, COMPLETED, FAILED, INTERRUPTED, PENDING
@@ -31,6 +31,7 @@ from ccd_tasks.webhooks.delivery import Deliveries
 log = logging.getLogger("ccd.tasks")
 
 _PROGRESS_S = 0.5
+_BATCHES_IDLE = 5  # an idle queue of batches is looked at so many times less often
 _WHY = {
     "cancelled": (CANCELLED, None),
     "budget": (FAILED, {"code": "budget", "message": "the budget was used up"}),
@@ -74,7 +75,7 @@ class Engine:
     async def begin(self, task_id: str, generation: int, kind: str, priority: int) -> None:
         """Have a task run: here and now where there is room, else by the queue."""
         name = workflow_id(task_id, generation)
-        room = len(self.running) + self._beginning < self.settings.turns
+        room = len(self.running) + self._beginning < 2 * self.settings.turns
         if room and not self.stopping:
             self._beginning += 1
             try:
@@ -150,6 +151,7 @@ class Engine:
         options = msgspec.json.decode(row.spec, type=Options)
         found = await self.journal.insist(lambda c: tasks.counts(c, [row.id]))
         run = Run(row, options, found.get(row.id, {}).get("cost_usd", 0.0))
+        run.touched = await self.journal.insist(lambda c: items.touched(c, row.id))
         if row.cancelling:
             run.end("cancelled")
         return run
@@ -259,7 +261,8 @@ class Engine:
         waiting = await self.journal.read(tasks.waiting_kinds)
         for queue, kinds in ((BATCHES, {"batch"}), (TASKS, {"task", "workflow"})):
             if not kinds & waiting:
-                await self.dbos.look_often(queue, self.settings.poll_idle_s, busy=False)
+                idle_s = self.settings.poll_idle_s * (_BATCHES_IDLE if queue == BATCHES else 1)
+                await self.dbos.look_often(queue, idle_s, busy=False)
 
     async def drained(self) -> None:
         """Begin no further steps; returns when those that run have ended."""

@@ -125,7 +125,13 @@ def reason(error: SQLAlchemyError) -> str:
 
 
 def storage_error(error: SQLAlchemyError) -> RpcError:
-    """The failure of a call that could not be written down, or read."""
+    """The failure of a call that could not be written down, or read: 503 for a server that is away, else 507."""
+    if isinstance(error, DBAPIError) and (error.connection_invalidated or "connection" in str(error.orig)):
+        return RpcError(
+            Code.DRAINING,
+            f"The tasks database is away ({reason(error)}). Try again.",
+            {"retry_after_ms": 2000},
+        )
     return RpcError(
         Code.STORAGE,
         f"The tasks database cannot be used now ({reason(error)}). Nothing was accepted; try later.",

@@ -22,10 +22,25 @@ def get(connection: sa.Connection, task_id: str, number: int) -> Row:
     ).first()
 
 
-def begin(connection: sa.Connection, task_id: str, generation: int, number: int) -> Row:
+def touched(connection: sa.Connection, task_id: str) -> set[int]:
+    """Numbers of the items that have been begun, or have ended."""
+    query = sa.select(item.c.number).where(
+        item.c.task_id == task_id, (item.c.status != PENDING) | (item.c.attempts > 0)
+    )
+    return {row.number for row in connection.execute(query)}
+
+
+def begin(connection: sa.Connection, task_id: str, generation: int, number: int, *, tell: bool = True) -> Row:
     """Note that an attempt begins, before anything is asked; returns the row as it was.
 
     An item that was running already was interrupted: its attempt ended without anybody knowing how.
+
+    Args:
+        connection: of the journal.
+        task_id: whose.
+        generation: of the one that runs it.
+        number: which.
+        tell: whether it is an event, too; of a batch of thousands it is not.
 
     Raises:
         Fenced: this generation may not run it.
@@ -48,6 +63,8 @@ def begin(connection: sa.Connection, task_id: str, generation: int, number: int)
             started_at=row.started_at or now_s,
         )
     )
+    if not tell and not row.attempts:
+        return row
     word = "restart" if row.attempts else "step"
     told = {"number": number, "name": row.name, "status": RUNNING, "attempt": row.attempts + 1}
     events.add(connection, task_id, [(word, told)], now_s)

@@ -31,6 +31,7 @@ from ccd_tasks.turn.slots import Slots
 
 log = logging.getLogger("ccd.tasks")
 
+_AHEAD = 16  # items are read so many at a time
 _FLUSH_S = 0.2  # text waits so long for more of it, and is written together
 Outputs = Callable[[str, bytes], str | None]  # writes a file; why not, or None
 
@@ -56,9 +57,14 @@ class Run:
         self.kind: str = row.kind
         self.priority: int = row.priority
         self.total: int = row.total
-        self.created_at: float = row.created_at
         self.options = options
+        self.ends_s: float | None = None  # by the clock that does not jump
+        if options.deadline_s is not None:
+            left_s = min(options.deadline_s, row.created_at + options.deadline_s - time.time())
+            self.ends_s = time.monotonic() + left_s
         self.cost_usd = cost_usd
+        self.touched: set[int] = set()  # items that were begun before, or are being run
+        self.ahead: dict[int, tasks.Row] = {}  # items that were read before their turn
         self.context: dict[str, str] = {}  # of a workflow: what its steps answered
         self.stopping = asyncio.Event()
         self.stop: str | None = None
@@ -81,10 +87,10 @@ class Run:
 
     def check_limits(self) -> None:
         """Stop before a step that may not begin any more."""
-        budget, deadline_s = self.options.budget_usd, self.options.deadline_s
+        budget = self.options.budget_usd
         if budget is not None and self.cost_usd >= budget:
             self.end("budget")
-        if deadline_s is not None and time.time() > self.created_at + deadline_s:
+        if self.ends_s is not None and time.monotonic() > self.ends_s:
             self.end("expired")
 
 
@@ -123,7 +129,7 @@ async def run_step(host: Host, run: Run, number: int) -> Outcome:
         Fenced: the task runs elsewhere, or is to be left as it is.
     """
     run.check_limits()
-    row = await host.journal.insist(lambda c: items.get(c, run.id, number))
+    row = await _looked_up(host, run, number)
     if row is None or run.abandoned:
         raise tasks.Fenced
     if row.status in FINAL:
@@ -134,6 +140,17 @@ async def run_step(host: Host, run: Run, number: int) -> Outcome:
         async with host.suspects:
             return await _Step(host, run, row).run()
     return await _Step(host, run, row).run()
+
+
+async def _looked_up(host: Host, run: Run, number: int) -> items.Row:
+    """An item; those that nobody has begun are read some at a time."""
+    if number in run.touched:
+        return await host.journal.insist(lambda c: items.get(c, run.id, number))
+    if number not in run.ahead:
+        rows = await host.journal.insist(lambda c: tasks.items(c, run.id, number - 1, _AHEAD))
+        run.ahead |= {row.number: row for row in rows if row.number not in run.touched}
+    run.touched.add(number)
+    return run.ahead.pop(number, None)
 
 
 class _Step:
@@ -221,8 +238,12 @@ class _Step:
     async def _attempt(self, step: Step) -> dict[str, Any]:
         host, run = self._host, self._run
         receipt = await self._admitted(step)
-        row = await host.journal.insist(lambda c: items.begin(c, run.id, run.generation, self._number))
-        host.bells.ring(run.id)
+        tell = run.kind != "batch"
+        row = await host.journal.insist(
+            lambda c: items.begin(c, run.id, run.generation, self._number, tell=tell)
+        )
+        if tell:
+            host.bells.ring(run.id)
         if row.interruptions + (row.status == RUNNING) > host.max_interruptions:
             raise RpcError(Code.WORKER_CRASHED, "the daemon was lost in every attempt", {"poisoned": True})
         if step.agent is not None:
