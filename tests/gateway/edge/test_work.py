@@ -224,7 +224,6 @@ def test_no_body_is_decoded_on_the_loop(file: Path) -> None:
                 "decode_object",
                 "decode",
                 "decode_chat",
-                "read_task",
                 "estimate",
                 "_parsed",
             }, file
