@@ -103,7 +103,7 @@ def build(settings: Settings, environ: Mapping[str, str], reread: Callable[[], S
             "chat": ChatMethods(
                 pool, rights, settings.profiles, conversations, remembered, checker, betas=login.is_key
             ),
-            "conversation": ConversationMethods(conversations, rights),
+            "conversation": ConversationMethods(conversations, rights, pool.room.forget),
             "session": SessionMethods(sessions, rights, settings.sessions),
             "cache": CacheMethods(remembered),
             "model": ModelMethods(pool, settings.profiles),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from clients.features import APIS, TITLES, features
+from clients.features import APIS, REPLAY, TITLES, features
 from clients.parameters import SAMPLES
 from clients.runs import Report
 
@@ -48,6 +48,16 @@ Run by hand, and in order but for what is said here: openai-node 7.57.0, @anthro
 
 `{YES}`: shown by a test. `{NOT_SHOWN}`: the client has no such thing, or the test does not show it.
 """
+_REPLAY = """
+## In mode `replay`
+
+With a subscription login, or `engine.body = "replay"`, the same tests pass (`CCD_ENGINE__BODY=replay python -m pytest
+tests/clients`), but for what has no knob there. What is ignored is named, as everywhere. More is in
+[replay.md](replay.md).
+
+| | |
+|---|---|
+"""
 _PARAMETERS = """
 ## Parameters
 
@@ -71,8 +81,15 @@ def document(reports: Mapping[str, Report], fates: Fates) -> str:
     """The whole page."""
     text = _HEAD + "".join(_client_row(client, reports[client]) for client in CLIENTS) + _FEATURES
     text += "".join(_feature_table(api, reports) for api in APIS)
+    text += _REPLAY + "".join(_replay_row(feature) for feature in REPLAY)
     text += _PARAMETERS
     return text + "".join(_parameter_table(api, fates[api]) for api in APIS)
+
+
+def _replay_row(feature: str) -> str:
+    apis, why = REPLAY[feature]
+    where = "" if apis == tuple(APIS) else f" ({', '.join(APIS[api] for api in apis)})"
+    return f"| {TITLES[feature]}{where} | {why} |\n"
 
 
 def _client_row(client: str, report: Report) -> str:

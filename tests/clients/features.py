@@ -45,6 +45,37 @@ _ELSEWHERE = {
 }
 
 
+#: What the mode `replay` cannot do as these tests want it, and what it does instead; in all APIs, or in those named.
+REPLAY: dict[str, tuple[tuple[str, ...], str]] = {
+    "system": (("messages",), "notes among the messages are told by the user, marked as reminders"),
+    "tool": (
+        ("chat", "responses"),
+        "`strict` of a tool has no knob; everything else of it reaches the model unchanged",
+    ),
+    "tool_loop": (
+        ("messages",),
+        "`caller` of a call is left out; everything else of the loop is as it was sent",
+    ),
+    "tools_parallel": (("chat", "responses"), "`parallel_tool_calls: false` is told to the model in words"),
+    "tool_choice": (
+        tuple(APIS),
+        "`none` and `auto` are honoured; other choices are told to the model in words",
+    ),
+    "json_schema": (
+        tuple(APIS),
+        "by the CLI's own tool, or in words, and checked: not by the API's parameter",
+    ),
+    "sampling": (tuple(APIS), "the length limit is honoured; `temperature` and the end user have no knob"),
+    "stop": (tuple(APIS), "stop texts have no knob"),
+    "reasoning": (("messages",), "shown, but how much is the CLI's choice: the newest models take no budget"),
+}
+
+
+def impossible(api: str, feature: str, mode: str | None) -> bool:
+    """Whether a feature cannot be had in a mode that was forced on the tests."""
+    return mode == "replay" and api in REPLAY.get(feature, ((), ""))[0]
+
+
 def features(api: str) -> list[str]:
     """The features of an API, in the table's order."""
     return [name for name in TITLES if name not in _ELSEWHERE[api]]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clients import environments
-from fakes.stack import Stack, clean_environ
+from fakes.stack import Stack, clean_environ, forced_mode
 
 HERE = Path(__file__).parent
 DRIVERS = HERE / "drivers"
@@ -111,6 +111,7 @@ class Runs:
         variables = environ(self._stack, home) | {
             "PYTHONPATH": str(HERE / "shared"),
             "OFFLINE_API_URL": self._stack.api.url,
+            **forced_mode(),
             "CLAUDE": str(self._stack.cli),
         }
         # -P: drivers are named like their clients, and must not be imported in their place.

@@ -358,6 +358,23 @@ def test_leaving_ends_the_turn_that_follows_the_results(stack: Stack, client: Cl
     wait_until(lambda: not alive(pid), what="the end of a process that was told to stop")
 
 
+def test_deleting_a_conversation_ends_its_process_also_when_it_waits_for_results(
+    stack: Stack, client: Client
+) -> None:
+    answers = {
+        "rests": ask(client, [user("hello")], conversation_id="rests"),
+        "waits": ask(client, calling(*ONE), tools=TOOLS, conversation_id="waits"),
+        "other": ask(client, [user("hello")], conversation_id="rests", tenant="somebody else"),
+    }
+    calls = len(stack.api.bodies())
+    for name in ("rests", "waits"):
+        client.call("conversation.delete", {"conversation_id": name})
+    gone = {answers[name]["worker"] for name in ("rests", "waits")}
+    wait_until(lambda: not gone & {row["id"] for row in stack.workers()}, what="the processes' end")
+    assert answers["other"]["worker"] in {row["id"] for row in stack.workers()}
+    assert len(stack.api.bodies()) == calls
+
+
 def test_a_deadline_ends_what_waits_and_late_results_are_typed_in(
     tmp_path: Path, cli: Path, api: Api
 ) -> None:

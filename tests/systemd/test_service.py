@@ -100,6 +100,11 @@ def test_a_crash_refuses_nobody(installed: InSystemd) -> None:
     assert int(installed.show("ccd.service", "NRestarts")) >= 1
 
 
+def test_a_restart_refuses_nobody(installed: InSystemd) -> None:
+    installed.systemctl("restart", "--no-block", "ccd.service", "ccd-gateway.service")
+    assert ask(installed)
+
+
 def test_a_reload_by_the_unit(installed: InSystemd) -> None:
     """Row 37: a wrong file fails the reload with its line, and changes nothing."""
     installed.systemctl("reload", "ccd.service")

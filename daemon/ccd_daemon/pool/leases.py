@@ -10,6 +10,7 @@ be nobody's for ever: hence `except BaseException` around the wait. `except Exce
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -26,6 +27,8 @@ from ccd_daemon.worker.lifecycle import Event, State
 from ccd_daemon.worker.wear import release_event
 from ccd_daemon.worker.worker import Worker
 from ccd_protocol.errors import Code, RpcError
+
+log = logging.getLogger("ccd.pool")
 
 _TURN_GUESS_S = 2.0  # before any turn was measured
 _UNHURRIED_DELAY_S = 1.5
@@ -178,6 +181,17 @@ class Leases:
             worker.turns.turn.given_up = True
         elif worker.state is State.PARKED:
             self._pool.shelve(worker)
+
+    def login_said(self, error: RpcError) -> None:
+        """What a failure says of the login; an API that refuses for another reason has accepted it."""
+        login = self._pool.login
+        if error.code is not Code.UPSTREAM_AUTH:
+            if isinstance(error.data.get("upstream_status"), int):
+                login.worked()
+            return
+        if login.refusal is None:
+            log.warning("the login is refused; no spares are started until it works again")
+        login.refused(self._loop.time(), error.message)
 
     def turn_took(self, seconds: float) -> None:
         """A turn was answered: learn how long turns take, for `retry_after_ms`; the login works."""

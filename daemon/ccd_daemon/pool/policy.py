@@ -57,26 +57,35 @@ class Breaker:
         return max(0.0, self._open_until - now) if self.is_open else 0.0
 
 
+_REFUSALS_BELIEVED = 5
+
+
 class Login:
-    """Whether the API accepts the login; while it does not, one caller at a time finds out again."""
+    """Whether the API accepts the login; while it does not, one caller at a time finds out again.
+
+    Some refusals may be accidents, and are not held against whoever comes next.
+    """
 
     def __init__(self, probe_s: float) -> None:
         self.refusal: str | None = None  # what the API said, when it has not worked since
+        self._refusals = 0  # in a row
         self._probe_s = probe_s
         self._probe_at = 0.0
 
     def refused(self, now: float, why: str) -> None:
         """The API does not accept it."""
         self.refusal = why
+        self._refusals += 1
         self._probe_at = now + self._probe_s
 
     def worked(self) -> None:
-        """The API has answered."""
+        """The API has answered, be it with another refusal."""
         self.refusal = None
+        self._refusals = 0
 
     def may_try(self, now: float) -> bool:
-        """Returns whether it is worth a try; when it was refused, true once in a while."""
-        if self.refusal is None:
+        """Returns whether it is worth a try; when it was refused several times, true once in a while."""
+        if self._refusals < _REFUSALS_BELIEVED:
             return True
         if now < self._probe_at:
             return False

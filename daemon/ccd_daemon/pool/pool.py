@@ -81,9 +81,10 @@ class Pool:
         self.recognition = Recognition()
         random = Random()
         self.shelves = {name: _shelf(settings, name, random) for name in settings.profiles}
-        self._room = Room(self.shelves.values(), self.recognition)
-        self.spawner = Spawner(self.shelves, settings, self._orders, self._spawn, self._room.for_spare)
-        self.leases = Leases(self, self.shelves, settings, self.recognition, self._room, self.spawner)
+        self.room = Room(self.shelves.values(), self.recognition)
+        self.spawner = Spawner(self.shelves, settings, self._orders, self._spawn, self.room.for_spare)
+        self.start = self.spawner.refill  # begin to warm the spares of the preforked profiles
+        self.leases = Leases(self, self.shelves, settings, self.recognition, self.room, self.spawner)
 
     # --- facts ---
 
@@ -115,12 +116,6 @@ class Pool:
             self.login.worked()  # as far as anybody knows
             self.roll()
             self.spawner.refill()
-
-    def login_refused(self, why: str) -> None:
-        """The API does not accept the login: start no spares, and let only one caller at a time find out again."""
-        if self.login.refusal is None:
-            log.warning("the login is refused; no spares are started until it works again")
-        self.login.refused(self._loop.time(), why)
 
     # --- what workers tell (see `worker.WorkerListener`) ---
 
@@ -228,7 +223,7 @@ class Pool:
         """
         relieved, self.pressed = self.pressed and not pressed, pressed
         if pressed and not self.waiting:
-            self._room.for_the_host()
+            self.room.for_the_host()
         elif relieved:
             self.spawner.refill()
 

@@ -39,6 +39,14 @@ class Room:
         """End an idle worker, as the host is short of memory."""
         self._end_one(worker for shelf in self._shelves for worker in shelf.idle())
 
+    def forget(self, tenant: str, name: str) -> None:
+        """A named conversation is deleted: the process that has heard it ends, also when it waits for tool results."""
+        for worker in [
+            worker for shelf in self._shelves for bound in shelf.bound.values() for worker in bound
+        ]:
+            if (worker.tenant, worker.parking.name) == (tenant, name):
+                worker.feed(Event.CANCEL if worker.state is State.PARKED else Event.STOP)
+
     def _ending(self) -> bool:
         return any(worker.state is State.DRAINING for shelf in self._shelves for worker in shelf.workers)
 

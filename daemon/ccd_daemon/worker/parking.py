@@ -28,6 +28,7 @@ class Parking:
         place: where it stands (`chain`); None where nobody can go on with it.
         spoilt: where it would stand, had it heard only what was said.
         knobs: those in force.
+        name: what its client calls the conversation, if it does.
         calls: those that it waits for, in the order in which the model made them.
     """
 
@@ -35,6 +36,7 @@ class Parking:
         self.place: str | None = None
         self.spoilt: str | None = None
         self.calls: list[str] = []
+        self.name: str | None = None
         self.knobs: replay.Knobs | None = None
         self._manifest: Mapping[str, Any] = {}
         self._asked_cost = ""
@@ -88,6 +90,11 @@ class Parking:
         self._stand(script, answer)
         if not clean:
             self.place, self.spoilt = None, self.place
+
+    def spoil(self) -> None:
+        """It was interrupted while it waited, or went on: it has heard what nobody said."""
+        self._open.clear()
+        self.place, self.spoilt = None, self.place
 
     def _stand(self, script: Script, answer: Sequence[Block]) -> None:
         if script.place is not None:

@@ -64,7 +64,7 @@ def release_event(
     if not reusable or wear.over_soft_limit or worn_out:
         return Event.RELEASE_RETIRE
     if not forgets:
-        return Event.RELEASE
+        return Event.RELEASE_RETIRE if wear.tainted else Event.RELEASE
     forget = (
         wear.turns_since_reset >= limits.reset_turns
         or wear.input_tokens_since_reset >= limits.reset_input_tokens

@@ -230,6 +230,7 @@ class Worker:
         elif self.state in (State.PARKED, State.CANCELLING):
             interrupted = self.state is State.CANCELLING
             self.wear.tainted = True
+            self.parking.spoil()
             self.feed(Event.RESULT)
             if interrupted:
                 self._listener.idle(self)

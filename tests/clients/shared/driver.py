@@ -83,8 +83,9 @@ class Case:
             raise AssertionError(f"the client waited for {waited_s:g} s instead of 6")
 
     def requests(self) -> list[dict[str, Any]]:
-        """What the model's API received of this case, oldest first."""
-        return [request for request in _received(self.after) if self.mark in json.dumps(request["body"])]
+        """What the model's API received of this case, oldest first, without what the CLI adds to all of it."""
+        found = [request for request in _received(self.after) if self.mark in json.dumps(request["body"])]
+        return [{**request, "body": _the_clients(request["body"])} for request in found]
 
     def bodies(self) -> list[dict[str, Any]]:
         """The bodies of those requests."""
@@ -99,6 +100,36 @@ class Case:
     def wait_interrupted(self) -> None:
         """Until the CLI has hung up on the API, as it does when its turn is interrupted."""
         until(lambda: self.requests()[0]["outcome"] == "disconnected", "the turn to be interrupted")
+
+
+def _the_clients(body: dict[str, Any]) -> dict[str, Any]:
+    """In mode `replay`: a request without the CLI's first line, notes and cache marks, and texts in their short form.
+
+    What it adds is always the same, and is listed in docs/replay.md.
+    """
+    if os.environ.get("CCD_ENGINE__BODY") != "replay":
+        return body
+    own = [message for message in body["messages"] if message["role"] != "system"]
+    found: dict[str, Any] = _unmarked({**body, "messages": own})
+    for message in found["messages"]:
+        blocks = message["content"] if isinstance(message["content"], list) else []
+        for part in [message, *(block for block in blocks if block["type"] == "tool_result")]:
+            part["content"] = _short(part["content"])
+    if isinstance(found.get("system"), list):
+        found["system"] = found["system"][1:]
+    return found
+
+
+def _short(content: Any) -> Any:
+    """A single text as a text."""
+    alone = isinstance(content, list) and len(content) == 1 and set(content[0]) == {"type", "text"}
+    return content[0]["text"] if alone else content
+
+
+def _unmarked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _unmarked(item) for key, item in value.items() if key != "cache_control"}
+    return [_unmarked(item) for item in value] if isinstance(value, list) else value
 
 
 def script(reply: dict[str, Any], *, contains: str) -> None:

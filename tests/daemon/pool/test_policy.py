@@ -40,6 +40,12 @@ def test_a_refused_login_is_tried_once_in_a_while_until_it_works() -> None:
     login = Login(5)
     assert login.may_try(0.0)
     login.refused(0.0, "revoked")
+    assert login.may_try(0.0), "one refusal may be an accident"
+    login.worked()
+    for _ in range(4):
+        login.refused(0.0, "revoked")
+        assert login.may_try(0.0)
+    login.refused(0.0, "revoked")
     assert not login.may_try(4.9)
     assert login.may_try(5.0)
     assert not login.may_try(5.0), "one caller finds out for all"

@@ -217,6 +217,7 @@ class ChatMethods:
             )
             try:
                 script = _script(worker, asked, talk)
+                worker.parking.name = chat.get("conversation_id")
                 result, turn = await self._turn(call, worker, asked, script, streaming=streaming)
                 result["ignored"] = sorted(dropped)
                 if fell_back:
@@ -229,8 +230,7 @@ class ChatMethods:
                 if tries <= 0:
                     raise error.reason from None
             except RpcError as error:
-                if error.code is Code.UPSTREAM_AUTH:
-                    self._pool.login_refused(error.message)
+                self._pool.leases.login_said(error)
                 if error.data.get("output_started"):
                     raise
                 if fallback and error.code in _FALL_BACK_ON:

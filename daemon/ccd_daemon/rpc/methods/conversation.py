@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from ccd_daemon.request.body import bad
@@ -28,8 +29,11 @@ MAX_ID_CHARS = 200
 class ConversationMethods:
     """The methods over one store."""
 
-    def __init__(self, store: ConversationStore, rights: Rights) -> None:
+    def __init__(
+        self, store: ConversationStore, rights: Rights, forget: Callable[[str, str], None] = lambda *_: None
+    ) -> None:
         self._store = store
+        self._forget = forget  # told of tenant and id of one that is deleted
         self._rights = rights
 
     async def create(self, call: Call) -> ConversationInfo:
@@ -57,11 +61,13 @@ class ConversationMethods:
     async def delete(self, call: Call) -> NoResult:
         """Forget one conversation."""
         params, tenant = self._read(call, ConversationParams)
-        await self._store.delete(tenant, check_id(params["conversation_id"]))
+        name = check_id(params["conversation_id"])
+        self._forget(tenant, name)
+        await self._store.delete(tenant, name)
         return NoResult()
 
     def _read(self, call: Call, kind: type[T]) -> tuple[T, str]:
-        params = read(call.params, kind)
+        params = read(call.params, kind, call.method)
         check_kept(call, "conversation_id")
         may_name = self._rights.may_speak_for_others(call.identity)
         return params, tenant_of(call, call.params.get("tenant"), may_name=may_name)
