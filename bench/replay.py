@@ -219,7 +219,7 @@ def _independent(bench: Bench, servers: list[Server]) -> list[Figure]:
         for _ in range(requests):
             _streamed(server, [_user(f"hello ({next(_numbers)})")], tools=False)
         tree = server.tree()
-        total = sum(memory_bytes(pid)[1] for pid in tree) / 1e6
+        total = sum(map(_pss_mb, tree))
         target = f"at most a quarter of {CLAUDEGATE}'s" if server.name == CCD else ""
         rows.append(
             single(
@@ -228,6 +228,14 @@ def _independent(bench: Bench, servers: list[Server]) -> list[Figure]:
             )
         )  # fmt: skip
     return rows
+
+
+def _pss_mb(pid: int) -> float:
+    """Memory of a process, none of one that has ended meanwhile: a spare makes room for another."""
+    try:
+        return memory_bytes(pid)[1] / 1e6
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
 
 
 def _many(bench: Bench, ccd: Server) -> list[Figure]:
