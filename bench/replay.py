@@ -22,6 +22,7 @@ from time import perf_counter
 from typing import Any
 
 from bench import peer_servers
+from bench.hand_replay import PAUSE_S as _PAUSE_S
 from bench.hand_replay import TOOL, hand_replay
 from bench.measure import Figure, figure, interleaved, median_ratio, memory_bytes, single
 from bench.peer_servers import CCD, CLAUDEGATE, Server
@@ -32,7 +33,6 @@ from bench.turns import MODEL
 from ccd_client import Client
 
 GROUP = "r replay"
-_PAUSE_S = 0.1
 _RAW, _SOCKET, _HTTP = "a spare driven by hand", f"{CCD} at its socket", f"{CCD} over HTTP"
 _STEPS = ("first delta, a new conversation", "first delta, second turn", "first delta after a tool's result")
 _TARGETS = ("at most 1.1 × the hand-driven", "at most 5 ms more", "at most 5 ms more")
