@@ -466,7 +466,7 @@ def test_cancelled_callback_cancels_its_handler(async_driver: Any) -> None:
     handlers = {"q": forever, "begun": lambda params: None}
     stream = async_driver.stream("ask_and_cancel", {"ask": "q"}, handlers=handlers)
     async_driver.drain(stream)
-    assert stream.result == ["Failed", Code.CANCELLED]
+    assert stream.result == ["CallFailed", Code.CANCELLED]
 
 
 def test_missing_socket_fails_at_once_and_says_what_to_do(driver_cls: Any, tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_the_command_line(stack: Stack) -> None:
         (["x", "--timeout", "0"], b"", "--timeout"),
         (["-"], b"caf\xe9", "not UTF-8"),
         ([b"caf\xe9"], b"", "not UTF-8"),
-        (["-"], b" \n", "empty"),
+        (["-"], b" \n", "no prompt"),
         (["--batch", "-"], b'"caf\xe9"\n', "not UTF-8"),
         (["--batch", "-"], b'"fine"\n{\n', "line 2"),
     ],

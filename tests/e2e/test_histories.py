@@ -186,6 +186,28 @@ def test_one_rule_for_all_surfaces(stack: Stack, surface: str) -> None:
     assert any(name.startswith(calls) for name in ignored)
 
 
+def test_calls_over_the_socket_are_mended_too(stack: Stack) -> None:
+    """In the wire's own shape, past the clients' library."""
+    used = {"type": "tool_use", "id": "t:1", "name": "f", "input": {}}
+    messages = [
+        {"role": "assistant", "content": "Welcome!"},
+        {"role": "user", "content": ""},
+        {"role": "assistant", "content": [used]},
+        {"role": "user", "content": [{"type": "text", "text": "so?"}]},
+    ]
+    tools = [{"name": "f", "input_schema": {"anyOf": [{"required": ["a"]}]}}]
+    params = {"model": OLD, "messages": messages, "tools": tools}
+    with Client(stack.socket) as client:
+        result = client.call("chat.complete", params)
+        with pytest.raises(RpcError) as caught:
+            client.call("chat.complete", {**params, "strict": True})
+    assert result["ignored"] == ["messages[1].content", "messages[2].content[0]", "tools[0].input_schema"]
+    assert caught.value.data["param"] == "messages[1].content"
+    [body] = stack.api.bodies()
+    assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user"]
+    assert plain(body["messages"])[1]["content"][1]["id"] == "t_1"
+
+
 def test_an_answer_that_was_begun(stack: Stack) -> None:
     messages = [user("q"), assistant("It is ")]
     old = post(stack, "chat", model=OLD, messages=messages)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,5 +52,6 @@ def test_a_loop_that_goes_on_in_its_cleanup_fails_one_test(tmp_path: Path) -> No
 
 def test_a_test_that_swallows_everything_ends_the_run(tmp_path: Path) -> None:
     done = run(tmp_path, _ENDLESS)
-    assert done.returncode == 1
-    assert "test_it_swallows_everything" in done.stderr
+    # The stacks of threads that run are read as they are; Python 3.13.0 may crash over that, which ends the run, too.
+    assert done.returncode in (1, -signal.SIGBUS, -signal.SIGSEGV)
+    assert "Timeout" in done.stderr and "passed" not in done.stdout

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -63,12 +63,13 @@ def canonical(turn: Speech, calls: Sequence[str]) -> object:
         # OpenAI's form has one text beside the calls, so where it stood among them is lost.
         texts.insert(0, "".join(str(b.get("text", "")) for b in said if b["type"] == "text").strip())
     made = [[block.get("name"), _plain(block.get("input"))] for block in said if block["type"] == "tool_use"]
-    return [texts, made, sorted(_result(block, calls) for block in said if block["type"] == "tool_result")]
+    places = {call: place for place, call in reversed(list(enumerate(calls)))}
+    results = (_result(block, places) for block in said if block["type"] == "tool_result")
+    return [texts, made, sorted(results)]
 
 
-def _result(block: Block, calls: Sequence[str]) -> list[Any]:
-    call = str(block.get("tool_use_id"))
-    place = calls.index(call) if call in calls else len(calls)
+def _result(block: Block, places: Mapping[str, int]) -> list[Any]:
+    place = places.get(str(block.get("tool_use_id")), len(places))
     content = blocks_of(block.get("content") or [])
     return [place, bool(block.get("is_error")), digest(canonical(Speech("user", content), []))]
 

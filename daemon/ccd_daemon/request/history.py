@@ -49,15 +49,17 @@ def turns(messages: Sequence[Message]) -> list[Speech]:
         RpcError: BAD_PARAMS, naming the message that contradicts what was said before it.
     """
     found: list[Speech] = []
+    pairs = _Pairs([])
     for index, message in enumerate(messages):
         _check_kinds(index, message)
         role, blocks = _as_said(message)
         if found and found[-1].role == role:
-            found[-1] = Speech(role, [*found[-1].blocks, *blocks])
+            found[-1].blocks.extend(blocks)
         elif blocks:
+            pairs = _Pairs(found[-1].calls if found else [])
             found.append(Speech(role, list(blocks)))
-        if found:
-            _check_results(index, found)
+            _check_answered(index, found)
+        pairs.check(index, blocks)
     return [_completed(found, at) for at in range(len(found))]
 
 
@@ -81,19 +83,34 @@ def _check_kinds(index: int, message: Message) -> None:
         raise bad(f"{where}.content", "an assistant message cannot have tool results")
 
 
-def _check_results(index: int, found: Sequence[Speech]) -> None:
-    """Check the newest turn, which the message with this index has begun or gone on with."""
-    turn, before = found[-1], found[-2].calls if len(found) > 1 else []
-    given = [str(block.get("tool_use_id")) for block in turn.blocks if block["type"] == "tool_result"]
-    for call in given:
-        if call not in before:
-            text = f"there is a result for the call {call[:80]!r}, which the message before it did not make"
-            raise bad(f"messages[{index}].content", text)
-        if given.count(call) > 1:
-            raise bad(f"messages[{index}].content", f"there are two results for the call {call[:80]!r}")
-    if len(set(turn.calls)) < len(turn.calls):
-        raise bad(f"messages[{index}].content", "two tool calls have the same id")
-    if turn.role == "assistant" and len(found) > 2 and found[-3].calls and not found[-2].results:
+class _Pairs:
+    """The results and calls of a turn, looked at message by message: a turn may be made of thousands of them."""
+
+    def __init__(self, before: Sequence[str]) -> None:
+        self._before = frozenset(before)  # calls of the turn before
+        self._given: set[str] = set()
+        self._made: set[str] = set()
+
+    def check(self, index: int, blocks: Sequence[Block]) -> None:
+        """Check what the message with this index adds."""
+        for call in (str(block.get("tool_use_id")) for block in blocks if block["type"] == "tool_result"):
+            if call not in self._before:
+                text = (
+                    f"there is a result for the call {call[:80]!r}, which the message before it did not make"
+                )
+                raise bad(f"messages[{index}].content", text)
+            if call in self._given:
+                raise bad(f"messages[{index}].content", f"there are two results for the call {call[:80]!r}")
+            self._given.add(call)
+        for call in (str(block.get("id")) for block in blocks if block["type"] == "tool_use"):
+            if call in self._made:
+                raise bad(f"messages[{index}].content", "two tool calls have the same id")
+            self._made.add(call)
+
+
+def _check_answered(index: int, found: Sequence[Speech]) -> None:
+    """Check that the turn that has just begun does not leave calls without results behind it."""
+    if found[-1].role == "assistant" and len(found) > 2 and found[-3].calls and not found[-2].results:
         raise bad(f"messages[{index - 1}].content", "the tool calls before it have no results")
 
 

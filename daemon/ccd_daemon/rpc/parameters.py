@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ccd_protocol.acting import ACTING, acting
 from ccd_protocol.errors import Code, RpcError
 from ccd_protocol.methods import METHODS
 
@@ -21,12 +22,16 @@ _MISSING = re.compile(r"missing required field `(\w+)`")
 _NAMES = {method.params: frozenset(method.names) for method in METHODS.values()}
 
 
-def read(params: Mapping[str, Any], kind: type[T]) -> T:
+def read(params: Mapping[str, Any], kind: type[T], method: str = "") -> T:
     """Returns a call's parameters as `kind`, the `TypedDict` that `METHODS` names for it.
+
+    Those of a `method` that acts may be spelt as `ccd_protocol.acting` says, on the socket as everywhere.
 
     Raises:
         RpcError: BAD_PARAMS; `data["param"]` names the one that is unknown, missing or of another type.
     """
+    if method in ACTING:
+        params = acting(method, params)
     for name in params:
         if name not in _NAMES[kind]:
             short = str(name)[:80]

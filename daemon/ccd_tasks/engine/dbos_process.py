@@ -10,6 +10,8 @@ from typing import Any
 
 from dbos import DBOS, DBOSConfig, Serializer, SetEnqueueOptions, SetWorkflowID
 
+from ccd_tasks.engine import old_sqlite
+
 #: What the durable functions do, as a number: it goes up only when a workflow that was begun by older code cannot be
 #: gone on with by this code. Work of another number is begun anew from what its items say, so an upgrade loses nothing.
 STEPS_VERSION = "1"
@@ -60,6 +62,7 @@ class DbosProcess:
             "max_executor_threads": 16,
         }
         logging.getLogger("dbos").setLevel(logging.ERROR)
+        old_sqlite.teach()
         DBOS(config=config)
 
     async def launch(self, turns: int, idle_s: float) -> None:

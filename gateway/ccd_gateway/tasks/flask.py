@@ -17,6 +17,7 @@ from ccd_gateway.compat.rate import SharedLimit
 from ccd_gateway.compat.task import OPTIONS, CompatTaskOptions, chat_params, read_task
 from ccd_gateway.compat.task_files import TaskFiles
 from ccd_gateway.edge.body import read_body
+from ccd_gateway.edge.work import apart
 from ccd_gateway.errors import bad_request
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.surface.address import target
@@ -229,7 +230,7 @@ class FlaskTasks:
         caller = caller_of(req)
         self._limit.check(caller.name or req.remote_addr)
         body = await read_body(req, self._settings.max_body_bytes)
-        fields = {} if not body.strip() and not body_needed else decode_object(body)
+        fields = {} if not body.strip() and not body_needed else await apart(body, decode_object, body)
         refuse_unknown(fields, known)
         return caller, fields
 

@@ -12,7 +12,9 @@ import falcon.asgi
 from ccd_gateway.access.caller import Caller, caller_of
 from ccd_gateway.edge.body import read_body
 from ccd_gateway.edge.outlet import Body, stream_events
+from ccd_gateway.edge.work import apart
 from ccd_gateway.errors import ApiError, bad_request, from_rpc
+from ccd_gateway.sessions import access
 from ccd_gateway.sessions.access import may_use_agents
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.shapes import OPENAI
@@ -20,6 +22,7 @@ from ccd_gateway.surface.body import decode_object
 from ccd_gateway.surface.driver import KEEPALIVE, send
 from ccd_gateway.tasks.options import idempotency_key, refuse_unknown, wait_of, whole_number
 from ccd_gateway.tasks.worker import TaskWorker
+from ccd_protocol.acting import acting
 from ccd_protocol.errors import RpcError
 
 _SUBMIT = ("kind", "steps", "priority", "options", "idempotency_key")
@@ -36,7 +39,8 @@ class NativeTasks:
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Accept a task, batch or workflow: 202; 200 for an idempotency key that was used before."""
         caller = caller_of(req)
-        fields = decode_object(await read_body(req, self._settings.max_body_bytes))
+        body = await read_body(req, self._settings.max_body_bytes)
+        fields = await apart(body, decode_object, body)
         refuse_unknown(fields, _SUBMIT)
         steps = fields.get("steps")
         if not isinstance(steps, list):
@@ -59,6 +63,8 @@ class NativeTasks:
         if step.get("agent") is not None and not may_use_agents(caller, without_key=open_to_all):
             text = "Agent steps need a key with the scope 'agent' (or gateway.allow_agent_without_key)."
             raise ApiError(403, text, code="insufficient_scope", headers=[("x-should-retry", "false")])
+        if isinstance(step.get("agent"), dict):
+            step = {**step, "agent": await self._permitted_agent(caller, step)}
         for word in ("output_file", "error"):
             if step.get(word) is not None:
                 raise bad_request(f"There is no option 'steps.{word}'.", f"steps.{word}", "unknown_parameter")
@@ -67,6 +73,17 @@ class NativeTasks:
             chat.pop("tenant", None)
             return {**step, "chat": chat}
         return step
+
+    async def _permitted_agent(self, caller: Caller, step: dict[str, Any]) -> dict[str, Any]:
+        """The session of an agent's step, with nothing that a client may not set, and its key's models alone."""
+        agent = acting("session.open", step["agent"], set_here=("tenant", "models"))
+        model, prompt = agent.get("model"), step.get("prompt")
+        if caller.key is not None:
+            known = await self._worker.known()
+            access.check_model(caller, known, model if isinstance(model, str) else None)
+            text = prompt if isinstance(prompt, str) else ""
+            access.check_said(caller, known, model if isinstance(model, str) else "", text)
+        return agent
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Tasks of all surfaces, newest first."""
@@ -123,7 +140,7 @@ class NativeTasks:
     ) -> None:
         """Deliver webhooks once more."""
         body = await read_body(req, self._settings.max_body_bytes)
-        fields = decode_object(body) if body.strip() else {}
+        fields = await apart(body, decode_object, body) if body.strip() else {}
         refuse_unknown(fields, ("webhook_ids",))
         send(resp, await self._worker.call(caller_of(req), "task.resend", {"task_id": task_id, **fields}))
 

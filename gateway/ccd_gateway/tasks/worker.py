@@ -9,6 +9,7 @@ from typing import Any
 
 from ccd_client import AsyncStream
 from ccd_gateway.access.caller import Caller
+from ccd_gateway.access.permission import Known
 from ccd_gateway.answer.backend import Backend
 from ccd_gateway.errors import ApiError
 from ccd_protocol.errors import Code, RpcError
@@ -53,6 +54,14 @@ class TaskWorker:
             RpcError: MODEL_NOT_FOUND.
         """
         return await self._daemon.permit(params)
+
+    async def known(self) -> Known:
+        """The models and profiles that the daemon has.
+
+        Raises:
+            RpcError: the daemon cannot be asked.
+        """
+        return await self._daemon.known()
 
     async def submit(self, caller: Caller, params: Mapping[str, Any]) -> Task:
         """Submit; without an idempotency key it gets one of its own, so that it may be sent twice."""

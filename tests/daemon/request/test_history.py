@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ccd_daemon.request import history
+from ccd_daemon.request import chain, history
 from ccd_protocol.errors import Code, RpcError
 
 CALL = {"type": "tool_use", "id": "c1", "name": "t", "input": {}}
@@ -66,3 +66,18 @@ def test_a_history_that_contradicts_itself_is_refused(messages: Any, param: str)
         history.turns(messages)
     assert caught.value.code is Code.BAD_PARAMS
     assert caught.value.data["param"] == param
+
+
+def test_a_turn_of_thousands_of_messages_or_results_is_read_in_linear_time() -> None:
+    """Each of these took minutes when every message had its whole turn looked at again."""
+    count = 16_000
+    calls = [{"type": "tool_use", "id": f"i{number}", "name": "t", "input": {}} for number in range(count)]
+    results = [
+        {"type": "tool_result", "tool_use_id": f"i{count - 1 - number}", "content": "x"}
+        for number in range(count)
+    ]
+    asked: list[Any] = [{"role": "user", "content": "q"}, {"role": "assistant", "content": calls}]
+    whole = history.turns([*asked, {"role": "user", "content": results}])
+    split = history.turns([*asked, *({"role": "user", "content": [result]} for result in results)])  # type: ignore[list-item]
+    assert whole == split and len(whole[2].blocks) == count
+    assert len(chain.links(whole)) == 3

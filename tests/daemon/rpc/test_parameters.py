@@ -12,6 +12,7 @@ from ccd_protocol.methods import METHODS
 
 GIVEN: dict[str, Any] = {
     "conversation_id": "c",
+    "id": "w1",
     "session_id": "s",
     "text": "t",
     "content": "hello",
@@ -44,3 +45,19 @@ def test_a_wrong_type_is_named_with_its_place() -> None:
     with pytest.raises(RpcError) as caught:
         read({"allowed_tools": ["Read", 5]}, METHODS["session.open"].params)
     assert caught.value.data["param"] == "allowed_tools[1]"
+
+
+def test_what_acts_may_be_spelt_as_older_clients_do_and_no_other_way() -> None:
+    kind = METHODS["session.answer"].params
+    given = {"session_id": "s", "request_id": "r", "behavior": "allow"}
+    edited = {"command": "edited"}
+    older = {**given, "updatedInput": edited, "id": 1, "timestamp": 2}
+    assert read(older, kind, "session.answer") == {**given, "updated_input": edited}
+    for wrong in (
+        {"updatedInpt": edited},
+        {"updated_input": {}, "updatedInput": edited},
+        {"Behavior": "deny"},
+    ):
+        with pytest.raises(RpcError) as caught:
+            read({**given, **wrong}, kind, "session.answer")
+        assert caught.value.code is Code.BAD_PARAMS

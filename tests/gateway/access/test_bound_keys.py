@@ -26,7 +26,7 @@ FOUND = {
     "of_profiles": {"chat": PROFILE, "agent": PROFILE},
 }
 USER = [{"role": "user", "content": "hi"}]
-SCOPES = ("chat", "agent")
+SCOPES = ("chat", "agent", "tasks")
 
 
 class Keyed:
@@ -257,3 +257,32 @@ def test_a_turn_that_begins_with_another_model_is_ended(keyed: Keyed, daemon: Da
         assert "may not use the model" in talk.until("error")["error"]
         while "session.interrupt" not in served(daemon):
             assert daemon.arrivals.acquire(timeout=20)
+
+
+# --- tasks: what runs later is bound when it is submitted ---
+
+
+def task(**step: Any) -> dict[str, Any]:
+    return {"kind": "task", "steps": [{"name": "one", **step}]}
+
+
+def test_steps_of_tasks_name_no_other_model(keyed: Keyed, daemon: Daemon) -> None:
+    for model in ("sonnet", *MEANT_FOR_OTHERS):
+        may = model == "sonnet"
+        chat = keyed.ask("sonnet", "/v1/tasks", task(chat={"model": model, "messages": USER}))
+        agent = keyed.ask("sonnet", "/v1/tasks", task(agent={"model": model}, prompt="hi"))
+        assert [chat.status, agent.status] == [503 if may else 404] * 2, (model, chat.body, agent.body)
+        assert not may or chat.error["code"] == "worker_unavailable"
+    assert keyed.ask("sonnet", "/v1/tasks", task(agent={}, prompt="hi")).status == 404
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_agent_of_a_task_is_told_no_command_that_may_choose_a_model(keyed: Keyed, command: str) -> None:
+    answer = keyed.ask("sonnet", "/v1/tasks", task(agent={"model": "sonnet"}, prompt=command))
+    assert answer.status == 403 and "certain models" in answer.error["message"]
+
+
+@pytest.mark.parametrize("key", ["models", "tenant", "permisson_mode", "updatedInput"])
+def test_an_agent_of_a_task_has_nothing_that_a_session_has_not(keyed: Keyed, key: str) -> None:
+    answer = keyed.ask("open", "/v1/tasks", task(agent={"model": "sonnet", key: "x"}, prompt="hi"))
+    assert answer.status == 400 and "nothing was done" in answer.error["message"]

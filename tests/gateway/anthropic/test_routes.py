@@ -94,7 +94,7 @@ def test_refusals_have_the_messages_apis_shape(gateway: Gateway, daemon: Daemon)
         (gateway.request("POST", "/v1/messages", b"{"), 400, "invalid_request_error"),
         (gateway.request("POST", "/v1/messages", b" " * 1_000_001), 413, "request_too_large"),
         (gateway.request("GET", "/v1/messages"), 405, "invalid_request_error"),
-        (gateway.request("POST", "/v1/messages/batches", {}), 404, "not_found_error"),
+        (gateway.request("POST", "/v1/messages/nothing", {}), 404, "not_found_error"),
         (post(gateway, {"Host": "evil.example"}), 403, "permission_error"),
     ]
     for answer, status, kind in cases:

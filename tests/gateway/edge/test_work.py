@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import gzip
 import json
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ccd_gateway
 from ccd_gateway.edge.work import Share, Work, apart, values_in
 from ccd_gateway.errors import ApiError
 from fakes.gateway_daemon import Daemon
@@ -206,3 +208,22 @@ def test_bombs_cost_little_and_leave_nothing(daemon: Daemon) -> None:
         peak = int(Path(f"/proc/{worker}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
         assert peak - before < 700 * MIB, peak
         wait_until(lambda: rss_bytes(worker) - before < 50 * MIB, what="the memory to be given back")
+
+
+GATEWAY = Path(ccd_gateway.__file__).parent
+
+
+@pytest.mark.parametrize("file", sorted(GATEWAY.rglob("*.py")), ids=lambda file: file.stem)
+def test_no_body_is_decoded_on_the_loop(file: Path) -> None:
+    """Whoever decodes within a coroutine does it by `apart`."""
+    for function in ast.walk(ast.parse(file.read_text())):
+        if isinstance(function, ast.AsyncFunctionDef):
+            calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+            names = {call.id for call in calls if isinstance(call, ast.Name)}
+            assert not names & {
+                "decode_object",
+                "decode",
+                "decode_chat",
+                "estimate",
+                "_parsed",
+            }, file

@@ -67,7 +67,7 @@ class ConversationMethods:
         return NoResult()
 
     def _read(self, call: Call, kind: type[T]) -> tuple[T, str]:
-        params = read(call.params, kind)
+        params = read(call.params, kind, call.method)
         check_kept(call, "conversation_id")
         may_name = self._rights.may_speak_for_others(call.identity)
         return params, tenant_of(call, call.params.get("tenant"), may_name=may_name)

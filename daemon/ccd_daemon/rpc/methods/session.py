@@ -141,7 +141,7 @@ class SessionMethods:
                 "sessions run tools as ccd's user, so they are for that user, root, server.tenant_uids and "
                 "sessions.uids, and not for what a worker has started",
             )
-        params = read(call.params, kind)
+        params = read(call.params, kind, call.method)
         may_name = self._rights.may_speak_for_others(call.identity)
         return params, tenant_of(call, call.params.get("tenant"), may_name=may_name)
 

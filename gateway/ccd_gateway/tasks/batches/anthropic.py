@@ -11,6 +11,7 @@ import msgspec
 
 from ccd_gateway.access.caller import Caller, caller_of
 from ccd_gateway.edge.body import read_body
+from ccd_gateway.edge.work import apart
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.shapes import MESSAGES
@@ -39,7 +40,8 @@ class MessageBatches:
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Begin a batch; a request that is wrong is an error among its results."""
         caller = caller_of(req)
-        fields = decode_object(await read_body(req, self._settings.max_body_bytes))
+        body = await read_body(req, self._settings.max_body_bytes)
+        fields = await apart(body, decode_object, body)
         refuse_unknown(fields, _KNOWN)
         requests = _checked(fields.get("requests"))
         submit: Json = {"kind": "batch", "open": True, "surface": "anthropic"}

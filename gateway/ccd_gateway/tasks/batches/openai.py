@@ -11,6 +11,7 @@ import msgspec
 
 from ccd_gateway.access.caller import Caller, caller_of
 from ccd_gateway.edge.body import read_body
+from ccd_gateway.edge.work import apart, share_of
 from ccd_gateway.errors import ApiError, bad_request
 from ccd_gateway.settings import GatewaySettings
 from ccd_gateway.surface.body import decode_object
@@ -46,7 +47,8 @@ class Batches:
         """Begin a batch of a file's lines."""
         refuse_anthropic(req)
         caller = caller_of(req)
-        fields = decode_object(await read_body(req, self._settings.max_body_bytes))
+        body = await read_body(req, self._settings.max_body_bytes)
+        fields = await apart(body, decode_object, body)
         refuse_unknown(fields, _KNOWN)
         file_id, endpoint = fields.get("input_file_id"), fields.get("endpoint")
         if not isinstance(file_id, str) or not file_id:
@@ -77,7 +79,11 @@ class Batches:
     ) -> AsyncIterator[Json]:
         seen: set[str] = set()
         async for number, text in numbered(pieces):
-            name, body, wrong = _parsed(text, endpoint, seen)
+            try:
+                await share_of(req.scope).look(text)
+                name, body, wrong = await apart(text, _parsed, text, endpoint, seen)
+            except ApiError as error:
+                name, body, wrong = "", None, error
             if wrong is None:
                 step = await self._lines.openai(req, endpoint, name, body)
             else:
