@@ -13,7 +13,7 @@ from pathlib import Path
 from ccd_cli.doctor.finding import Finding, Level
 from ccd_client import Client
 from ccd_daemon.claude import binary
-from ccd_daemon.claude.login import login_kind, mode_for
+from ccd_daemon.claude.login import LoginKind, credentials_file, login_kind, mode_for
 from ccd_daemon.config import Settings
 from ccd_gateway.settings import GatewaySettings
 from ccd_protocol.errors import RpcError
@@ -22,10 +22,10 @@ _MAX_CONFIG_BYTES = 64 << 20
 _HTTP_TIMEOUT_S = 5.0
 
 _LOGINS = {
-    "api_key": "an API key (ANTHROPIC_API_KEY)",
-    "token": "a bearer token (ANTHROPIC_AUTH_TOKEN)",
-    "provider": "a cloud provider's credentials",
-    "oauth": "a Claude subscription",
+    LoginKind.API_KEY: "an API key (ANTHROPIC_API_KEY)",
+    LoginKind.TOKEN: "a bearer token (ANTHROPIC_AUTH_TOKEN)",
+    LoginKind.PROVIDER: "a cloud provider's credentials",
+    LoginKind.OAUTH: "a Claude subscription",
 }
 
 
@@ -54,7 +54,7 @@ def files(
         yield Finding("files", "fault", f"{folder} cannot be written to by this user", mend)
     else:
         yield Finding("files", "ok", f"data in {folder}")
-    for path in (http_settings.keys_path(environ), _credentials(environ, settings)):
+    for path in (http_settings.keys_path(environ), credentials_file({**environ, **settings.cli.env})):
         if path.is_file() and path.stat().st_mode & 0o077:
             yield Finding("files", "warning", f"{path} can be read by others", f"chmod 600 {path}")
 
@@ -72,14 +72,14 @@ def cli(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
 def login(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Which login the CLI would use. Told from variables and files; no command is run, and no token is read."""
     env = {**environ, **settings.cli.env}
-    credentials = _credentials(environ, settings)
+    credentials = credentials_file(env)
     kind = login_kind(env)
-    if kind == "none":
+    if kind is LoginKind.NONE:
         mend = "ccd login, or set ANTHROPIC_API_KEY where ccd starts; without one: ccd up --offline"
         yield Finding("login", "fault", "no login was found", mend)
         return
-    yield Finding("login", "ok", f"{_LOGINS.get(kind, kind)}; mode {mode_for(settings.engine.body, kind)}")
-    if kind == "oauth":
+    yield Finding("login", "ok", f"{_LOGINS[kind]}; mode {mode_for(settings.engine.body, kind)}")
+    if kind is LoginKind.OAUTH:
         yield from _claude_json(credentials)
 
 
@@ -95,12 +95,6 @@ def _claude_json(credentials: Path) -> Iterator[Finding]:
     except (OSError, ValueError):
         mend = f"Restore a copy from {credentials.parent}/backups, or remove it and log in again."
         yield Finding("login", "fault", f"{path} is damaged", mend)
-
-
-def _credentials(environ: Mapping[str, str], settings: Settings) -> Path:
-    env = {**environ, **settings.cli.env}
-    folder = env.get("CLAUDE_CONFIG_DIR") or f"{env.get('HOME', '/nonexistent')}/.claude"
-    return Path(folder) / ".credentials.json"
 
 
 def daemon(settings: Settings) -> Iterator[Finding]:
