@@ -211,3 +211,18 @@ def test_an_older_version_of_the_steps_is_gone_on_with(tasks: TaskStack) -> None
     assert tasks.wait(task["id"])["items"]["completed"] == 12
     [[generation]] = tasks.sql("SELECT generation FROM ccd_task WHERE id = ?", task["id"])
     assert generation == 1
+
+
+def test_an_agents_step_is_a_session_and_is_never_repeated(tasks: TaskStack) -> None:
+    done = tasks.call("task.submit", kind="task", steps=[{"agent": {}, "prompt": directive(text="built")}])
+    ended = tasks.wait(done["id"])
+    [item] = tasks.items(done["id"])
+    assert ended["status"] == "completed" and item["result"]["text"] == "built", item
+    assert ended["cost_usd"] > 0 and ended["usage"]["output_tokens"] > 0
+    steps = [{"agent": {}, "prompt": directive(text="built", delay_ms=60000)}]
+    cut = tasks.call("task.submit", kind="task", steps=steps)
+    wait_until(lambda: tasks.items(cut["id"])[0]["status"] == "running")
+    tasks.worker.kill()
+    tasks.start()
+    assert tasks.wait(cut["id"])["status"] == "interrupted"
+    assert tasks.items(cut["id"])[0]["error"]["code"] == "interrupted"
