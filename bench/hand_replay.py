@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +17,7 @@ from ccd_daemon.claude import argv, control
 from ccd_daemon.claude.login import Mode
 from ccd_daemon.process.process import death_wrapper
 
+PAUSE_S = 0.1
 TOOL: dict[str, Any] = {
     "name": "get_time",
     "description": "The time of a city",
@@ -85,6 +87,7 @@ class HandReplay:
         result = {"content": [{"type": "text", "text": "noon"}]}
         answer = {"jsonrpc": "2.0", "id": call["request"]["message"]["id"], "result": result}
         self._until(b'"message_stop"')
+        time.sleep(PAUSE_S)  # as long as the client of the other ways takes
         return self._timed(control.reply(call["request_id"], {"mcp_response": answer}))
 
     def close(self) -> None:

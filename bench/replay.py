@@ -22,6 +22,7 @@ from time import perf_counter
 from typing import Any
 
 from bench import peer_servers
+from bench.hand_replay import PAUSE_S as _PAUSE_S
 from bench.hand_replay import TOOL, hand_replay
 from bench.measure import Figure, figure, interleaved, median_ratio, memory_bytes, single
 from bench.peer_servers import CCD, CLAUDEGATE, Server
@@ -32,7 +33,6 @@ from bench.turns import MODEL
 from ccd_client import Client
 
 GROUP = "r replay"
-_PAUSE_S = 0.1
 _RAW, _SOCKET, _HTTP = "a spare driven by hand", f"{CCD} at its socket", f"{CCD} over HTTP"
 _STEPS = ("first delta, a new conversation", "first delta, second turn", "first delta after a tool's result")
 _TARGETS = ("at most 1.1 × the hand-driven", "at most 5 ms more", "at most 5 ms more")
@@ -219,7 +219,7 @@ def _independent(bench: Bench, servers: list[Server]) -> list[Figure]:
         for _ in range(requests):
             _streamed(server, [_user(f"hello ({next(_numbers)})")], tools=False)
         tree = server.tree()
-        total = sum(memory_bytes(pid)[1] for pid in tree) / 1e6
+        total = sum(map(_pss_mb, tree))
         target = f"at most a quarter of {CLAUDEGATE}'s" if server.name == CCD else ""
         rows.append(
             single(
@@ -228,6 +228,14 @@ def _independent(bench: Bench, servers: list[Server]) -> list[Figure]:
             )
         )  # fmt: skip
     return rows
+
+
+def _pss_mb(pid: int) -> float:
+    """Memory of a process, none of one that has ended meanwhile: a spare makes room for another."""
+    try:
+        return memory_bytes(pid)[1] / 1e6
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
 
 
 def _many(bench: Bench, ccd: Server) -> list[Figure]:

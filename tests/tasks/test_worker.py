@@ -110,6 +110,8 @@ def test_steps_see_what_came_before_and_a_critical_one_ends_the_run(tasks: TaskS
     ("params", "param"),
     [
         ({"kind": "task", "steps": []}, "steps"),
+        ({"kind": "task", "steps": [{"name": "a\0b", **chat("x")}]}, "steps[0].name"),
+        ({"kind": "task", "steps": [chat("x")], "idempotency_key": "\n"}, "idempotency_key"),
         ({"kind": "nothing", "steps": [chat("x")]}, "kind"),
         ({"kind": "task", "steps": [chat("x")], "colour": 1}, "colour"),
         ({"kind": "task", "steps": [{"chat": {"messages": [{}], "colour": 1}}]}, "steps[0].chat.colour"),
@@ -211,3 +213,18 @@ def test_an_older_version_of_the_steps_is_gone_on_with(tasks: TaskStack) -> None
     assert tasks.wait(task["id"])["items"]["completed"] == 12
     [[generation]] = tasks.sql("SELECT generation FROM ccd_task WHERE id = ?", task["id"])
     assert generation == 1
+
+
+def test_an_agents_step_is_a_session_and_is_never_repeated(tasks: TaskStack) -> None:
+    done = tasks.call("task.submit", kind="task", steps=[{"agent": {}, "prompt": directive(text="built")}])
+    ended = tasks.wait(done["id"])
+    [item] = tasks.items(done["id"])
+    assert ended["status"] == "completed" and item["result"]["text"] == "built", item
+    assert ended["cost_usd"] > 0 and ended["usage"]["output_tokens"] > 0
+    steps = [{"agent": {}, "prompt": directive(text="built", delay_ms=60000)}]
+    cut = tasks.call("task.submit", kind="task", steps=steps)
+    wait_until(lambda: tasks.items(cut["id"])[0]["status"] == "running")
+    tasks.worker.kill()
+    tasks.start()
+    assert tasks.wait(cut["id"])["status"] == "interrupted"
+    assert tasks.items(cut["id"])[0]["error"]["code"] == "interrupted"

@@ -23,6 +23,7 @@ log = logging.getLogger("ccd.tasks")
 _LEASE = "look-after"
 _LOOK_S = 10.0
 _FORGET_S = 600.0
+_SETTLED_S = 20.0  # after so long what a restart left has been begun again
 _CANCEL_LOOK_S = 2.0
 _ABANDONED_S = 3600.0  # a batch whose lines stop coming
 _YOUNG_S = 5.0  # DBOS has not begun everything that is this young
@@ -55,6 +56,8 @@ class Hosts:
             group.create_task(_every(1.0, self._calm_queues))
             group.create_task(_every(min(_LOOK_S, self._settings.dead_s / 2), self.look_after, at_once=True))
             group.create_task(_every(_FORGET_S, self.forget))
+            await asyncio.sleep(_SETTLED_S)
+            self._engine.dbos.settle()
 
     async def _beat(self) -> None:
         if await self._engine.journal.write(lambda c: hosts.beat(c, self._id, self._epoch)):

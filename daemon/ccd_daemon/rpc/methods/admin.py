@@ -123,7 +123,9 @@ class AdminMethods:
                 "waiting": pool.waiting,
                 "spares": {name: len(shelf.spares) for name, shelf in pool.shelves.items()},
                 "last_death": pool.last_death,
-                "bound": sum(1 for shelf in pool.shelves.values() for _ in shelf.bound),
+                "bound": sum(
+                    map(len, (bound for shelf in pool.shelves.values() for bound in shelf.bound.values()))
+                ),
                 "parked": sum(1 for shelf in pool.shelves.values() for _ in shelf.parked()),
                 **pool.recognition.report(),
             },
