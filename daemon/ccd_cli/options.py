@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+
+from ccd_cli.ending import EXIT_INTERRUPTED
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -42,6 +45,13 @@ class Command(_Explained):
 
 class CommandGroup(_Explained, click.Group):
     """A word with further words behind it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; one that is interrupted while it loads what it needs ends as any program does, silently."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
 
 
 def command(

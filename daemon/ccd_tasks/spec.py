@@ -120,6 +120,8 @@ def read_submit(params: dict[str, Any]) -> tuple[Submit, Options]:
     """
     asked = convert(params, Submit)
     options = convert(asked.options, Options, "options")
+    if asked.idempotency_key is not None and not asked.idempotency_key.isprintable():
+        raise bad("idempotency_key", "has characters that cannot be printed")
     if asked.open and asked.kind != "batch":
         raise bad("open", "only a batch can be submitted in parts")
     if options.concurrency is not None and asked.kind != "batch":
@@ -142,6 +144,8 @@ def read_step(value: Any, where: str, kind: str, max_bytes: int) -> tuple[str, s
         RpcError: BAD_PARAMS.
     """
     step = convert(value, Step, where)
+    if not step.name.isprintable():
+        raise bad(f"{where}.name", "has characters that cannot be printed")
     if sum(part is not None for part in (step.chat, step.agent, step.error)) != 1:
         raise bad(where, "expected chat, or agent with prompt")
     if step.chat is not None:

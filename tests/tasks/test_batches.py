@@ -92,6 +92,7 @@ def test_wrong_lines_are_errors_with_their_numbers_and_the_rest_is_answered(clie
             chat_line("url", "x", url="/v1/embeddings"),
             chat_line("good", "again"),
             chat_line("wrong", "x", temperature=9),
+            chat_line("a\0b", "x"),
             chat_line("stream", "x", stream=True),
             json.dumps({"custom_id": "odd", "url": CHAT, "body": {}, "colour": 1}),
             chat_line("fails", directive(status=400, message="no")),
@@ -100,13 +101,13 @@ def test_wrong_lines_are_errors_with_their_numbers_and_the_rest_is_answered(clie
     batch = run(client, text)
     assert batch.status == "completed"
     counts = batch.request_counts
-    assert (counts.total, counts.completed, counts.failed) == (8, 1, 7)
+    assert (counts.total, counts.completed, counts.failed) == (9, 1, 8)
     assert set(lines_of(client, batch.output_file_id)) == {"good"}
     content = client.files.content(batch.error_file_id).read()
     errors = [json.loads(line)["response"]["body"]["error"] for line in content.splitlines()]
-    assert [error.get("line") for error in errors] == [2, 4, 5, 6, 7, 8, None]
+    assert [error.get("line") for error in errors] == [2, 4, 5, 6, 7, 8, 9, None]
     assert all(f"line {error['line']}:" in error["message"] for error in errors[:-1])
-    assert "temperature" in errors[3]["message"] and "colour" in errors[5]["message"]
+    assert "temperature" in errors[3]["message"] and "colour" in errors[6]["message"]
 
 
 def test_cancelling_a_batch(client: openai.OpenAI) -> None:

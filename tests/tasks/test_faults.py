@@ -18,6 +18,7 @@ from fakes.task_stack import TaskStack
 
 SLOW = directive(deltas=10, delta_ms=60)
 QUICK = {"CCD_TASKS__HEARTBEAT_S": "0.5", "CCD_TASKS__DEAD_S": "2", "CCD_TASKS__CONCURRENCY": "4"}
+QUICK["CCD_TASKS__MAX_WAITING"] = "20"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,17 @@ def test_a_full_disk_refuses_new_work_and_loses_nothing(tasks: TaskStack) -> Non
     ended = tasks.wait(batch["id"])
     assert ended["items"]["completed"] == 12
     assert tasks.wait(tasks.submit("after")["id"])["status"] == "completed"
+
+
+def test_a_tenants_queue_is_bounded_and_others_are_not_hurt(tasks: TaskStack) -> None:
+    held = [tasks.call("task.submit", kind="batch", open=True, tenant="local")["id"] for _ in range(20)]
+    answer = tasks.http("POST", "/api/claude-code/async", {"prompt": "one more"})
+    assert answer.status == 429 and "tasks.max_waiting" in answer.json["message"]
+    assert int(answer.headers["retry-after"]) >= 1
+    assert tasks.wait(tasks.submit("another tenant's")["id"])["status"] == "completed"
+    for task_id in held:
+        tasks.call("task.cancel", task_id=task_id, tenant="local")
+    assert tasks.http("POST", "/api/claude-code/async", {"prompt": "now"}).status == 202
 
 
 @pytest.mark.parametrize("size", [0, 8192], ids=["the head", "a page"])

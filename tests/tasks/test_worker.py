@@ -110,6 +110,8 @@ def test_steps_see_what_came_before_and_a_critical_one_ends_the_run(tasks: TaskS
     ("params", "param"),
     [
         ({"kind": "task", "steps": []}, "steps"),
+        ({"kind": "task", "steps": [{"name": "a\0b", **chat("x")}]}, "steps[0].name"),
+        ({"kind": "task", "steps": [chat("x")], "idempotency_key": "\n"}, "idempotency_key"),
         ({"kind": "nothing", "steps": [chat("x")]}, "kind"),
         ({"kind": "task", "steps": [chat("x")], "colour": 1}, "colour"),
         ({"kind": "task", "steps": [{"chat": {"messages": [{}], "colour": 1}}]}, "steps[0].chat.colour"),

@@ -36,7 +36,8 @@ def _step(line: str, number: int, options: Mapping[str, Any]) -> tuple[str, dict
             raise ValueError("expected a string, or an object with prompt or messages")
         own = dict(value)
         if "id" in own:
-            name = str(own.pop("id"))[:200] or name
+            given = str(own.pop("id"))
+            name = given[:200] if given.isprintable() and given else name
         if ("prompt" in own) == ("messages" in own):
             raise ValueError("expected either prompt or messages")
         messages = own.pop("messages", None) or own.pop("prompt", None)

@@ -12,7 +12,7 @@ from ccd_daemon.rpc.tenancy import check_kept, tenant_of
 from ccd_tasks.rpc import params as p
 from ccd_tasks.rpc.view import file_view
 from ccd_tasks.settings import TasksSettings
-from ccd_tasks.spec import convert
+from ccd_tasks.spec import bad, convert
 from ccd_tasks.store import files
 from ccd_tasks.store.journal import Journal
 
@@ -42,6 +42,8 @@ class FileMethods:
     async def create(self, call: Call) -> dict[str, Any]:
         """A new, empty file."""
         asked = convert(call.params, p.FileNew)
+        if not asked.filename.isprintable():
+            raise bad("filename", "has characters that cannot be printed")
         values = {
             **{"id": f"file-{secrets.token_hex(16)}", "tenant": self._tenant(call, asked.tenant)},
             **{"filename": asked.filename, "purpose": asked.purpose},

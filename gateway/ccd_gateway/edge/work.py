@@ -25,7 +25,7 @@ _LISTS_PER_BODY = 5  # as many full lists may be in one body, or as many values 
 _SMALL_BYTES = 128 << 10
 _FEW_VALUES = 4000
 _WORTH_A_TRIM_BYTES = 4 << 20
-_TRIM_AFTER_S = 0.5
+_TRIM_AFTER_S = 1.0
 #: At most one text, and a sign. It never steps back, and a step is short, so that no body makes others wait for it.
 _STEP = re.compile(rb'[^",:\[\]{}]*+(?:"[^"]*+"[^",:\[\]{}]*+)?+([\[\]{},:])')
 _SIGNS = (b",", b"[", b"{")

@@ -130,8 +130,9 @@ def _checked(requests: Any) -> list[Json]:
             raise bad_request(f"{where}: expected an object.", where)
         refuse_unknown(request, ("custom_id", "params"), f"{where}.")
         name = request.get("custom_id")
-        if not isinstance(name, str) or not 0 < len(name) <= 64:
-            raise bad_request(f"{where}.custom_id: expected 1 to 64 characters.", f"{where}.custom_id")
+        if not isinstance(name, str) or not 0 < len(name) <= 64 or not name.isprintable():
+            text = f"{where}.custom_id: expected 1 to 64 printable characters."
+            raise bad_request(text, f"{where}.custom_id")
         if name in seen:
             raise bad_request(f"{where}.custom_id: {name!r} was used before.", f"{where}.custom_id")
         seen.add(name)

@@ -165,10 +165,10 @@ def _parsed(text: bytes, endpoint: str, seen: set[str]) -> tuple[str, Any, ApiEr
     try:
         line = decode_object(text)
         given = line.get("custom_id")
-        name = given[:200] if isinstance(given, str) else ""
+        name = given[:200] if isinstance(given, str) and given.isprintable() else ""
         refuse_unknown(line, _LINE)
         if not name or len(given or "") > 200:
-            raise bad_request("'custom_id': expected 1 to 200 characters.", "custom_id")
+            raise bad_request("'custom_id': expected 1 to 200 printable characters.", "custom_id")
         if name in seen:
             raise bad_request(f"'custom_id': {name!r} was used before.", "custom_id", "duplicate_custom_id")
         seen.add(name)
