@@ -80,9 +80,13 @@ class NativeTasks:
         model, prompt = agent.get("model"), step.get("prompt")
         if caller.key is not None:
             known = await self._worker.known()
-            access.check_model(caller, known, model if isinstance(model, str) else None)
-            text = prompt if isinstance(prompt, str) else ""
-            access.check_said(caller, known, model if isinstance(model, str) else "", text)
+            name = (
+                model if isinstance(model, str) and model else None
+            )  # the daemon says what is wrong with others
+            access.check_model(caller, known, name)
+            access.check_said(caller, known, name or "", prompt if isinstance(prompt, str) else "")
+            if (models := access.models_of(caller.key, known, name)) is not None:
+                agent["models"] = models
         return agent
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
