@@ -11,7 +11,7 @@ import pytest
 from ccd_cli.service.units import MARK, ServiceWish, files, unit_names
 
 #: Exposure, 0.0 best to 10.0 worst, that each service may have at most; see docs/operating.md.
-LIMITS = {"ccd.service": 2.0, "ccd-gateway.service": 2.0}
+LIMITS = {"ccd.service": 2.0, "ccd-gateway.service": 2.0, "ccd-worker.service": 2.0}
 AGENTS_LIMIT = 4.0
 
 
@@ -22,6 +22,7 @@ def wish(**changes: object) -> ServiceWish:
         "bind": "127.0.0.1:8080",
         "for_user": False,
         "gateway": True,
+        "worker": True,
         "agents": False,
         "roots": (Path("/srv/projects"),),
         "processes": 14,

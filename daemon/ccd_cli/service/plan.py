@@ -90,7 +90,9 @@ def to_install(wish: ServiceWish, home: Path, *, start: bool) -> list[PlanStep]:
     steps = [step for path, content in wanted.items() if (step := _to_write(path, content)) is not None]
     steps += [
         PlanStep(f"remove  {path} (not wished for any more)", path)
-        for path in _ours(ServiceWish(**{**vars(wish), "agents": True, "gateway": True}), home)
+        for path in _ours(
+            ServiceWish(**{**vars(wish), "agents": True, "gateway": True, "worker": True}), home
+        )
         if path not in wanted
     ]
     changed, replaced = bool(steps), any(step.path and step.path.is_file() for step in steps)
@@ -113,7 +115,7 @@ def to_install(wish: ServiceWish, home: Path, *, start: bool) -> list[PlanStep]:
 
 def to_uninstall(wish: ServiceWish, home: Path) -> list[PlanStep]:
     """Returns the steps that take the service away. Its user, login, conversations and settings stay."""
-    everything = ServiceWish(**{**vars(wish), "agents": True, "gateway": True})
+    everything = ServiceWish(**{**vars(wish), "agents": True, "gateway": True, "worker": True})
     control = ("systemctl", "--user") if wish.for_user else ("systemctl",)
     found = _ours(everything, home)
     if not found:

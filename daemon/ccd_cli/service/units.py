@@ -24,6 +24,7 @@ class ServiceWish:
         bind: the gateway's HOST:PORT.
         for_user: True for the service manager of one user, False for the system's.
         gateway: True to install the gateway too.
+        worker: True to install the worker for durable work too.
         agents: True to let agents work: the drop-in with namespaces and own users.
         roots: directories in which agents may work.
         processes: the most CLI processes that pool and sessions may have.
@@ -35,6 +36,7 @@ class ServiceWish:
     bind: str
     for_user: bool
     gateway: bool
+    worker: bool
     agents: bool
     roots: tuple[Path, ...]
     processes: int
@@ -65,7 +67,9 @@ def files(wish: ServiceWish, home: Path) -> dict[Path, str]:
 def unit_names(wish: ServiceWish) -> list[str]:
     """Returns the units to enable, sockets first."""
     names = ["ccd.socket", "ccd.service"]
-    return [*names, "ccd-gateway.socket", "ccd-gateway.service"] if wish.gateway else names
+    if wish.gateway:
+        names += ["ccd-gateway.socket", "ccd-gateway.service"]
+    return [*names, "ccd-worker.service"] if wish.worker else names
 
 
 def _values(wish: ServiceWish) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -43,6 +44,7 @@ def wished(for_user: bool, user: str, *, gateway: bool, agents: bool, bind: str 
         bind=http.bind,
         for_user=for_user,
         gateway=gateway,
+        worker=find_spec("dbos") is not None,
         agents=agents,
         roots=tuple(settings.sessions.roots),
         processes=settings.max_workers + settings.sessions.max_count,
