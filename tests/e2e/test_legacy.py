@@ -139,7 +139,7 @@ def test_a_stream_ends_as_every_client_wants(rust: tuple[Stack, str, int]) -> No
     assert answer.headers["x-conversation-id"] == chunks[0]["conversation_id"]
 
 
-@pytest.mark.parametrize(("upstream", "status"), [(401, 401), (429, 429), (500, 502)])
+@pytest.mark.parametrize(("upstream", "status"), [(401, 401), (429, 429), (500, 500)])
 def test_a_failure_of_the_cli_is_a_failure(rust: tuple[Stack, str, int], upstream: int, status: int) -> None:
     text = f'[[offline: {{"status": {upstream}}}]]'
     body = {"model": MODEL, "conversation_id": "failing", "messages": [{"role": "user", "content": text}]}

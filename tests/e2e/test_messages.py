@@ -469,10 +469,13 @@ def test_with_only_the_documented_knobs(tmp_path: Path, cli: Path, api: Api) -> 
             for refused in (
                 {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
                 {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
-                {"messages": [*history, {"role": "system", "content": "note"}]},
             ):
                 with pytest.raises(anthropic.BadRequestError, match="mode replay"):
                     sdk.messages.create(**{**request, **refused})
+            noted = {**request, "messages": [*history, {"role": "system", "content": "a note"}]}
+            told = sdk.messages.with_raw_response.create(**noted)  # as a reminder; docs/replay.md
+            assert "u2" in told.parse().content[0].text and "messages" in told.headers["x-ccd-ignored"]
+            assert "a note" in json.dumps(stack.api.bodies()[-1])
 
 
 def test_with_a_system_prompt_of_the_clis_own_making(tmp_path: Path, cli: Path, api: Api) -> None:
