@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 import msgspec
@@ -66,7 +67,7 @@ def whole_numbers(fields: dict[str, Any]) -> dict[str, Any]:
 
 def unknown_names(fields: Mapping[str, Any], kind: type[Struct], path: str = "") -> list[str]:
     """Returns the names of what says something and is no field, in the typed parts of a request too."""
-    types = get_type_hints(kind)
+    types = _types(kind)
     found: list[str] = []
     for name, value in fields.items():
         if name not in types:
@@ -76,6 +77,12 @@ def unknown_names(fields: Mapping[str, Any], kind: type[Struct], path: str = "")
                 if isinstance(inner, type) and issubclass(inner, Struct):
                     found += unknown_names(value, inner, f"{path}{name}.")
     return found
+
+
+@cache
+def _types(kind: type[Struct]) -> dict[str, Any]:
+    """Returns a struct's fields and their types; worked out once, for it takes longer than reading a request."""
+    return get_type_hints(kind)
 
 
 class WrongField(NamedTuple):
