@@ -21,6 +21,7 @@ spares = 1
 max_workers = 2
 [gateway]
 bind = "127.0.0.1:8080"
+reconnect_wait_s = 50  # a busy machine takes long to start the daemon again
 """
 ASK = """
 import json, sys, urllib.request
