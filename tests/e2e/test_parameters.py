@@ -435,4 +435,4 @@ def test_a_batch_on_the_command_line(stack: Stack) -> None:
     assert [row.get("id") for row in rows] == [f"q{number}" for number in range(8)] + [None]
     assert all(f"question {number}" in rows[number]["text"] for number in range(8))
     assert rows[8]["error"]["code"] == "model_not_found"
-    assert "9 of 9 done, 1 failed" in done.stderr
+    assert "8 answered, 1 failed (model_not_found 1)" in done.stderr
