@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ccd_gateway
-from ccd_gateway.edge.work import Share, Work, apart, values_in
+from ccd_gateway.edge.work import _LISTS_PER_BODY, Share, Work, apart, values_in
 from ccd_gateway.errors import ApiError
 from fakes.gateway_daemon import Daemon
 from fakes.gateway_process import USER, Answer, Gateway
@@ -45,6 +45,15 @@ def longest(value: Any) -> int:
     return 0
 
 
+def signs(value: Any) -> int:
+    """How much there is in all: each list and object, each comma and each colon."""
+    if isinstance(value, dict):
+        return 1 + max(0, 2 * len(value) - 1) + sum(map(signs, value.values()))
+    if isinstance(value, list):
+        return 1 + max(0, len(value) - 1) + sum(map(signs, value))
+    return 0
+
+
 TEXTS = st.text(st.sampled_from('a,"\\[]{}:é\n '), max_size=6)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
@@ -58,7 +67,7 @@ def test_a_list_that_is_too_long_is_found_wherever_it_is(
     value: Any, ascii_only: bool, indent: int | None
 ) -> None:
     body = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
-    assert refused(body) is (longest(value) > MAX)
+    assert refused(body) is (longest(value) > MAX or signs(value) > _LISTS_PER_BODY * MAX)
 
 
 @given(st.binary(max_size=300) | st.text(st.sampled_from('a,"\\[]{}:'), max_size=300).map(str.encode))
