@@ -11,9 +11,9 @@ run: $(VENV)/.all
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
-# All but what needs the real CLI or other people's clients.
+# All but what needs the real CLI, a real systemd or other people's clients.
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest --ignore tests/e2e --ignore tests/clients
+	$(BIN)/python -m pytest --ignore tests/e2e --ignore tests/clients --ignore tests/tasks --ignore tests/systemd
 
 # What takes longer than a commit should wait for.
 soak: $(VENV)/.dev
