@@ -15,8 +15,10 @@ import logging
 import os
 import socket
 import stat
+import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from ccd_daemon.config import ServerSettings
 from ccd_daemon.process.lineage import Origin
@@ -33,6 +35,9 @@ log = logging.getLogger("ccd.server")
 _MAX_PATH_BYTES = 107  # sun_path without its final NUL
 _BACKLOG = 1024
 _LEAST_CONNECTIONS = 4
+# From 3.13 on the loop removes the socket's file when it stops accepting; that is for `close`, and a socket of the
+# service manager is not ours to remove at all.
+_KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class SocketError(Exception):
@@ -223,7 +228,7 @@ class Server:
         self._inode = path.stat().st_ino  # noqa: ASYNC240 - one look at start
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(
-            lambda: Connection(self), sock=sock, backlog=self.backlog
+            lambda: Connection(self), sock=sock, backlog=self.backlog, **_KEEP_FILE
         )
 
     def admit(self, connection: Connection) -> RpcError | None:

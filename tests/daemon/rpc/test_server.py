@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from ccd_daemon.config import ServerSettings as Settings
 from ccd_daemon.rpc.connection import Connection
@@ -164,3 +165,23 @@ def test_a_socket_that_is_removed_or_replaced_is_noticed_and_not_unlinked(tmp_pa
             assert path.exists(), "it is somebody else's"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_socket_of_a_service_manager_outlives_the_daemon_that_accepted_on_it(
+    tmp_path: Path, keep: bool
+) -> None:
+    """And ours goes last, not when it stops accepting: until then it shows that somebody else has removed it."""
+    path = tmp_path / "ccd.sock"
+
+    async def serve_and_stop() -> None:
+        server = Server(Settings(), {}, "test")
+        await server.start(bind(path, None), path, keep=keep)
+        server.drain()
+        await asyncio.sleep(0)
+        assert path.exists() and not server.lost_socket()
+        server.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_and_stop())
+    assert path.exists() is keep
