@@ -62,6 +62,13 @@ class InSystemd:
         )
         return done
 
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command as root inside, which goes on by itself. Returns it; its output is to be read."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [*self._enter(), *command], stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        )
+
     def systemctl(self, *arguments: str, check: bool = True, timeout_s: float = 60) -> str:
         """Run `systemctl` inside. Returns what it printed."""
         return self.run("systemctl", *arguments, check=check, timeout_s=timeout_s).stdout.strip()

@@ -101,6 +101,23 @@ def test_a_crash_refuses_nobody(installed: InSystemd) -> None:
     assert int(installed.show("ccd.service", "NRestarts")) >= 1
 
 
+def test_a_restart_lets_a_running_answer_end(installed: InSystemd) -> None:
+    """Row 38: the daemon is told to stop, its CLI processes are not, and the answer that one of them gives is whole."""
+    slow = ASK.replace('"hello"', repr('[[offline: {"deltas": 30, "delta_ms": 100}]]'))
+    asking = installed.start(sys.executable, "-c", slow)
+    installed.until("a busy process", lambda: busy(installed))
+    before = installed.show("ccd.service", "MainPID")
+    installed.systemctl("restart", "ccd.service", timeout_s=120)
+    answer, _ = asking.communicate(timeout=60)
+    assert asking.returncode == 0 and "w1 w2" in answer and "w30" in answer
+    assert installed.show("ccd.service", "MainPID") != before
+
+
+def busy(host: InSystemd) -> bool:
+    rows = json.loads(host.run(CCD, "ctl", "workers", "--json").stdout)["workers"]
+    return any(row["state"] == "busy" for row in rows)
+
+
 def test_a_restart_refuses_nobody(installed: InSystemd) -> None:
     installed.systemctl("restart", "--no-block", "ccd.service", "ccd-gateway.service")
     assert ask(installed)

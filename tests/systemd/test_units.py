@@ -25,7 +25,6 @@ def wish(**changes: object) -> ServiceWish:
         "worker": True,
         "agents": False,
         "roots": (Path("/srv/projects"),),
-        "processes": 14,
     }
     return ServiceWish(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -219,16 +219,6 @@ def state_of(names: Sequence[str], *, for_user: bool) -> list[Mapping[str, str]]
     return [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks]
 
 
-def job_of(unit: str, *, for_user: bool) -> str | None:
-    """Returns what systemd is about to do with a unit (`stop`, `restart`, …), or None when nothing.
-
-    Raises:
-        ServiceError: there is no systemd, or it does not answer.
-    """
-    lines = _asked("list-jobs", "--no-legend", unit, for_user=for_user).splitlines()
-    return next((words[2] for line in lines if len(words := line.split()) > 2), None)
-
-
 def _asked(*arguments: str, for_user: bool) -> str:
     command = ["systemctl", *(["--user"] if for_user else []), *arguments]
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ccd_cli.options import group
 from ccd_cli.service.install import install
 from ccd_cli.service.status import status
-from ccd_cli.service.sweep import sweep
 from ccd_cli.service.uninstall import uninstall
 
 
@@ -14,5 +13,5 @@ def service() -> None:
     """Run ccd under systemd: install, look at and remove its units."""
 
 
-for _command in (install, status, uninstall, sweep):
+for _command in (install, status, uninstall):
     service.add_command(_command)

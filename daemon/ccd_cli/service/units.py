@@ -27,7 +27,6 @@ class ServiceWish:
         worker: True to install the worker for durable work too.
         agents: True to let agents work: the drop-in with namespaces and own users.
         roots: directories in which agents may work.
-        processes: the most CLI processes that pool and sessions may have.
         read_homes: True when the program, its interpreter or the CLI is in somebody's home directory.
     """
 
@@ -39,7 +38,6 @@ class ServiceWish:
     worker: bool
     agents: bool
     roots: tuple[Path, ...]
-    processes: int
     read_homes: bool = False
 
 
@@ -78,7 +76,6 @@ def _values(wish: ServiceWish) -> dict[str, str]:
         "@CCD@": str(wish.program),
         "@USER@": wish.user,
         "@BIND@": wish.bind,
-        "@FDS@": str(4 * wish.processes + 8),
         "@LOGIN@": login,
         "@PROTECT_HOME@": "read-only" if wish.read_homes else "yes",
         "@ROOTS@": "\n".join(_rooms(wish.roots)),

@@ -47,7 +47,6 @@ def wished(for_user: bool, user: str, *, gateway: bool, agents: bool, bind: str 
         worker=find_spec("dbos") is not None,
         agents=agents,
         roots=tuple(settings.sessions.roots),
-        processes=settings.max_workers + settings.sessions.max_count,
         read_homes=plan.needs_homes([program, *([cli] if cli else [])]),
     )
 
