@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -82,14 +83,12 @@ def run(settings: GatewaySettings, on_ready: Callable[[str], None] | None = None
     if not is_local(listener.getsockname()) and not settings.insecure_no_auth:
         # Also where a worker starts when the last key is gone.
         settings = replace(settings, require_keys=True)
-    shared = gather.prepare()
+    listeners = Listeners(listener, _admin_listener(settings))
     try:
-        listeners = Listeners(listener, _admin_listener(settings))
-        _Server(settings, listeners, partial(_ready, manager, on_ready), certificates).run()
+        with gather.shared() if listeners.admin else nullcontext():
+            _Server(settings, listeners, partial(_ready, manager, on_ready), certificates).run()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
-    finally:
-        gather.remove(shared)
     return 0
 
 

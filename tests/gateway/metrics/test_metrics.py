@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,12 +19,14 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ccd_gateway.metrics import gather
 from ccd_gateway.metrics.daemon import metrics
 from ccd_gateway.metrics.routes import _Read
 from fakes.gateway_daemon import Daemon
 from fakes.gateway_keys import add_key
 from fakes.gateway_process import Gateway
 from fakes.promtool import promtool
+from fakes.stack import wait_until
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
 STATUS = {
@@ -113,6 +118,36 @@ def test_requests_are_counted_once_over_all_processes(
     assert found[("ccd_workers", frozenset({("profile", "chat"), ("state", "busy")}))] == 1
     assert found[("ccd_turns_total", frozenset())] == 7
     assert "hi" not in re.sub(r"#.*", "", text)
+
+
+def test_what_a_worker_has_counted_stays_when_it_ends(_daemon: Daemon, daemon: Daemon) -> None:
+    port = free_port()
+    with Gateway(_daemon.path, admin_bind=f"127.0.0.1:{port}") as running:
+        assert running.request("GET", "/v1/models").status == 200
+        before = set(Path(tempfile.gettempdir()).glob(f"ccd-metrics-{running.process.pid}-*"))
+        assert len(before) == 1
+        (worker,) = children(running.process.pid)
+        os.kill(worker, signal.SIGTERM)  # it leaves in order, by the master's own code
+        wait_until(lambda: children(running.process.pid) not in ([worker], []))
+        assert running.request("GET", "/v1/models").status == 200
+        route = {("route", "/v1/models"), ("method", "GET"), ("status", "200")}
+        _, text = get(port)
+        assert samples(text)[("ccd_http_requests_total", frozenset(route))] == 2
+    assert not any(folder.exists() for folder in before)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_what_a_killed_master_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, alive = tmp_path / "ccd-metrics-4194304-x", tmp_path / f"ccd-metrics-{os.getpid()}-y"
+    for folder in (left, alive, tmp_path / "ccd-metrics-of-somebody"):
+        folder.mkdir()
+    with gather.shared({}):
+        assert not left.exists() and alive.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([alive.name, "ccd-metrics-of-somebody"])
 
 
 def test_prometheus_itself_finds_nothing_to_say(daemon: Daemon, watched: Gateway, admin_port: int) -> None:
