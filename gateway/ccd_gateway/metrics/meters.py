@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from falcon.constants import COMBINED_METHODS
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 
 from ccd_gateway.access.caller import Caller
@@ -60,16 +61,14 @@ class Meters:
         """A request was answered."""
         self._open.dec()
         route = matched(scope).route.path or "unknown"
-        self._requests.labels(route, scope["method"] if route != "unknown" else "any", str(status)).inc()
+        method = scope["method"] if scope["method"] in COMBINED_METHODS else _OTHER  # clients may invent some
+        self._requests.labels(route, method if route != "unknown" else "any", str(status)).inc()
         self._duration.labels(route).observe(took_s)
         if caller.model is not None and (caller.input_tokens or caller.output_tokens):
             model = self._known(caller.model)
             self._tokens.labels(model, "input").inc(caller.input_tokens)
             self._tokens.labels(model, "output").inc(caller.output_tokens)
             self._cost.labels(model).inc(caller.cost_usd)
-
-    def close(self) -> None:
-        """Nothing is kept open."""
 
     def _known(self, model: str) -> str:
         if model not in self._models:

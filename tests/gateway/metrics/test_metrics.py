@@ -120,6 +120,19 @@ def test_requests_are_counted_once_over_all_processes(
     assert "hi" not in re.sub(r"#.*", "", text)
 
 
+def test_clients_do_not_decide_how_many_figures_there_are(
+    daemon: Daemon, watched: Gateway, admin_port: int
+) -> None:
+    for number in range(30):
+        watched.request(f"MADEUP{number}", "/v1/models")
+        watched.request("GET", f"/made/up/{number}")
+        watched.request("GET", f"/v1/models/made-up-{number}")
+    _, text = get(admin_port)
+    assert not re.search("(?i)made", text)
+    methods = {dict(labels).get("method"): count for (_, labels), count in samples(text).items()}
+    assert methods["other"] == 30
+
+
 def test_what_a_worker_has_counted_stays_when_it_ends(_daemon: Daemon, daemon: Daemon) -> None:
     port = free_port()
     with Gateway(_daemon.path, admin_bind=f"127.0.0.1:{port}") as running:
